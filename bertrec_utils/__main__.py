@@ -1,0 +1,102 @@
+"""Unattended runs: python -m bertrec_utils train | evaluate | recommend | download."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from .evaluation import evaluate
+from .presets import PRESETS, get_preset
+from .recommend import Recommender
+from .releases import RELEASES, download, load_movielens
+from .sequences import build_sequences, leave_one_out
+from .training import fit, load, new_model
+
+
+def prepare(preset):
+    log = load_movielens(preset.release)
+    return log, *build_sequences(log.ratings, preset.min_item_ratings, preset.max_users)
+
+
+def train_command(arguments):
+    preset = get_preset(arguments.preset)
+    folder = arguments.out or Path("runs") / preset.name
+    _, vocabulary, sequences = prepare(preset)
+    split = leave_one_out(sequences)
+    model = new_model(split, vocabulary, preset, arguments.seed)
+    history = fit(model, split, vocabulary, preset, seed=arguments.seed, folder=folder)
+    best = history.loc[history["ndcg@10"].idxmax()]
+    print(f"{folder}: best epoch {best.epoch:.0f} of {len(history)}, validation NDCG@10 {best['ndcg@10']:.4f}")
+
+
+def evaluate_command(arguments):
+    checkpoint = load(arguments.folder)
+    _, vocabulary, sequences = prepare(checkpoint.preset)
+    checkpoint.check(vocabulary)
+    table = evaluate(checkpoint.model, leave_one_out(sequences).test)
+    if arguments.json:
+        print(json.dumps(table, indent=2))
+        return
+    print(f"{'':16}{'Hit@10':>10}{'NDCG@10':>10}{'MRR@10':>10}")
+    for protocol, found in table.items():
+        print(f"{protocol:16}{found['hit@10']:10.4f}{found['ndcg@10']:10.4f}{found['mrr@10']:10.4f}")
+
+
+def recommend_command(arguments):
+    checkpoint = load(arguments.folder)
+    log = load_movielens(checkpoint.preset.release)
+    recommender = Recommender(checkpoint.model, checkpoint.vocabulary, log)
+    items, unknown = recommender.look_up(arguments.history)
+    for error in unknown.values():
+        print(error, file=sys.stderr)
+    table = recommender.recommend_items(items, arguments.k, list(unknown))
+    if arguments.json:
+        found = {"recommendations": json.loads(table.to_json(orient="records")), "unknown": list(unknown)}
+        print(json.dumps(found, indent=2, ensure_ascii=False))
+    else:
+        print(table[["rank", "title", "genres", "score"]].to_string(index=False, float_format="%.2f"))
+
+
+def download_command(arguments):
+    print(download(arguments.name))
+
+
+def parser():
+    main = argparse.ArgumentParser(prog="python -m bertrec_utils", description=__doc__)
+    commands = main.add_subparsers(required=True, metavar="COMMAND")
+
+    train = commands.add_parser("train", help="train a preset; an interrupted run goes on where it stopped")
+    train.add_argument("--preset", choices=PRESETS, help="default: BERTREC_PRESET, else small")
+    train.add_argument("--seed", type=int, default=0)
+    train.add_argument("--out", type=Path, metavar="DIR", help="default: runs/PRESET")
+    train.set_defaults(run=train_command)
+
+    evaluation = commands.add_parser("evaluate", help="test metrics of a trained model under three protocols")
+    evaluation.add_argument("folder", type=Path, metavar="DIR")
+    evaluation.add_argument("--json", action="store_true")
+    evaluation.set_defaults(run=evaluate_command)
+
+    recommend = commands.add_parser("recommend", help="what to watch after a history")
+    recommend.add_argument("folder", type=Path, metavar="DIR")
+    recommend.add_argument("--history", nargs="+", required=True, metavar="TITLE", help="titles, oldest first")
+    recommend.add_argument("-k", type=int, default=10, help="how many films (default 10)")
+    recommend.add_argument("--json", action="store_true")
+    recommend.set_defaults(run=recommend_command)
+
+    fetch = commands.add_parser("download", help="fetch, verify and unpack a MovieLens release")
+    fetch.add_argument("name", metavar="NAME", help=", ".join(RELEASES))
+    fetch.set_defaults(run=download_command)
+    return main
+
+
+def main(arguments=None):
+    """Run a command; an error a user can mend is one line on stderr and exit status 1."""
+    chosen = parser().parse_args(arguments)
+    try:
+        chosen.run(chosen)
+    except (ValueError, LookupError, OSError, FloatingPointError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

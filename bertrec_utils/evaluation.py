@@ -1,0 +1,100 @@
+"""Ranks of the held-out item under a protocol, then metrics of the ranks."""
+
+from collections.abc import Iterable
+from typing import Literal, Protocol as Interface, get_args
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from .sequences import Holdout, Sequences
+
+Protocol = Literal["full", "uniform-100", "popularity-100"]
+PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
+CUTOFFS = (1, 5, 10, 20)
+NEGATIVES = 100
+
+
+class Scorer(Interface):
+    """Anything that can be evaluated: `BERT4Rec`, the baselines, or your own model."""
+
+    def score(self, histories: Sequences) -> np.ndarray:
+        """Scores (B, V) of every item as the next one after each history; column j is token j + 1."""
+        ...
+
+
+def target_ranks(
+    scorer: Scorer,
+    holdout: Holdout,
+    protocols: Iterable[Protocol] = PROTOCOLS,
+    *,
+    seed: int = 0,
+    batch_size: int = 256,
+    progress: bool = True,
+) -> dict[Protocol, np.ndarray]:
+    """Rank (U,) of each target among its candidates, 1 for the best, under each protocol.
+
+    full: all items but those of the history. uniform-100, popularity-100: 100 different items that are neither the
+    target nor in the history, drawn evenly or in proportion to their count in `holdout`, the same for every model
+    with the same `seed`. A tie counts half, so a constant score ranks in the middle, not first.
+    """
+    protocols = list(protocols)
+    histories, targets = holdout.histories, holdout.targets
+    order = histories.lengths.argsort(kind="stable")  # like lengths together: little padding
+    ranks = {protocol: np.empty(len(targets)) for protocol in protocols}
+    random = {protocol: np.random.default_rng([seed, PROTOCOLS.index(protocol)]) for protocol in protocols}
+    popularity = None
+    for start in tqdm(range(0, len(order), batch_size), desc="ranking", leave=False, disable=not progress):
+        rows = order[start : start + batch_size]
+        batch = histories.rows(rows)
+        scores = scorer.score(batch)
+        if popularity is None:
+            item_count = scores.shape[1]
+            popularity = histories.counts(item_count) + np.bincount(targets, minlength=item_count + 1)[1:]
+        eligible = np.ones(scores.shape, dtype=bool)
+        eligible[np.repeat(np.arange(len(rows)), batch.lengths), batch.tokens - 1] = False
+        eligible[np.arange(len(rows)), targets[rows] - 1] = False
+        target_scores = scores[np.arange(len(rows)), targets[rows] - 1][:, None]
+        for protocol in protocols:
+            negatives = eligible
+            if protocol != "full":
+                weights = popularity if protocol == "popularity-100" else np.ones(item_count)
+                negatives = draw_negatives(eligible, weights, random[protocol])
+            above = (negatives & (scores > target_scores)).sum(1)
+            level = (negatives & (scores == target_scores)).sum(1)
+            ranks[protocol][rows] = 1 + above + level / 2
+    return ranks
+
+
+def draw_negatives(eligible: np.ndarray, weights: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Choose NEGATIVES different items a row among the `eligible` (B, V), in proportion to `weights` (V,): (B, V) bool.
+
+    The items with the smallest exponential waiting times at rates `weights` are a weighted draw without replacement
+    (Efraimidis & Spirakis, 2006). ValueError if a row has too few eligible items.
+    """
+    rates = np.where(eligible, weights, 0)
+    if ((rates > 0).sum(1) < NEGATIVES).any():
+        raise ValueError(f"a user has fewer than {NEGATIVES} unseen items to draw negatives from; use the full ranking")
+    with np.errstate(divide="ignore"):
+        waits = random.standard_exponential(eligible.shape, dtype=np.float32) / rates
+    chosen = np.zeros(eligible.shape, dtype=bool)
+    np.put_along_axis(chosen, waits.argpartition(NEGATIVES - 1, axis=1)[:, :NEGATIVES], True, axis=1)
+    return chosen
+
+
+def metrics(ranks: np.ndarray, cutoffs: Iterable[int] = CUTOFFS) -> dict[str, float]:
+    """Mean hit@k, ndcg@k and mrr@k of the ranks of single targets: [rank <= k] times 1, 1 / log2(rank + 1), 1 / rank."""
+    table = {}
+    for cutoff in cutoffs:
+        hit = ranks <= cutoff
+        table[f"hit@{cutoff}"] = float(hit.mean())
+        table[f"ndcg@{cutoff}"] = float((hit / np.log2(ranks + 1)).mean())
+        table[f"mrr@{cutoff}"] = float((hit / ranks).mean())
+    return table
+
+
+def evaluate(
+    scorer: Scorer, holdout: Holdout, protocols: Iterable[Protocol] = PROTOCOLS, **settings
+) -> dict[Protocol, dict[str, float]]:
+    """protocol -> metric -> value. `settings` are those of `target_ranks`."""
+    ranks = target_ranks(scorer, holdout, protocols, **settings)
+    return {protocol: metrics(found) for protocol, found in ranks.items()}

@@ -1,0 +1,182 @@
+"""Every figure of the notebooks. Each function takes data, draws on `ax` (or a new one) and returns the Axes."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
+from matplotlib.ticker import StrMethodFormatter
+
+THOUSANDS = StrMethodFormatter("{x:,.0f}")
+LINES = [("o", "-"), ("s", "--"), ("^", "-."), ("D", ":"), ("v", "-"), ("P", "--")]  # for readers in greyscale
+TOKEN_COLORS = ListedColormap(["#f0f0f0", "#9ecae1", "#e6850d"])  # PAD, item, [MASK]: three greys in print
+
+
+def use_style() -> None:
+    """Colour-blind safe colours on a quiet grid, sharp on screen."""
+    sns.set_theme(style="whitegrid", palette="colorblind")
+    plt.rcParams.update({"figure.figsize": (7, 3.6), "figure.dpi": 80, "axes.titleweight": "bold"})
+    plt.rcParams.update({"figure.constrained_layout.use": True})
+
+
+def _axes(ax, **size):
+    return ax if ax is not None else plt.subplots(**size)[1]
+
+
+def plot_popularity(counts: np.ndarray, ax: Axes | None = None) -> Axes:
+    """The long tail: ratings of each film (counts, (V,)), most rated first, with the head that holds half of them."""
+    ax = _axes(ax)
+    ordered = np.sort(counts)[::-1]
+    head = int(np.searchsorted(ordered.cumsum(), ordered.sum() / 2)) + 1
+    ranks = np.arange(1, len(ordered) + 1)
+    ax.fill_between(ranks, ordered, where=ranks <= head, alpha=0.5, hatch="//", label=f"{head:,} films: half the ratings")
+    ax.plot(ranks, ordered, color="black", lw=1)
+    ax.set(xscale="log", xlabel="film, by number of ratings (log scale)", ylabel="ratings", title="A few films get most ratings")
+    ax.xaxis.set_major_formatter(THOUSANDS)
+    ax.yaxis.set_major_formatter(THOUSANDS)
+    ax.legend()
+    return ax
+
+
+def plot_history_lengths(lengths: np.ndarray, seen: int | None = None, ax: Axes | None = None) -> Axes:
+    """How many films each user rated, on a log scale; `seen` marks the most that the model looks at."""
+    ax = _axes(ax)
+    sns.histplot(x=lengths, log_scale=True, bins=40, ax=ax)
+    ax.axvline(np.median(lengths), color="black", ls="--", label=f"median: {np.median(lengths):.0f} films")
+    if seen:
+        ax.axvline(seen, color="C3", ls="-.", label=f"the model sees the last {seen}")
+    ax.set(xlabel="films in the history (log scale)", ylabel="users", title="Short histories are common, long ones long")
+    ax.xaxis.set_major_formatter(THOUSANDS)
+    ax.legend()
+    return ax
+
+
+def plot_ratings_over_time(timestamps: pd.Series, ax: Axes | None = None) -> Axes:
+    """Ratings a month; `timestamps` in seconds since 1970."""
+    ax = _axes(ax)
+    days = pd.to_datetime(timestamps, unit="s")
+    months = days.dt.to_period("M").value_counts().sort_index()
+    ax.bar(months.index.to_timestamp(), months, width=31, align="edge")
+    ax.set(xlabel="month", ylabel="ratings a month", title="Ratings arrive in bursts")
+    ax.yaxis.set_major_formatter(THOUSANDS)
+    return ax
+
+
+def plot_tokens(tokens: np.ndarray, mask_token: int, row_labels: Sequence[str] | None = None, ax: Axes | None = None) -> Axes:
+    """A batch of token sequences (B, T) as a grid: PAD, items and [MASK] in their own colours."""
+    tokens = np.asarray(tokens)
+    rows, columns = tokens.shape
+    ax = _axes(ax, figsize=(min(10, 1 + 0.75 * columns), 0.9 + 0.42 * rows))
+    kinds = np.select([tokens == 0, tokens == mask_token], [0, 2], default=1)
+    ax.pcolormesh(kinds, cmap=TOKEN_COLORS, vmin=0, vmax=2, edgecolors="white", lw=2)
+    for (row, column), kind in np.ndenumerate(kinds):
+        text = ("PAD", str(tokens[row, column]), "[MASK]")[kind]
+        ax.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=8)
+    ax.set_xticks(np.arange(columns) + 0.5, [f"{place - columns + 1:d}" for place in range(columns)])
+    ax.set_yticks(np.arange(rows) + 0.5, row_labels or [f"user {row + 1}" for row in range(rows)])
+    ax.set(xlabel="position, counted from the newest", title="Tokens")
+    ax.invert_yaxis()
+    ax.grid(False)
+    return ax
+
+
+def plot_padding_mask(visible: np.ndarray, row_labels: Sequence[str] | None = None, ax: Axes | None = None) -> Axes:
+    """Which positions (B, T) attention may look at."""
+    visible = np.asarray(visible)
+    rows, columns = visible.shape
+    ax = _axes(ax, figsize=(min(10, 1 + 0.75 * columns), 0.9 + 0.42 * rows))
+    ax.pcolormesh(visible, cmap="Greys_r", vmin=0, vmax=1, edgecolors="grey", lw=1)
+    for (row, column), seen in np.ndenumerate(visible):
+        ax.text(column + 0.5, row + 0.5, "seen" if seen else "hidden", ha="center", va="center", fontsize=8,
+                color="black" if seen else "white")  # fmt: skip
+    ax.set_xticks(np.arange(columns) + 0.5, [f"{place - columns + 1:d}" for place in range(columns)])
+    ax.set_yticks(np.arange(rows) + 0.5, row_labels or [f"user {row + 1}" for row in range(rows)])
+    ax.set(xlabel="position, counted from the newest", title="What attention may look at")
+    ax.invert_yaxis()
+    ax.grid(False)
+    return ax
+
+
+def plot_attention(weights: np.ndarray, labels: Sequence[str], title: str = "Attention", ax: Axes | None = None) -> Axes:
+    """One head's attention (T, T): each row is a position, and sums to one over the positions it looks at."""
+    ax = _axes(ax, figsize=(7.5, 6))
+    sns.heatmap(np.asarray(weights), cmap="Greys", vmin=0, xticklabels=labels, yticklabels=labels, ax=ax, square=True,
+                linewidths=0.5, cbar_kws={"label": "attention weight"})  # fmt: skip
+    ax.set(xlabel="looks at", ylabel="position", title=title)
+    ax.tick_params(axis="x", rotation=60)
+    plt.setp(ax.get_xticklabels(), ha="right", rotation_mode="anchor")
+    return ax
+
+
+def plot_training_curves(histories: Mapping[str, pd.DataFrame], references: Mapping[str, float] | None = None) -> np.ndarray:
+    """Training loss and validation NDCG@10 by epoch, a line a run of `fit`; `references` are level lines on the right."""
+    _, axes = plt.subplots(1, 2, figsize=(10, 3.8))
+    for (name, history), (marker, line) in zip(histories.items(), LINES, strict=False):
+        every = max(1, len(history) // 10)
+        for ax, column in zip(axes, ("loss", "ndcg@10"), strict=True):
+            ax.plot(history.epoch, history[column], marker=marker, ls=line, markevery=every, label=name)
+    for number, (name, value) in enumerate((references or {}).items()):
+        axes[1].axhline(value, color="grey", ls=LINES[number][1], lw=1)
+        axes[1].annotate(name, (1, value), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=9, color="dimgrey")
+    axes[0].set(xlabel="epoch", ylabel="cross-entropy (nats a masked film)", title="Training loss")
+    axes[1].set(xlabel="epoch", ylabel="NDCG@10, full ranking", title="Validation NDCG@10", ylim=(0, None))
+    axes[0].legend()
+    return axes
+
+
+def plot_metric_at_k(tables: Mapping[str, Mapping[str, float]], metric: str = "ndcg", ax: Axes | None = None) -> Axes:
+    """`metric` ("hit", "ndcg" or "mrr") at each cutoff, a line a model; `tables`: model -> metrics of its ranks."""
+    ax = _axes(ax)
+    for (name, table), (marker, line) in zip(tables.items(), LINES, strict=False):
+        cutoffs = [int(key.split("@")[1]) for key in table if key.startswith(metric + "@")]
+        ax.plot(cutoffs, [table[f"{metric}@{cutoff}"] for cutoff in cutoffs], marker=marker, ls=line, label=name)
+    label = {"hit": "Hit", "ndcg": "NDCG", "mrr": "MRR"}[metric]
+    ax.set(xlabel="length of the list, k", ylabel=f"{label}@k", title=f"{label}@k by model", xticks=cutoffs, ylim=(0, None))
+    ax.legend()
+    return ax
+
+
+def plot_hits_by_group(
+    ranks: Mapping[str, np.ndarray], values: np.ndarray, groups: int, label: str, cutoff: int = 10, ax: Axes | None = None
+) -> Axes:
+    """Hit@cutoff of each model in `groups` equally large groups of users by `values` (U,); lines are 95 % intervals."""
+    ax = _axes(ax)
+    bins = pd.qcut(pd.Series(values), groups, duplicates="drop")
+    names = [f"{max(values.min(), np.floor(bin.left) + 1):,.0f}-{np.floor(bin.right):,.0f}" for bin in bins.cat.categories]
+    width = 0.8 / len(ranks)
+    for number, (name, found) in enumerate(ranks.items()):
+        hits = pd.Series(found <= cutoff).groupby(bins, observed=True)
+        error = 1.96 * np.sqrt(hits.mean() * (1 - hits.mean()) / hits.count())
+        places = np.arange(len(names)) + (number - (len(ranks) - 1) / 2) * width
+        ax.bar(places, hits.mean(), width, yerr=error, capsize=2, label=name, hatch=("", "//", "..")[number % 3], edgecolor="white")
+    ax.set_xticks(range(len(names)), names)
+    ax.set(xlabel=label, ylabel=f"Hit@{cutoff}", title=f"Hit@{cutoff} by {label.split(' (')[0]}", ylim=(0, None))
+    ax.legend()
+    return ax
+
+
+def plot_recommendations(history: Sequence[str], recommended: pd.DataFrame, title: str) -> np.ndarray:
+    """A history (oldest first) beside the films recommended after it (`Recommender.recommend`), best on top."""
+    _, (left, right) = plt.subplots(1, 2, figsize=(11, 0.8 + 0.36 * max(len(history), len(recommended))))
+    left.axis("off")
+    left.set_title(f"{title}: the history")
+    for place, film in enumerate(history):
+        left.text(0, 1 - (place + 0.7) / max(len(history), len(recommended)), f"{place + 1}. {shorten(film, 58)}", fontsize=10)
+    right.barh(recommended["rank"], recommended.score - recommended.score.min() + 0.25, color="C0", alpha=0.55)
+    for row in recommended.itertuples():
+        right.text(0.05, row.rank, shorten(row.title, 60), va="center", fontsize=9)
+    right.set(ylabel="rank", title="What to watch next", yticks=recommended["rank"], xticks=[])
+    right.set_xlabel("score (logit) above the last film shown")
+    right.invert_yaxis()
+    right.grid(False)
+    return np.array([left, right])
+
+
+def shorten(title: str, most: int) -> str:
+    """A title of at most `most` characters; the year survives."""
+    if len(title) <= most:
+        return title
+    return title[: most - 9].rstrip() + "… " + title[-6:]
