@@ -1,7 +1,8 @@
 """Ranks of the held-out item under a protocol, then metrics of the ranks."""
 
 from collections.abc import Iterable
-from typing import Literal, Protocol as Interface, get_args
+from typing import Literal, get_args
+from typing import Protocol as Interface
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -82,7 +83,7 @@ def draw_negatives(eligible: np.ndarray, weights: np.ndarray, random: np.random.
 
 
 def metrics(ranks: np.ndarray, cutoffs: Iterable[int] = CUTOFFS) -> dict[str, float]:
-    """Mean hit@k, ndcg@k and mrr@k of the ranks of single targets: [rank <= k] times 1, 1 / log2(rank + 1), 1 / rank."""
+    """Mean hit@k, ndcg@k and mrr@k: each rank <= k counts 1, 1 / log2(rank + 1) and 1 / rank, any other 0."""
     table = {}
     for cutoff in cutoffs:
         hit = ranks <= cutoff

@@ -125,7 +125,9 @@ class BERT4Rec(nn.Module):
         """Item plus position embeddings, (B, T, D). Positions count from the end: the newest is always the same one."""
         length = tokens.shape[1]
         if length > self.config.history_length:
-            raise ValueError(f"{length} positions, but the model sees {self.config.history_length}; shorten the histories")
+            raise ValueError(
+                f"{length} positions, but the model sees {self.config.history_length}; shorten the histories"
+            )
         positions = self.position_embedding.weight[-length:]  # (T, D)
         return self.embedding_dropout(self.item_embedding(tokens) + positions)
 
@@ -183,7 +185,7 @@ def take_positions(states: torch.Tensor, positions: torch.Tensor) -> torch.Tenso
 
 
 def initialise(module: nn.Module) -> None:
-    """Truncated N(0, .02) as in BERT, zero biases. N(0, 1) embeddings with tied weights would start at a loss near 25."""
+    """Truncated N(0, .02) as in BERT, zero biases. With N(0, 1) and tied weights the loss would start near 25."""
     if isinstance(module, nn.Linear | nn.Embedding):
         nn.init.trunc_normal_(module.weight, std=0.02, a=-0.04, b=0.04)
     if isinstance(module, nn.Linear):

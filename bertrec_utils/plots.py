@@ -32,9 +32,16 @@ def plot_popularity(counts: np.ndarray, ax: Axes | None = None) -> Axes:
     ordered = np.sort(counts)[::-1]
     head = int(np.searchsorted(ordered.cumsum(), ordered.sum() / 2)) + 1
     ranks = np.arange(1, len(ordered) + 1)
-    ax.fill_between(ranks, ordered, where=ranks <= head, alpha=0.5, hatch="//", label=f"{head:,} films: half the ratings")
+    ax.fill_between(
+        ranks, ordered, where=ranks <= head, alpha=0.5, hatch="//", label=f"{head:,} films: half the ratings"
+    )
     ax.plot(ranks, ordered, color="black", lw=1)
-    ax.set(xscale="log", xlabel="film, by number of ratings (log scale)", ylabel="ratings", title="A few films get most ratings")
+    ax.set(
+        xscale="log",
+        xlabel="film, by number of ratings (log scale)",
+        ylabel="ratings",
+        title="A few films get most ratings",
+    )
     ax.xaxis.set_major_formatter(THOUSANDS)
     ax.yaxis.set_major_formatter(THOUSANDS)
     ax.legend()
@@ -48,7 +55,9 @@ def plot_history_lengths(lengths: np.ndarray, seen: int | None = None, ax: Axes 
     ax.axvline(np.median(lengths), color="black", ls="--", label=f"median: {np.median(lengths):.0f} films")
     if seen:
         ax.axvline(seen, color="C3", ls="-.", label=f"the model sees the last {seen}")
-    ax.set(xlabel="films in the history (log scale)", ylabel="users", title="Short histories are common, long ones long")
+    ax.set(
+        xlabel="films in the history (log scale)", ylabel="users", title="Short histories are common, long ones long"
+    )
     ax.xaxis.set_major_formatter(THOUSANDS)
     ax.legend()
     return ax
@@ -65,7 +74,9 @@ def plot_ratings_over_time(timestamps: pd.Series, ax: Axes | None = None) -> Axe
     return ax
 
 
-def plot_tokens(tokens: np.ndarray, mask_token: int, row_labels: Sequence[str] | None = None, ax: Axes | None = None) -> Axes:
+def plot_tokens(
+    tokens: np.ndarray, mask_token: int, row_labels: Sequence[str] | None = None, ax: Axes | None = None
+) -> Axes:
     """A batch of token sequences (B, T) as a grid: PAD, items and [MASK] in their own colours."""
     tokens = np.asarray(tokens)
     rows, columns = tokens.shape
@@ -100,7 +111,9 @@ def plot_padding_mask(visible: np.ndarray, row_labels: Sequence[str] | None = No
     return ax
 
 
-def plot_attention(weights: np.ndarray, labels: Sequence[str], title: str = "Attention", ax: Axes | None = None) -> Axes:
+def plot_attention(
+    weights: np.ndarray, labels: Sequence[str], title: str = "Attention", ax: Axes | None = None
+) -> Axes:
     """One head's attention (T, T): each row is a position, and sums to one over the positions it looks at."""
     ax = _axes(ax, figsize=(7.5, 6))
     sns.heatmap(np.asarray(weights), cmap="Greys", vmin=0, xticklabels=labels, yticklabels=labels, ax=ax, square=True,
@@ -111,8 +124,10 @@ def plot_attention(weights: np.ndarray, labels: Sequence[str], title: str = "Att
     return ax
 
 
-def plot_training_curves(histories: Mapping[str, pd.DataFrame], references: Mapping[str, float] | None = None) -> np.ndarray:
-    """Training loss and validation NDCG@10 by epoch, a line a run of `fit`; `references` are level lines on the right."""
+def plot_training_curves(
+    histories: Mapping[str, pd.DataFrame], references: Mapping[str, float] | None = None
+) -> np.ndarray:
+    """Training loss and validation NDCG@10 by epoch, a line a run; `references` are level lines on the right."""
     _, axes = plt.subplots(1, 2, figsize=(10, 3.8))
     for (name, history), (marker, line) in zip(histories.items(), LINES, strict=False):
         every = max(1, len(history) // 10)
@@ -120,7 +135,9 @@ def plot_training_curves(histories: Mapping[str, pd.DataFrame], references: Mapp
             ax.plot(history.epoch, history[column], marker=marker, ls=line, markevery=every, label=name)
     for number, (name, value) in enumerate((references or {}).items()):
         axes[1].axhline(value, color="grey", ls=LINES[number][1], lw=1)
-        axes[1].annotate(name, (1, value), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=9, color="dimgrey")
+        axes[1].annotate(
+            name, (1, value), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=9, color="dimgrey"
+        )
     axes[0].set(xlabel="epoch", ylabel="cross-entropy (nats a masked film)", title="Training loss")
     axes[1].set(xlabel="epoch", ylabel="NDCG@10, full ranking", title="Validation NDCG@10", ylim=(0, None))
     axes[0].legend()
@@ -134,24 +151,42 @@ def plot_metric_at_k(tables: Mapping[str, Mapping[str, float]], metric: str = "n
         cutoffs = [int(key.split("@")[1]) for key in table if key.startswith(metric + "@")]
         ax.plot(cutoffs, [table[f"{metric}@{cutoff}"] for cutoff in cutoffs], marker=marker, ls=line, label=name)
     label = {"hit": "Hit", "ndcg": "NDCG", "mrr": "MRR"}[metric]
-    ax.set(xlabel="length of the list, k", ylabel=f"{label}@k", title=f"{label}@k by model", xticks=cutoffs, ylim=(0, None))
+    ax.set(
+        xlabel="length of the list, k", ylabel=f"{label}@k", title=f"{label}@k by model", xticks=cutoffs, ylim=(0, None)
+    )
     ax.legend()
     return ax
 
 
 def plot_hits_by_group(
-    ranks: Mapping[str, np.ndarray], values: np.ndarray, groups: int, label: str, cutoff: int = 10, ax: Axes | None = None
+    ranks: Mapping[str, np.ndarray],
+    values: np.ndarray,
+    groups: int,
+    label: str,
+    cutoff: int = 10,
+    ax: Axes | None = None,
 ) -> Axes:
     """Hit@cutoff of each model in `groups` equally large groups of users by `values` (U,); lines are 95 % intervals."""
     ax = _axes(ax)
     bins = pd.qcut(pd.Series(values), groups, duplicates="drop")
-    names = [f"{max(values.min(), np.floor(bin.left) + 1):,.0f}-{np.floor(bin.right):,.0f}" for bin in bins.cat.categories]
+    names = [
+        f"{max(values.min(), np.floor(bin.left) + 1):,.0f}-{np.floor(bin.right):,.0f}" for bin in bins.cat.categories
+    ]
     width = 0.8 / len(ranks)
     for number, (name, found) in enumerate(ranks.items()):
         hits = pd.Series(found <= cutoff).groupby(bins, observed=True)
         error = 1.96 * np.sqrt(hits.mean() * (1 - hits.mean()) / hits.count())
         places = np.arange(len(names)) + (number - (len(ranks) - 1) / 2) * width
-        ax.bar(places, hits.mean(), width, yerr=error, capsize=2, label=name, hatch=("", "//", "..")[number % 3], edgecolor="white")
+        ax.bar(
+            places,
+            hits.mean(),
+            width,
+            yerr=error,
+            capsize=2,
+            label=name,
+            hatch=("", "//", "..")[number % 3],
+            edgecolor="white",
+        )
     ax.set_xticks(range(len(names)), names)
     ax.set(xlabel=label, ylabel=f"Hit@{cutoff}", title=f"Hit@{cutoff} by {label.split(' (')[0]}", ylim=(0, None))
     ax.legend()
@@ -164,7 +199,9 @@ def plot_recommendations(history: Sequence[str], recommended: pd.DataFrame, titl
     left.axis("off")
     left.set_title(f"{title}: the history")
     for place, film in enumerate(history):
-        left.text(0, 1 - (place + 0.7) / max(len(history), len(recommended)), f"{place + 1}. {shorten(film, 58)}", fontsize=10)
+        left.text(
+            0, 1 - (place + 0.7) / max(len(history), len(recommended)), f"{place + 1}. {shorten(film, 58)}", fontsize=10
+        )
     right.barh(recommended["rank"], recommended.score - recommended.score.min() + 0.25, color="C0", alpha=0.55)
     for row in recommended.itertuples():
         right.text(0.05, row.rank, shorten(row.title, 60), va="center", fontsize=9)

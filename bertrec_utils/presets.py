@@ -50,5 +50,7 @@ def get_preset(name: str | None = None) -> Preset:
     """The preset called `name`, or the one `BERTREC_PRESET` names, or `small`. ValueError if there is none."""
     name = name or os.environ.get("BERTREC_PRESET") or "small"
     if name not in PRESETS:
-        raise ValueError(f"there is no preset {name!r}; choose one of {', '.join(PRESETS)} (BERTREC_PRESET or --preset)")
+        raise ValueError(
+            f"there is no preset {name!r}; choose one of {', '.join(PRESETS)} (BERTREC_PRESET or --preset)"
+        )
     return PRESETS[name]

@@ -12,7 +12,7 @@ from .evaluation import Scorer
 from .releases import Interactions
 from .sequences import Sequences, Vocabulary
 
-ARTICLES = "the|a|an|le|la|les|l'|il|lo|gli|i|el|los|las|der|die|das|un|une|una|uno|den|det|en|ett|o|os|as"
+ARTICLES = "the|a|an|le|la|les|il|lo|gli|i|el|los|las|der|die|das|un|une|una|uno|den|det|en|ett|o|os|as"
 YEAR = re.compile(r"\s*\((\d{4})(?:\s*[-–]\s*(?:\d{4})?)?\)\s*$")
 PARENTHESES = re.compile(r"\(([^()]*)\)")
 ALSO_KNOWN_AS = re.compile(r"^\s*a\.?k\.?a\.?\s+", re.IGNORECASE)
@@ -45,8 +45,8 @@ def normalise(name: str) -> str:
     # ø, ł and ß are letters of their own, which Unicode does not take apart
     name = name.casefold().translate(str.maketrans({"ø": "o", "ł": "l", "đ": "d", "æ": "ae", "œ": "oe", "’": "'"}))
     name = "".join(letter for letter in unicodedata.normalize("NFKD", name) if not unicodedata.combining(letter))
-    name = re.sub(rf",\s*(?:{ARTICLES})\s*$", "", name.strip())
-    name = re.sub(rf"^(?:(?:{ARTICLES.replace("l'|", '')})\s+|l')(?=\w)", "", name)
+    name = re.sub(rf",\s*(?:{ARTICLES}|l')\s*$", "", name.strip())
+    name = re.sub(rf"^(?:(?:{ARTICLES})\s+|l')(?=\w)", "", name)
     return re.sub(r"[\W_]", "", name.replace("&", "and")) or name
 
 
@@ -138,7 +138,8 @@ class Recommender:
     def recommend_items(self, items: Sequence[int], k: int = 10, unknown: Sequence[str] = ()) -> pd.DataFrame:
         """`recommend` for item ids; `unknown` titles are passed on in `.attrs`."""
         if not len(items):
-            raise ValueError(f"none of the history is known ({'; '.join(unknown) or 'it is empty'}); give at least one film")
+            found = f"none of {'; '.join(unknown)} is known" if unknown else "the history is empty"
+            raise ValueError(f"{found}; give at least one film the model knows")
         if k < 1:
             raise ValueError(f"k is {k}; ask for at least one recommendation")
         tokens = self.vocabulary.tokens(items)

@@ -52,9 +52,9 @@ RELEASES = {
 }
 
 ML_100K_GENRES = (
-    "unknown|Action|Adventure|Animation|Children's|Comedy|Crime|Documentary|Drama|Fantasy|Film-Noir|Horror|Musical|"
-    "Mystery|Romance|Sci-Fi|Thriller|War|Western"
-).split("|")
+    *("unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama"),
+    *("Fantasy", "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western"),
+)
 
 
 def load_movielens(name: str) -> Interactions:
@@ -86,7 +86,7 @@ def load_interactions(ratings_csv: str | Path, items_csv: str | Path | None = No
         raise ValueError(f"{ratings_csv} has no column {', '.join(sorted(missing))}; it needs user, item, timestamp")
     incomplete = ratings[["user", "item", "timestamp"]].isna().any(axis=1)
     if incomplete.any():
-        raise ValueError(f"{ratings_csv}, line {incomplete.idxmax() + 2}: user, item or timestamp is empty; fill or drop it")
+        raise ValueError(f"{ratings_csv}, line {incomplete.idxmax() + 2}: a value is empty; fill or drop the row")
     if items_csv is None:
         items = ratings.item.drop_duplicates().sort_values()
         movies = pd.DataFrame({"item": items, "title": items.astype(str), "genres": ""})
@@ -98,7 +98,7 @@ def load_interactions(ratings_csv: str | Path, items_csv: str | Path | None = No
 
 
 def download(name: str) -> Path:
-    """Fetch, verify and unpack the official archive; returns its folder, in `$BERTREC_DATA` if that is set, else `data/`.
+    """Fetch, verify and unpack the official archive into `$BERTREC_DATA` if that is set, else `data/`; the folder.
 
     An archive already lying there as NAME.zip is used when its checksum fits.
     """
@@ -113,7 +113,7 @@ def download(name: str) -> Path:
     except ValueError as error:
         raise ValueError(f"{url} does not have the published checksum, so it was not kept; {by_hand}") from error
     except OSError as error:
-        raise ConnectionError(f"{name} is not on this machine and could not be downloaded ({error}); {by_hand}") from error
+        raise ConnectionError(f"{name} is not here and could not be downloaded ({error}); {by_hand}") from error
     with tempfile.TemporaryDirectory(dir=home) as partial:
         zipfile.ZipFile(archive).extractall(partial)
         unpacked = next(Path(partial).rglob(release.ratings_file)).parent
@@ -144,7 +144,9 @@ def _find(name):
 
 def _existing(path, name):
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing; unpack {name}.zip there again, or delete {path.parent} to download it")
+        raise FileNotFoundError(
+            f"{path} is missing; unpack {name}.zip there again, or delete {path.parent} to download it"
+        )
     return path
 
 
@@ -152,17 +154,18 @@ def _read_ratings(path, release):
     # pandas' fast reader takes one-character separators only: "::" is read as ":" with empty columns between.
     columns = range(0, 7, 2) if release.separator == "::" else range(4)
     try:
-        ratings = pd.read_csv(
+        table = pd.read_csv(
             path,
             sep=release.separator[0],
             header=0 if path.suffix == ".csv" else None,
             names=range(columns[-1] + 1),
-            usecols=columns,
             dtype=dict(zip(columns, RATING_TYPES.values(), strict=True)),
-        ).set_axis(list(RATING_TYPES), axis=1)
+        )
     except ValueError as error:  # pandas' ParserError is one too
         raise ValueError(_first_malformed_row(path, release) or f"{path}: {error}") from error
-    if ratings.empty or ratings.rating.isna().any():
+    ratings = table[list(columns)].set_axis(list(RATING_TYPES), axis=1)
+    # a first row that is too long becomes an index
+    if ratings.empty or ratings.rating.isna().any() or not isinstance(ratings.index, pd.RangeIndex):
         raise ValueError(_first_malformed_row(path, release) or f"{path} holds no ratings; unpack the archive again")
     return ratings
 
@@ -175,7 +178,9 @@ def _first_malformed_row(path, release):
             user, item, rating, timestamp, *rest = [*line.rstrip("\n").split(release.separator), *[""] * 4]
             if any(rest) or not (user.isdigit() and item.isdigit() and _is_number(rating) and timestamp.isdigit()):
                 expected = release.separator.join(RATING_TYPES).replace("\t", "<tab>")
-                return f"{path}, line {number}: expected {expected}, found {line.strip()[:80]!r}; unpack the archive again"
+                return (
+                    f"{path}, line {number}: expected {expected}, found {line.strip()[:80]!r}; unpack the archive again"
+                )
     return None
 
 
@@ -194,7 +199,7 @@ def _read_movies(path, release):
         return movies.astype({"item": "int32"})
     rows = []
     for number, line in enumerate(path.read_text(encoding=release.encoding).splitlines(), start=1):
-        fields = line.split(release.separator)
+        fields = line.split("|" if release.separator == "\t" else release.separator)
         if not fields[0].isdigit() or len(fields) not in (3, 24):
             raise ValueError(f"{path}, line {number}: not a film: {line[:80]!r}; unpack the archive again")
         item, title, genres = fields[0], fields[1], fields[2]

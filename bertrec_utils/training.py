@@ -77,7 +77,9 @@ def fit(
     is kept there for `load`, and a run that was interrupted goes on from its last epoch. ValueError if the folder
     holds the unfinished run of other settings.
     """
-    optimizer = torch.optim.AdamW(parameter_groups(model, preset.weight_decay), lr=preset.learning_rate, betas=(0.9, 0.98))
+    optimizer = torch.optim.AdamW(
+        parameter_groups(model, preset.weight_decay), lr=preset.learning_rate, betas=(0.9, 0.98)
+    )
     steps = batch_count(split.train, preset)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warmup_cosine(preset, steps))
     holdout = sample_holdout(split.validation, preset.validation_users, seed)
@@ -89,7 +91,9 @@ def fit(
         f"Training on {model.device}: up to {preset.epochs} epochs of {steps} batches, {len(vocabulary):,} items; "
         "the bar tells the time left after the first epoch."
     )
-    bar = tqdm(range(len(history), preset.epochs), initial=len(history), total=preset.epochs, desc="epochs", unit="epoch")
+    bar = tqdm(
+        range(len(history), preset.epochs), initial=len(history), total=preset.epochs, desc="epochs", unit="epoch"
+    )
     before = history[-1]["seconds"] if history else 0.0
     started = time.perf_counter()
     for epoch in bar:
@@ -112,9 +116,7 @@ def fit(
             if folder:
                 save(folder, Checkpoint(model, vocabulary, preset, seed, pd.DataFrame(history)))
         if folder:
-            progress = {"preset": asdict(preset), "seed": seed, "history": history, "best_state": best_state}
-            states = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}
-            replace_file(folder / UNFINISHED, lambda path: torch.save(progress | states, path))  # noqa: B023
+            save_progress(folder, model, optimizer, schedule, preset, seed, history, best_state)
         if epoch - best >= preset.patience:
             break
     model.load_state_dict(best_state)
@@ -207,6 +209,13 @@ def load(folder: str | Path) -> Checkpoint:
         raise ValueError(f"{folder} does not hold a model of this version ({error}); train it again") from error
     history = pd.DataFrame(description["history"])
     return Checkpoint(model.to(best_device()), vocabulary, preset, description["seed"], history)
+
+
+def save_progress(folder, model, optimizer, schedule, preset, seed, history, best_state):
+    """Write all that `resume` needs."""
+    progress = {"preset": asdict(preset), "seed": seed, "history": history, "best_state": best_state}
+    states = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}
+    replace_file(folder / UNFINISHED, lambda path: torch.save(progress | states, path))
 
 
 def resume(folder, model, optimizer, schedule, preset, seed):

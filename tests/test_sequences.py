@@ -1,0 +1,93 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from bertrec_utils.releases import load_movielens
+from bertrec_utils.sequences import Vocabulary, build_sequences, leave_one_out
+from conftest import rows
+
+
+def log(*ratings):
+    return pd.DataFrame(ratings, columns=["user", "item", "timestamp"])
+
+
+def test_order_is_time_then_file_order():
+    # user 5 rates 30 and 10 in the same second, 30 first in the file, and 20 before both
+    ratings = log((5, 30, 100), (5, 10, 100), (2, 10, 7), (5, 20, 50), (2, 30, 8), (2, 20, 9))
+    vocabulary, sequences = build_sequences(ratings, min_item_ratings=1)
+    assert [vocabulary.item_ids(sequences[row]).tolist() for row in range(2)] == [[10, 30, 20], [20, 30, 10]]
+    assert sequences.users.tolist() == [2, 5]
+
+
+def test_file_order_breaks_ties_among_many():
+    items = np.random.default_rng(0).permutation(1000)
+    ratings = log(*((1, item, 42) for item in items))
+    vocabulary, sequences = build_sequences(ratings, min_item_ratings=1)
+    assert vocabulary.item_ids(sequences[0]).tolist() == items.tolist()
+
+
+def test_rare_items_and_short_users_are_dropped():
+    popular = [(user, item, item) for user in (1, 2) for item in (10, 20, 30)]
+    ratings = log(*popular, (1, 99, 0), (3, 10, 1), (3, 20, 2))
+    vocabulary, sequences = build_sequences(ratings, min_item_ratings=2)
+    assert vocabulary.items.tolist() == [10, 20, 30]
+    assert sequences.users.tolist() == [1, 2]
+
+
+def test_nothing_left_is_an_error():
+    with pytest.raises(ValueError, match="lower min_item_ratings"):
+        build_sequences(log((1, 1, 1), (1, 2, 2), (1, 3, 3)), min_item_ratings=2)
+
+
+def test_max_users_keeps_the_first():
+    ratings = log(*((user, item, item) for user in (9, 4, 7) for item in range(3)))
+    assert build_sequences(ratings, 1, max_users=2)[1].users.tolist() == [4, 7]
+
+
+def test_vocabulary_round_trip_and_errors():
+    vocabulary = Vocabulary(np.array(["ape", "bee", "cat"]))
+    assert vocabulary.tokens(["cat", "ape"]).tolist() == [3, 1]
+    assert vocabulary.item_ids([3, 1]).tolist() == ["cat", "ape"]
+    assert vocabulary.mask_token == 4 and "bee" in vocabulary and "dog" not in vocabulary
+    with pytest.raises(KeyError, match="zebra"):
+        vocabulary.tokens(["ape", "zebra"])
+    for token in (0, 4, -1):
+        with pytest.raises(IndexError):
+            vocabulary.item_ids([token])
+
+
+def test_leave_one_out_by_hand():
+    split = leave_one_out(rows([1, 2, 3], [4, 5, 6, 7, 8]))
+    assert [split.train[row].tolist() for row in range(2)] == [[1], [4, 5, 6]]
+    assert split.validation.targets.tolist() == [2, 7]
+    assert [split.validation.histories[row].tolist() for row in range(2)] == [[1], [4, 5, 6]]
+    assert split.test.targets.tolist() == [3, 8]
+    assert [split.test.histories[row].tolist() for row in range(2)] == [[1, 2], [4, 5, 6, 7]]
+
+
+def test_leave_one_out_needs_three_items():
+    with pytest.raises(ValueError, match="three items"):
+        leave_one_out(rows([1, 2, 3], [1, 2]))
+
+
+def test_no_target_is_in_its_history(prepared):
+    _, split = prepared
+    for holdout in (split.validation, split.test):
+        for row, target in enumerate(holdout.targets):
+            assert target not in holdout.histories[row]
+            assert target not in split.train[row]
+
+
+def test_rows_picks_in_order():
+    sequences = rows([1], [2, 3], [4, 5, 6])
+    picked = sequences.rows(np.array([2, 0]))
+    assert [picked[row].tolist() for row in range(2)] == [[4, 5, 6], [1]]
+    assert picked.users.tolist() == [2, 0]
+    with pytest.raises(IndexError):
+        picked[2]
+
+
+def test_ml_1m_is_the_published_data_set(ml_1m_folder, monkeypatch):
+    monkeypatch.setenv("BERTREC_DATA", str(ml_1m_folder))
+    vocabulary, sequences = build_sequences(load_movielens("ml-1m").ratings, min_item_ratings=5)
+    assert (len(sequences), len(vocabulary), len(sequences.tokens)) == (6_040, 3_416, 999_611)

@@ -1,0 +1,51 @@
+import numpy as np
+import torch
+
+from bertrec_utils.model import BERT4Rec, ModelConfig
+from bertrec_utils.warm_start import STANDARD_DEVIATION, cooccurrence, item_vectors, positive_pmi, warm_start
+from conftest import rows
+
+
+def test_cooccurrence_by_hand():
+    # 1-2 and 2-3 are neighbours, 1-3 two apart; the next user adds 1-4, and no pair spans two users
+    counts = cooccurrence(rows([1, 2, 3], [1, 4]), 4, window=2).toarray()
+    expected = np.array([[0, 1, 0.5, 1], [1, 0, 1, 0], [0.5, 1, 0, 0], [1, 0, 0, 0]])
+    np.testing.assert_allclose(counts, expected)
+
+
+def test_window_limits_the_distance():
+    assert cooccurrence(rows([1, 2, 3]), 3, window=1).toarray()[0, 2] == 0
+
+
+def test_positive_pmi_against_the_dense_formula():
+    counts = cooccurrence(rows([1, 2, 3, 1, 4], [2, 4, 4, 1], [3, 1]), 4, window=3)
+    dense = counts.toarray().astype(float)
+    joint = dense / dense.sum()
+    item = joint.sum(1)
+    context = item**0.75 / (item**0.75).sum()
+    with np.errstate(divide="ignore"):
+        expected = np.log(joint / np.outer(item, context)).clip(min=0)
+    np.testing.assert_allclose(positive_pmi(counts).toarray(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_vectors_put_items_of_the_same_taste_together():
+    random = np.random.default_rng(0)
+    histories = [(random.permutation(10) + 1 + 10 * (user % 2)).tolist() for user in range(60)]
+    vectors = item_vectors(rows(*histories), 20, width=8)
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    likeness = unit @ unit.T
+    assert likeness[:10, :10].min() > likeness[:10, 10:].max()
+    assert abs(vectors.std() - STANDARD_DEVIATION) < 1e-6
+
+
+def test_warm_start_sets_items_and_bias_only():
+    torch.manual_seed(0)
+    model = BERT4Rec(ModelConfig(item_count=4, width=4, heads=1))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    warm_start(model, rows([1, 2, 3], [1, 2], [1, 4]))
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {"item_embedding.weight", "item_bias"}
+    weight = model.item_embedding.weight
+    assert torch.equal(weight[0], before["item_embedding.weight"][0])
+    assert torch.equal(weight[5], before["item_embedding.weight"][5])
+    assert model.item_bias.argmax() == 0 and model.item_bias[2] == model.item_bias[3]
