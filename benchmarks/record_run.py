@@ -1,0 +1,76 @@
+"""Train a preset, test it once, and write what README and the notebooks quote.
+
+    python benchmarks/record_run.py ml-1m --seeds 0 1 2
+
+One file a seed, results/PRESET-seedN.json: settings, seed, date, machine, versions, the row of every epoch, and the test
+metrics of all protocols. The trained model stays in runs/PRESET-seedN; an interrupted run goes on where it stopped.
+"""
+
+import argparse
+import datetime
+import json
+import platform
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from bertrec_utils.evaluation import evaluate
+from bertrec_utils.presets import PRESETS, get_preset
+from bertrec_utils.releases import PROJECT, load_movielens
+from bertrec_utils.sequences import build_sequences, leave_one_out
+from bertrec_utils.training import best_device, fit, new_model, replace_file
+
+
+def machine():
+    names = [line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
+    return {
+        "cpu": names[0] if names else platform.processor(),
+        "cores": len(names) or None,
+        "threads": torch.get_num_threads(),
+        "device": str(best_device()),
+        "system": platform.system(),
+    }
+
+
+def _lines(path):
+    return Path(path).read_text().splitlines() if Path(path).exists() else []
+
+
+def record(preset, seed):
+    log = load_movielens(preset.release)
+    vocabulary, sequences = build_sequences(log.ratings, preset.min_item_ratings, preset.max_users)
+    split = leave_one_out(sequences)
+    model = new_model(split, vocabulary, preset, seed)
+    history = fit(model, split, vocabulary, preset, seed=seed, folder=PROJECT / "runs" / f"{preset.name}-seed{seed}")
+    return {
+        "command": f"python benchmarks/record_run.py {preset.name} --seeds {seed}",
+        "date": datetime.date.today().isoformat(),
+        "preset": asdict(preset),
+        "seed": seed,
+        "data": {"users": len(sequences), "items": len(vocabulary), "interactions": len(sequences.tokens)},
+        "machine": machine(),
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in ("torch", "numpy", "pandas")},
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "history": history.to_dict("records"),
+        "test": evaluate(model, split.test),
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("preset", choices=PRESETS)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    arguments = parser.parse_args()
+    for seed in arguments.seeds:
+        result = record(get_preset(arguments.preset), seed)
+        path = PROJECT / "results" / f"{arguments.preset}-seed{seed}.json"
+        replace_file(path, lambda partial, text=json.dumps(result, indent=1): partial.write_text(text + "\n"))
+        full = result["test"]["full"]
+        minutes = result["history"][-1]["seconds"] / 60
+        print(f"{path.name}: {minutes:.1f} min, test NDCG@10 {full['ndcg@10']:.4f}, Hit@10 {full['hit@10']:.4f} (full)")
+
+
+if __name__ == "__main__":
+    main()
