@@ -2,8 +2,8 @@
 
     python benchmarks/record_run.py ml-1m --seeds 0 1 2
 
-One file a seed, results/PRESET-seedN.json: settings, seed, date, machine, versions, the row of every epoch, and the test
-metrics of all protocols. The trained model stays in runs/PRESET-seedN; an interrupted run goes on where it stopped.
+One file a seed, results/PRESET-seedN.json: settings, seed, date, machine, versions, a row an epoch, the test metrics
+of all protocols. The trained model stays in runs/PRESET-seedN; an interrupted run goes on where it stopped.
 """
 
 import argparse
@@ -51,7 +51,8 @@ def record(preset, seed):
         "seed": seed,
         "data": {"users": len(sequences), "items": len(vocabulary), "interactions": len(sequences.tokens)},
         "machine": machine(),
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in ("torch", "numpy", "pandas")},
+        "versions": {"python": platform.python_version()}
+        | {name: version(name) for name in ("torch", "numpy", "pandas")},
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "history": history.to_dict("records"),
         "test": evaluate(model, split.test),
@@ -65,8 +66,9 @@ def main():
     arguments = parser.parse_args()
     for seed in arguments.seeds:
         result = record(get_preset(arguments.preset), seed)
+        text = json.dumps(result, indent=1) + "\n"
         path = PROJECT / "results" / f"{arguments.preset}-seed{seed}.json"
-        replace_file(path, lambda partial, text=json.dumps(result, indent=1): partial.write_text(text + "\n"))
+        replace_file(path, lambda partial, text=text: partial.write_text(text))
         full = result["test"]["full"]
         minutes = result["history"][-1]["seconds"] / 60
         print(f"{path.name}: {minutes:.1f} min, test NDCG@10 {full['ndcg@10']:.4f}, Hit@10 {full['hit@10']:.4f} (full)")

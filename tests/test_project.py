@@ -1,0 +1,66 @@
+"""The project as a reader finds it: notebooks, README, requirements."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+def test_there_are_five_notebooks():
+    names = ["01_data", "02_model", "03_train", "04_evaluate", "05_scenarios"]
+    assert [path.stem for path in NOTEBOOKS] == names
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_is_clean(path):
+    assert path.stat().st_size < 600_000
+    notebook = json.loads(path.read_text())
+    assert notebook["metadata"]["kernelspec"]["name"] == "python3"
+    assert "widgets" not in notebook["metadata"]
+    cells = notebook["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    assert len(cells) <= 60
+    assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
+    assert all(len("".join(cell["source"]).splitlines()) <= 30 for cell in code)
+    outputs = [output for cell in code for output in cell["outputs"]]
+    assert not [output for output in outputs if output["output_type"] == "error" or output.get("name") == "stderr"]
+    assert "application/vnd.jupyter.widget-view+json" not in path.read_text()
+    assert {"## Summary", "## Exercises"} <= set(re.findall(r"^## \w+", markdown(cells), re.MULTILINE))
+
+
+def markdown(cells):
+    return "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+
+
+@pytest.mark.parametrize(
+    "path", [*NOTEBOOKS, ROOT / "README.md", ROOT / "data" / "README.md"], ids=lambda path: path.stem
+)
+def test_links_lead_somewhere(path):
+    text = markdown(json.loads(path.read_text())["cells"]) if path.suffix == ".ipynb" else path.read_text()
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        assert target.startswith("https://") or (path.parent / target).exists(), target
+
+
+def test_ci_runs_the_test_command_of_the_readme():
+    command = (ROOT / ".ci" / "run").read_text().strip().splitlines()[-1]
+    assert f"\n{command}\n" in (ROOT / "README.md").read_text()
+
+
+def test_conda_installs_the_same_requirements():
+    assert "- -r requirements.txt" in (ROOT / "environment.yml").read_text()
+    assert "python=3.11" in (ROOT / "environment.yml").read_text()
+    assert (ROOT / "requirements.txt").read_text().strip().endswith("-e .")
+
+
+def test_numbers_in_the_readme_come_from_the_recorded_runs():
+    readme = (ROOT / "README.md").read_text()
+    runs = [json.loads(path.read_text()) for path in sorted((ROOT / "results").glob("ml-1m-seed*.json"))]
+    row = next(line for line in readme.splitlines() if line.startswith("| **this project"))
+    cells = [cell.strip() for cell in row.strip("|").split("|")][1:]
+    for cell, protocol in zip(cells, ("full", "uniform-100", "popularity-100"), strict=True):
+        means = [sum(run["test"][protocol][name] for run in runs) / len(runs) for name in ("hit@10", "ndcg@10")]
+        assert cell == "**" + " / ".join(f"{mean:.4f}".removeprefix("0") for mean in means) + "**"
