@@ -1,4 +1,8 @@
-"""Cloze masking (section 3.6): hide items, remember which. Histories are padded on the left."""
+"""The questions a history is asked (section 3.6), as [MASK] tokens. Histories are padded on the left.
+
+A question is a [MASK] with a place in the history. It is kept beside the history, not in it: it looks at the films, and
+no film looks at it. So one pass can ask a history many questions, each seeing only what it may see.
+"""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -10,15 +14,20 @@ from .presets import Preset
 from .sequences import PAD, Sequences
 
 
-class ClozeBatch(NamedTuple):
-    """A batch of masked histories. A row with fewer than M masked items has labels 0 (PAD) in the places left over."""
+class Questions(NamedTuple):
+    """A batch of B histories of T places, each asked K questions; all int64 tensors. Places are columns of `history`.
 
-    tokens: torch.Tensor  # (B, T) int64
-    masked: torch.Tensor  # (B, M) int64: the positions that were masked
-    labels: torch.Tensor  # (B, M) int64: the tokens that stood there
+    A row with fewer questions has label 0 (PAD) in the places left over.
+    """
 
-    def to(self, device) -> "ClozeBatch":
-        return ClozeBatch(*(part.to(device) for part in self))
+    history: torch.Tensor  # (B, T): tokens; a hidden film is replaced by [MASK]
+    history_sees: torch.Tensor  # (B, T): each place sees the shown films at places below this
+    places: torch.Tensor  # (B, K): which place is asked about
+    sees: torch.Tensor  # (B, K): each question sees the shown films at places below this
+    labels: torch.Tensor  # (B, K): the tokens that belong there
+
+    def to(self, device) -> "Questions":
+        return Questions(*(part.to(device) for part in self))
 
 
 def pad_left(sequences: Sequences, rows: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
@@ -29,61 +38,93 @@ def pad_left(sequences: Sequences, rows: np.ndarray, starts: np.ndarray, ends: n
     return np.where(columns >= 0, sequences.tokens[places], PAD).astype(np.int64)
 
 
-def mask_items(
-    tokens: np.ndarray, mask_token: int, ratio: np.ndarray, mask_last: np.ndarray, random: np.random.Generator
-) -> ClozeBatch:
-    """Mask a share `ratio` (B,) of each row of `tokens` (B, T), chosen at random, and at least one item.
+def choose(eligible: np.ndarray, ratio: float, random: np.random.Generator) -> np.ndarray:
+    """A random share `ratio` of the eligible places of each row, (B, T) bool; the number is right on average."""
+    counts = (ratio * eligible.sum(1) + random.random(len(eligible))).astype(int)
+    keys = np.where(eligible, random.random(eligible.shape), 2)
+    last = np.take_along_axis(np.sort(keys, 1), np.maximum(counts - 1, 0)[:, None], 1)
+    return eligible & (keys <= last) & (counts[:, None] > 0)
 
-    Where `mask_last` (B,) is set, the last item is always among them. PAD is never masked.
+
+def ask(
+    tokens: np.ndarray,
+    prefix: np.ndarray,
+    mask_ratio: float,
+    next_ratio: float,
+    mask_token: int,
+    random: np.random.Generator,
+) -> Questions:
+    """Questions about histories `tokens` (B, T), at least one a row, in two kinds:
+
+    cloze: in the first `prefix` (B,) films a share `mask_ratio` is hidden; the question sees all films that are shown.
+    next film: of the films after the prefix a share `next_ratio` is asked about; the question sees the films before it.
+
+    For that, the films of the prefix see the whole prefix, on both sides; each later one sees the films up to itself.
     """
     is_item = tokens != PAD
-    wanted = ratio * (is_item.sum(1) - mask_last) + random.random(len(tokens))  # rounds up or down, right on average
-    counts = np.maximum(wanted.astype(int) + mask_last, 1)
-    keys = np.where(is_item, random.random(tokens.shape), 2)
-    keys[mask_last, -1] = -1
-    masked = keys.argsort(1)[:, : counts.max()]
-    chosen = np.arange(counts.max()) < counts[:, None]
-    labels = np.where(chosen, np.take_along_axis(tokens, masked, 1), PAD)
-    hidden = tokens.copy()
-    rows, places = np.nonzero(chosen)
-    hidden[rows, masked[rows, places]] = mask_token
-    return ClozeBatch(*map(torch.from_numpy, (hidden, masked, labels)))
+    places = np.arange(tokens.shape[1])
+    boundary = (~is_item).sum(1) + prefix  # (B,): the first place after the prefix
+    later = places >= boundary[:, None]
+    hidden = choose(is_item & ~later, mask_ratio, random)
+    asked = hidden | choose(later, next_ratio, random)
+    unasked = ~asked.any(1)
+    asked[unasked, -1] = True
+    hidden[unasked, -1] = ~later[unasked, -1]
+
+    counts = asked.sum(1)
+    question_places = np.argsort(~asked, axis=1, kind="stable")[:, : counts.max()]
+    used = np.arange(counts.max()) < counts[:, None]
+    is_cloze = np.take_along_axis(hidden, question_places, 1)
+    return Questions(
+        history=torch.from_numpy(np.where(hidden, mask_token, tokens)),
+        history_sees=torch.from_numpy(np.maximum(places + 1, boundary[:, None])),
+        places=torch.from_numpy(question_places),
+        sees=torch.from_numpy(np.where(is_cloze | ~used, len(places), question_places)),
+        labels=torch.from_numpy(np.where(used, np.take_along_axis(tokens, question_places, 1), PAD)),
+    )
 
 
 def cloze_batches(
     sequences: Sequences, mask_token: int, preset: Preset, random: np.random.Generator
-) -> Iterator[ClozeBatch]:
+) -> Iterator[Questions]:
     """One epoch: every sequence once, freshly masked, in batches of like lengths in random order.
 
-    Most samples are random clozes. A share `last_item_share` asks the question of the test instead: the history is cut
-    a little before its end (`mean_cut` of its length on average, exponentially distributed, so that the question
-    differs from epoch to epoch) and its last item is masked, with a few others.
+    The prefix ends anywhere: a sequence may be all cloze, all next-film questions, or both. Of a sequence longer than
+    the model reads, the newest part is taken half of the time, else any part.
     """
     lengths = sequences.lengths
-    ask_last = random.random(len(sequences)) < preset.last_item_share
-    cuts = np.where(ask_last, random.exponential(preset.mean_cut, len(sequences)) * lengths, 0).astype(int)
-    ends = np.maximum(lengths - cuts, np.minimum(lengths, 2))
+    anywhere = random.integers(np.minimum(preset.history_length, lengths), lengths + 1)
+    ends = np.where(random.random(len(sequences)) < 0.5, lengths, anywhere)
     starts = np.maximum(ends - preset.history_length, 0)
-    ratios = np.where(ask_last, preset.last_item_mask_ratio, preset.mask_ratio)
-
     by_length = np.lexsort((random.random(len(sequences)), ends - starts))
     batches = np.array_split(by_length, batch_count(sequences, preset))
     for batch in random.permutation(len(batches)):
         rows = batches[batch]
         tokens = pad_left(sequences, rows, starts[rows], ends[rows])
-        yield mask_items(tokens, mask_token, ratios[rows], ask_last[rows], random)
+        prefix = draw_prefix(ends[rows] - starts[rows], preset, random)
+        yield ask(tokens, prefix, preset.mask_ratio, preset.next_ratio, mask_token, random)
+
+
+def draw_prefix(lengths: np.ndarray, preset: Preset, random: np.random.Generator) -> np.ndarray:
+    """How many films of each history see both sides."""
+    share = random.random(len(lengths))
+    kind = random.random(len(lengths))
+    share = np.where(kind < preset.causal_share, 0.0, share)
+    share = np.where(kind > 1 - preset.cloze_share, 1.0, share)
+    return np.ceil(share * lengths).astype(int).clip(min=1)
 
 
 def batch_count(sequences: Sequences, preset: Preset) -> int:
     return -(-len(sequences) // preset.batch_size)
 
 
-def question_batch(histories: Sequences, mask_token: int, history_length: int) -> torch.Tensor:
-    """The question of the test (section 3.6): each history with [MASK] APPENDED, (B, T) int64, T <= history_length.
+def question_batch(histories: Sequences, history_length: int) -> Questions:
+    """The question of the test: one [MASK] AFTER each history (section 3.6). Every film sees both sides.
 
-    Overwriting the newest item with [MASK] instead would throw away the best clue there is.
+    Overwriting the newest film with [MASK] instead would throw away the best clue there is. Labels are all PAD.
     """
     ends = histories.lengths
-    starts = np.maximum(ends - (history_length - 1), 0)
-    tokens = pad_left(histories, np.arange(len(histories)), starts, ends)
-    return torch.from_numpy(np.pad(tokens, ((0, 0), (0, 1)), constant_values=mask_token))
+    tokens = pad_left(histories, np.arange(len(histories)), np.maximum(ends - history_length, 0), ends)
+    after = np.full((len(histories), 1), tokens.shape[1])
+    everything = np.full(tokens.shape, tokens.shape[1])
+    return Questions(*map(torch.from_numpy, (tokens, everything, after, after, np.full_like(after, PAD))))

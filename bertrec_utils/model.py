@@ -1,6 +1,6 @@
 """BERT4Rec (Sun et al., CIKM 2019) from PyTorch parts.
 
-Shapes: B users, T positions, D width, H heads, V items, M masked positions a row.
+Shapes: B users, T places of the history, K questions a user, D width, H heads, V items.
 """
 
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .masking import question_batch
+from .masking import Questions, question_batch
 from .sequences import PAD, Sequences
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The shape of a model. `item_count` is V; `history_length` the most positions it sees, [MASK] included."""
+    """The shape of a model. `item_count` is V; of longer histories, the newest `history_length` films are read."""
 
     item_count: int
     history_length: int = 200
@@ -27,7 +27,10 @@ class ModelConfig:
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention (section 3.3, equations 1-2), every position seeing both sides."""
+    """Multi-head attention (section 3.3, equations 1-2) with rotary positions (Su et al., 2021, equation 34).
+
+    A rotation by place turns the match of a query and a key into a function of how far apart they are.
+    """
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -35,21 +38,32 @@ class Attention(nn.Module):
         self.query = nn.Linear(config.width, config.width)
         self.key_value = nn.Linear(config.width, 2 * config.width)
         self.project = nn.Linear(config.width, config.width)
+        pairs = config.width // config.heads // 2
+        self.register_buffer("speeds", 1000.0 ** -(torch.arange(pairs) / pairs), persistent=False)  # radians a place
 
-    def forward(self, asking: torch.Tensor, context: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
-        """What `asking` (B, Q, D) finds in the `visible` (B, 1, 1, T) positions of `context` (B, T, D): (B, Q, D)."""
-        query, key, value = self.heads_of(asking, context)  # (B, H, Q or T, D / H)
+    def forward(self, asking, context, visible, asking_places, context_places) -> torch.Tensor:
+        """What `asking` (B, Q, D) finds in `context` (B, T, D) where `visible` (B, 1, Q, T): (B, Q, D)."""
+        query, key, value = self.heads_of(asking, context, asking_places, context_places)
         # No dropout on the weights: it would rule out the fused kernels, on the CPU above all.
         found = F.scaled_dot_product_attention(query, key, value, attn_mask=visible)
         return self.project(found.transpose(1, 2).flatten(2))
 
-    def heads_of(self, asking, context):
+    def heads_of(self, asking, context, asking_places, context_places):
+        """Rotated queries (B, H, Q, D / H), rotated keys and values (B, H, T, D / H)."""
         parts = (self.query(asking), *self.key_value(context).chunk(2, dim=-1))
-        return (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts)
+        query, key, value = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts)
+        return self.rotate(query, asking_places), self.rotate(key, context_places), value
 
-    def weights(self, context: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
-        """The attention weights themselves, (B, H, T, T), for looking at; `forward` never forms them."""
-        query, key, _ = self.heads_of(context, context)
+    def rotate(self, vectors: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        """Turn each pair of coordinates of `vectors` (B, H, Q, D / H) by an angle that grows with its place (B, Q)."""
+        angles = places[:, None, :, None] * self.speeds
+        left, right = vectors.chunk(2, dim=-1)
+        cosine, sine = angles.cos(), angles.sin()
+        return torch.cat([left * cosine - right * sine, left * sine + right * cosine], dim=-1)
+
+    def weights(self, asking, context, visible, asking_places, context_places) -> torch.Tensor:
+        """The attention weights themselves, (B, H, Q, T), for looking at; `forward` never forms them."""
+        query, key, _ = self.heads_of(asking, context, asking_places, context_places)
         scores = query @ key.transpose(-2, -1) / query.shape[-1] ** 0.5
         return scores.masked_fill(~visible, -torch.inf).softmax(-1)
 
@@ -85,19 +99,16 @@ class Block(nn.Module):
         self.contract = nn.Linear(4 * config.width, config.width)
         self.dropout = Dropout(config.dropout)
 
-    def forward(self, states: torch.Tensor, visible: torch.Tensor, asked: torch.Tensor | None = None) -> torch.Tensor:
-        """New states of all positions (B, T, D), or of the positions `asked` (B, M) only: (B, M, D)."""
-        context = self.attention_norm(states)
-        asking = context
-        if asked is not None:
-            states, asking = take_positions(states, asked), take_positions(context, asked)
-        states = states + self.dropout(self.attention(asking, context, visible))
+    def forward(self, states, history, visible, places, history_places) -> torch.Tensor:
+        """New `states` (B, Q, D) after a look at `history` (B, T, D) where `visible` (B, 1, Q, T)."""
+        asking, context = self.attention_norm(states), self.attention_norm(history)
+        states = states + self.dropout(self.attention(asking, context, visible, places, history_places))
         wide = self.dropout(F.gelu(self.expand(self.feed_forward_norm(states))))
         return states + self.dropout(self.contract(wide))
 
 
 class BERT4Rec(nn.Module):
-    """Fills in the [MASK]ed items of a history.
+    """Names the films behind the [MASK]s of a history.
 
     Tokens: PAD 0, items 1..V, [MASK] V + 1. Scores have V columns, column j for token j + 1: PAD and [MASK] have none,
     so they can never be recommended. The output weights are the item embeddings (equation 7).
@@ -105,11 +116,10 @@ class BERT4Rec(nn.Module):
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        if config.width % config.heads:
-            raise ValueError(f"width {config.width} cannot be shared by {config.heads} heads; make it a multiple")
+        if config.width % (2 * config.heads):
+            raise ValueError(f"width {config.width} is no multiple of 2 x {config.heads} heads; change one of them")
         self.config = config
         self.item_embedding = nn.Embedding(config.item_count + 2, config.width, padding_idx=PAD)
-        self.position_embedding = nn.Embedding(config.history_length, config.width)
         self.embedding_dropout = Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.final_norm = nn.LayerNorm(config.width)
@@ -124,67 +134,68 @@ class BERT4Rec(nn.Module):
     def device(self) -> torch.device:
         return self.item_bias.device
 
-    def embed(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Item plus position embeddings, (B, T, D). Positions count from the end: the newest is always the same one."""
-        length = tokens.shape[1]
-        if length > self.config.history_length:
-            raise ValueError(
-                f"{length} positions, but the model sees {self.config.history_length}; shorten the histories"
-            )
-        positions = self.position_embedding.weight[-length:]  # (T, D)
-        return self.embedding_dropout(self.item_embedding(tokens) + positions)
+    def forward(self, questions: Questions) -> torch.Tensor:
+        """Final states (B, K, D) of the questions.
 
-    def forward(self, tokens: torch.Tensor, asked: torch.Tensor) -> torch.Tensor:
-        """Final states (B, M, D) at the positions `asked` (B, M) of `tokens` (B, T).
-
-        Only these positions need the last block's queries and feed-forward layer: same numbers, much less arithmetic.
+        The history's own states feed the next block's keys and values; the last block needs them no more.
         """
-        visible = visible_positions(tokens)
-        states = self.embed(tokens)
+        length = questions.history.shape[1]
+        states, visible, places = self.start(questions)
         for block in self.blocks[:-1]:
-            states = block(states, visible)
-        return self.final_norm(self.blocks[-1](states, visible, asked))
+            states = block(states, states[:, :length], visible, places, places[:, :length])
+        asking, history = states[:, length:], states[:, :length]
+        states = self.blocks[-1](asking, history, visible[:, :, length:], places[:, length:], places[:, :length])
+        return self.final_norm(states)
+
+    def start(self, questions: Questions):
+        """States (B, T + K, D) of history and questions, what each may see (B, 1, T + K, T), places (B, T + K)."""
+        history, history_sees, asked, sees, _ = questions
+        masks = torch.full_like(asked, self.mask_token)
+        states = self.embedding_dropout(self.item_embedding(torch.cat([history, masks], 1)))
+        places = torch.arange(history.shape[1], device=history.device).expand_as(history)
+        visible = visible_films(history, torch.cat([history_sees, sees], 1), self.mask_token)
+        return states, visible, torch.cat([places, asked], 1)
 
     def logits(self, states: torch.Tensor) -> torch.Tensor:
         """Scores of all items, (..., V), from final states (..., D)."""
         return F.linear(states, self.item_embedding.weight[1:-1], self.item_bias)
 
-    def loss(self, tokens: torch.Tensor, masked: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Mean cross-entropy over the masked items (equation 8); arguments as in `ClozeBatch`."""
-        is_label = labels != PAD
-        states = self(tokens, masked)[is_label]  # (labels, D)
-        return F.cross_entropy(self.logits(states), labels[is_label] - 1)
+    def loss(self, questions: Questions) -> torch.Tensor:
+        """Mean cross-entropy over all questions (equation 8)."""
+        used = questions.labels != PAD
+        return F.cross_entropy(self.logits(self(questions)[used]), questions.labels[used] - 1)
 
     @torch.inference_mode()
     def score(self, histories: Sequences) -> np.ndarray:
         """Scores (B, V) float32 of every item as the next one after each history."""
         self.eval()
-        tokens = question_batch(histories, self.mask_token, self.config.history_length).to(self.device)
-        last = torch.full((len(tokens), 1), tokens.shape[1] - 1, device=self.device)
-        return self.logits(self(tokens, last)[:, 0]).cpu().numpy()
+        questions = question_batch(histories, self.config.history_length).to(self.device)
+        return self.logits(self(questions)[:, 0]).cpu().numpy()
 
     @torch.inference_mode()
-    def attention_maps(self, tokens: torch.Tensor) -> list[torch.Tensor]:
-        """One (B, H, T, T) tensor of attention weights a block; row i says where position i looks."""
+    def attention_maps(self, questions: Questions) -> list[torch.Tensor]:
+        """One (B, H, T + K, T) tensor of weights a block: where each place, then each question, looks."""
         self.eval()
-        visible, states, maps = visible_positions(tokens), self.embed(tokens), []
+        length = questions.history.shape[1]
+        states, visible, places = self.start(questions)
+        maps = []
         for block in self.blocks:
-            maps.append(block.attention.weights(block.attention_norm(states), visible))
-            states = block(states, visible)
+            context = block.attention_norm(states)
+            maps.append(block.attention.weights(context, context[:, :length], visible, places, places[:, :length]))
+            states = block(states, states[:, :length], visible, places, places[:, :length])
         return maps
 
 
-def visible_positions(tokens: torch.Tensor) -> torch.Tensor:
-    """The padding mask, (B, 1, 1, T): True where attention may look. A row of nothing but PAD sees its last position,
-    so that no softmax runs over an empty set and yields NaN."""
-    visible = tokens != PAD
-    visible[:, -1] = True
-    return visible[:, None, None, :]
+def visible_films(history: torch.Tensor, sees: torch.Tensor, mask_token: int) -> torch.Tensor:
+    """The attention mask, (B, 1, Q, T): True for films, not PAD or [MASK], at places of `history` below `sees` (B, Q).
 
-
-def take_positions(states: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-    """`states` (B, T, D) at `positions` (B, M): (B, M, D)."""
-    return states.gather(1, positions[..., None].expand(-1, -1, states.shape[-1]))
+    Who would see nothing looks at place 0, a PAD or [MASK] then: no softmax runs over an empty set and yields NaN.
+    """
+    is_shown = (history != PAD) & (history != mask_token)
+    places = torch.arange(history.shape[1], device=history.device)
+    visible = is_shown[:, None, :] & (places < sees[:, :, None])
+    visible[:, :, 0] |= ~visible.any(-1)
+    return visible[:, None]
 
 
 def initialise(module: nn.Module) -> None:

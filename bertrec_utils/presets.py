@@ -13,16 +13,16 @@ class Preset:
     max_users: int | None = None  # keep only the first users of the release
     min_item_ratings: int = 5  # items with fewer ratings are dropped
 
-    history_length: int = 200  # positions the model sees, the [MASK] included
+    history_length: int = 200  # the newest films that the model reads
     width: int = 64
     layers: int = 2
     heads: int = 2
     dropout: float = 0.2
 
-    mask_ratio: float = 0.3  # share of a history hidden in a random cloze sample
-    last_item_share: float = 0.4  # share of samples that mask their last item, as the test does
-    last_item_mask_ratio: float = 0.15  # share hidden beside the last item in those samples
-    mean_cut: float = 0.2  # those samples end, on average, this share of the history before its end
+    mask_ratio: float = 0.3  # share of a history's prefix that is hidden
+    next_ratio: float = 0.5  # share of the films after the prefix that are asked about
+    causal_share: float = 0.3
+    cloze_share: float = 0.1
 
     batch_size: int = 128
     learning_rate: float = 2e-3

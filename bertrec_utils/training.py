@@ -133,7 +133,7 @@ def train_epoch(model, split, preset, optimizer, schedule, seed, epoch) -> float
     model.train()
     losses = []
     for batch in tqdm(batches, total=batch_count(split.train, preset), desc=f"epoch {epoch + 1}", leave=False):
-        loss = model.loss(*batch.to(model.device))
+        loss = model.loss(batch.to(model.device))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
