@@ -89,8 +89,8 @@ def cloze_batches(
 ) -> Iterator[Questions]:
     """One epoch: every sequence once, freshly masked, in batches of like lengths in random order.
 
-    The prefix ends anywhere: a sequence may be all cloze, all next-film questions, or both. Of a sequence longer than
-    the model reads, the newest part is taken half of the time, else any part.
+    The prefix ends anywhere, from the first film to the last. Of a sequence longer than the model reads, the newest part
+    is taken half of the time, else any part.
     """
     lengths = sequences.lengths
     anywhere = random.integers(np.minimum(preset.history_length, lengths), lengths + 1)
@@ -101,17 +101,8 @@ def cloze_batches(
     for batch in random.permutation(len(batches)):
         rows = batches[batch]
         tokens = pad_left(sequences, rows, starts[rows], ends[rows])
-        prefix = draw_prefix(ends[rows] - starts[rows], preset, random)
+        prefix = random.integers(1, ends[rows] - starts[rows] + 1)
         yield ask(tokens, prefix, preset.mask_ratio, preset.next_ratio, mask_token, random)
-
-
-def draw_prefix(lengths: np.ndarray, preset: Preset, random: np.random.Generator) -> np.ndarray:
-    """How many films of each history see both sides."""
-    share = random.random(len(lengths))
-    kind = random.random(len(lengths))
-    share = np.where(kind < preset.causal_share, 0.0, share)
-    share = np.where(kind > 1 - preset.cloze_share, 1.0, share)
-    return np.ceil(share * lengths).astype(int).clip(min=1)
 
 
 def batch_count(sequences: Sequences, preset: Preset) -> int:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .loss import ChunkedCrossEntropy
 from .masking import Questions, question_batch
 from .sequences import PAD, Sequences
 
@@ -103,7 +104,7 @@ class Block(nn.Module):
         """New `states` (B, Q, D) after a look at `history` (B, T, D) where `visible` (B, 1, Q, T)."""
         asking, context = self.attention_norm(states), self.attention_norm(history)
         states = states + self.dropout(self.attention(asking, context, visible, places, history_places))
-        wide = self.dropout(F.gelu(self.expand(self.feed_forward_norm(states))))
+        wide = F.gelu(self.expand(self.feed_forward_norm(states)))
         return states + self.dropout(self.contract(wide))
 
 
@@ -163,7 +164,8 @@ class BERT4Rec(nn.Module):
     def loss(self, questions: Questions) -> torch.Tensor:
         """Mean cross-entropy over all questions (equation 8)."""
         used = questions.labels != PAD
-        return F.cross_entropy(self.logits(self(questions)[used]), questions.labels[used] - 1)
+        weight = self.item_embedding.weight[1:-1]
+        return ChunkedCrossEntropy.apply(self(questions)[used], weight, self.item_bias, questions.labels[used] - 1)
 
     @torch.inference_mode()
     def score(self, histories: Sequences) -> np.ndarray:

@@ -86,41 +86,40 @@ def plot_tokens(
     for (row, column), kind in np.ndenumerate(kinds):
         text = ("PAD", str(tokens[row, column]), "[MASK]")[kind]
         ax.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=8)
-    ax.set_xticks(np.arange(columns) + 0.5, [f"{place - columns + 1:d}" for place in range(columns)])
+    ax.set_xticks(np.arange(columns) + 0.5, range(columns))
     ax.set_yticks(np.arange(rows) + 0.5, row_labels or [f"user {row + 1}" for row in range(rows)])
-    ax.set(xlabel="position, counted from the newest", title="Tokens")
+    ax.set(xlabel="place", title="Tokens")
     ax.invert_yaxis()
     ax.grid(False)
     return ax
 
 
-def plot_padding_mask(visible: np.ndarray, row_labels: Sequence[str] | None = None, ax: Axes | None = None) -> Axes:
-    """Which positions (B, T) attention may look at."""
+def plot_visible(visible: np.ndarray, row_labels: Sequence[str], title: str, ax: Axes | None = None) -> Axes:
+    """Who (rows) may look at which place (columns): `visible` (Q, T) bool."""
     visible = np.asarray(visible)
     rows, columns = visible.shape
-    ax = _axes(ax, figsize=(min(10, 1 + 0.75 * columns), 0.9 + 0.42 * rows))
-    ax.pcolormesh(visible, cmap="Greys_r", vmin=0, vmax=1, edgecolors="grey", lw=1)
-    for (row, column), seen in np.ndenumerate(visible):
-        ax.text(column + 0.5, row + 0.5, "seen" if seen else "hidden", ha="center", va="center", fontsize=8,
-                color="black" if seen else "white")  # fmt: skip
-    ax.set_xticks(np.arange(columns) + 0.5, [f"{place - columns + 1:d}" for place in range(columns)])
-    ax.set_yticks(np.arange(rows) + 0.5, row_labels or [f"user {row + 1}" for row in range(rows)])
-    ax.set(xlabel="position, counted from the newest", title="What attention may look at")
+    ax = _axes(ax, figsize=(min(10, 2 + 0.75 * columns), 0.9 + 0.34 * rows))
+    ax.pcolormesh(visible, cmap="Greys_r", vmin=-0.3, vmax=1, edgecolors="grey", lw=1)
+    for row, column in np.argwhere(visible):
+        ax.text(column + 0.5, row + 0.5, "sees", ha="center", va="center", fontsize=8)
+    ax.set_xticks(np.arange(columns) + 0.5, range(columns))
+    ax.set_yticks(np.arange(rows) + 0.5, row_labels)
+    ax.set(xlabel="place", title=title)
     ax.invert_yaxis()
     ax.grid(False)
     return ax
 
 
 def plot_attention(
-    weights: np.ndarray, labels: Sequence[str], title: str = "Attention", ax: Axes | None = None
+    weights: np.ndarray, columns: Sequence[str], rows: Sequence[str], title: str, ax: Axes | None = None
 ) -> Axes:
-    """One head's attention (T, T): each row is a position, and sums to one over the positions it looks at."""
-    ax = _axes(ax, figsize=(7.5, 6))
-    sns.heatmap(np.asarray(weights), cmap="Greys", vmin=0, xticklabels=labels, yticklabels=labels, ax=ax, square=True,
-                linewidths=0.5, cbar_kws={"label": "attention weight"})  # fmt: skip
-    ax.set(xlabel="looks at", ylabel="position", title=title)
-    ax.tick_params(axis="x", rotation=60)
-    plt.setp(ax.get_xticklabels(), ha="right", rotation_mode="anchor")
+    """Attention weights (Q, T): each row asks, and its weights sum to one over the places it looks at."""
+    ax = _axes(ax, figsize=(9, 1.6 + 0.6 * len(rows)))
+    weights = np.asarray(weights)
+    sns.heatmap(weights, cmap="Greys", vmin=0, vmax=1, annot=True, fmt=".2f", ax=ax, cbar=False, linewidths=0.5)
+    ax.set(title=title)
+    ax.set_xticks(np.arange(len(columns)) + 0.5, columns, rotation=35, ha="right")
+    ax.set_yticks(np.arange(len(rows)) + 0.5, rows, rotation=0)
     return ax
 
 
