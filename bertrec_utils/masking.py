@@ -89,8 +89,8 @@ def cloze_batches(
 ) -> Iterator[Questions]:
     """One epoch: every sequence once, freshly masked, in batches of like lengths in random order.
 
-    The prefix ends anywhere, from the first film to the last. Of a sequence longer than the model reads, the newest part
-    is taken half of the time, else any part.
+    The prefix ends anywhere, from the first film to the last. Of a sequence longer than the model reads, the newest
+    part is taken half of the time, else any part.
     """
     lengths = sequences.lengths
     anywhere = random.integers(np.minimum(preset.history_length, lengths), lengths + 1)
@@ -115,6 +115,8 @@ def question_batch(histories: Sequences, history_length: int) -> Questions:
     Overwriting the newest film with [MASK] instead would throw away the best clue there is. Labels are all PAD.
     """
     ends = histories.lengths
+    if not ends.all():
+        raise ValueError("a history is empty; give every user at least one film")
     tokens = pad_left(histories, np.arange(len(histories)), np.maximum(ends - history_length, 0), ends)
     after = np.full((len(histories), 1), tokens.shape[1])
     everything = np.full(tokens.shape, tokens.shape[1])

@@ -52,12 +52,13 @@ class Attention(nn.Module):
     def heads_of(self, asking, context, asking_places, context_places):
         """Rotated queries (B, H, Q, D / H), rotated keys and values (B, H, T, D / H)."""
         parts = (self.query(asking), *self.key_value(context).chunk(2, dim=-1))
-        query, key, value = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts)
-        return self.rotate(query, asking_places), self.rotate(key, context_places), value
+        query, key, value = (part.unflatten(-1, (self.heads, -1)) for part in parts)
+        query, key = self.rotate(query, asking_places), self.rotate(key, context_places)
+        return query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
 
     def rotate(self, vectors: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-        """Turn each pair of coordinates of `vectors` (B, H, Q, D / H) by an angle that grows with its place (B, Q)."""
-        angles = places[:, None, :, None] * self.speeds
+        """Turn each pair of coordinates of `vectors` (B, Q, H, D / H) by an angle that grows with its place (B, Q)."""
+        angles = places[:, :, None, None] * self.speeds
         left, right = vectors.chunk(2, dim=-1)
         cosine, sine = angles.cos(), angles.sin()
         return torch.cat([left * cosine - right * sine, left * sine + right * cosine], dim=-1)
@@ -100,10 +101,15 @@ class Block(nn.Module):
         self.contract = nn.Linear(4 * config.width, config.width)
         self.dropout = Dropout(config.dropout)
 
-    def forward(self, states, history, visible, places, history_places) -> torch.Tensor:
-        """New `states` (B, Q, D) after a look at `history` (B, T, D) where `visible` (B, 1, Q, T)."""
-        asking, context = self.attention_norm(states), self.attention_norm(history)
-        states = states + self.dropout(self.attention(asking, context, visible, places, history_places))
+    def forward(self, states: torch.Tensor, places: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
+        """New states (B, Q, D) of the last Q of `states` (B, N, D) at `places` (B, N).
+
+        They look at the first T, the history, where `visible` (B, 1, Q, T) says so.
+        """
+        asking, history = slice(-visible.shape[2], None), slice(visible.shape[3])
+        normed = self.attention_norm(states)
+        found = self.attention(normed[:, asking], normed[:, history], visible, places[:, asking], places[:, history])
+        states = states[:, asking] + self.dropout(found)
         wide = F.gelu(self.expand(self.feed_forward_norm(states)))
         return states + self.dropout(self.contract(wide))
 
@@ -138,24 +144,22 @@ class BERT4Rec(nn.Module):
     def forward(self, questions: Questions) -> torch.Tensor:
         """Final states (B, K, D) of the questions.
 
-        The history's own states feed the next block's keys and values; the last block needs them no more.
+        The last block makes new states for the questions only: nobody looks at the history's own any more.
         """
-        length = questions.history.shape[1]
-        states, visible, places = self.start(questions)
+        states, places, visible = self.start(questions)
         for block in self.blocks[:-1]:
-            states = block(states, states[:, :length], visible, places, places[:, :length])
-        asking, history = states[:, length:], states[:, :length]
-        states = self.blocks[-1](asking, history, visible[:, :, length:], places[:, length:], places[:, :length])
-        return self.final_norm(states)
+            states = block(states, places, visible)
+        asked = visible[:, :, questions.history.shape[1] :]
+        return self.final_norm(self.blocks[-1](states, places, asked))
 
     def start(self, questions: Questions):
-        """States (B, T + K, D) of history and questions, what each may see (B, 1, T + K, T), places (B, T + K)."""
+        """Of history and questions: states (B, T + K, D), places (B, T + K), what each sees (B, 1, T + K, T)."""
         history, history_sees, asked, sees, _ = questions
         masks = torch.full_like(asked, self.mask_token)
         states = self.embedding_dropout(self.item_embedding(torch.cat([history, masks], 1)))
         places = torch.arange(history.shape[1], device=history.device).expand_as(history)
         visible = visible_films(history, torch.cat([history_sees, sees], 1), self.mask_token)
-        return states, visible, torch.cat([places, asked], 1)
+        return states, torch.cat([places, asked], 1), visible
 
     def logits(self, states: torch.Tensor) -> torch.Tensor:
         """Scores of all items, (..., V), from final states (..., D)."""
@@ -179,12 +183,12 @@ class BERT4Rec(nn.Module):
         """One (B, H, T + K, T) tensor of weights a block: where each place, then each question, looks."""
         self.eval()
         length = questions.history.shape[1]
-        states, visible, places = self.start(questions)
+        states, places, visible = self.start(questions)
         maps = []
         for block in self.blocks:
             context = block.attention_norm(states)
             maps.append(block.attention.weights(context, context[:, :length], visible, places, places[:, :length]))
-            states = block(states, states[:, :length], visible, places, places[:, :length])
+            states = block(states, places, visible)
         return maps
 
 

@@ -118,3 +118,5 @@ def test_question_is_appended_and_sees_the_newest_films():
     assert batch.history.tolist() == [[0, 1, 2, 3], [0, 0, 0, 4], [6, 7, 8, 9]]
     assert batch.places.tolist() == batch.sees.tolist() == [[4]] * 3
     assert (batch.history_sees == 4).all()
+    with pytest.raises(ValueError, match="history is empty"):
+        question_batch(rows([1], []), history_length=4)

@@ -40,14 +40,14 @@ def test_block_equals_pytorchs_encoder_layer():
     visible = visible_films(history, torch.full((2, 5), 5), mask_token=6)
     nowhere = torch.zeros(2, 5)  # all at one place: no rotation, as PyTorch's layer has none
     expected = reference(states, src_key_padding_mask=history == 0)
-    found = block(states, states, visible, nowhere, nowhere)
+    found = block(states, nowhere, visible)
     is_item = history != 0
     torch.testing.assert_close(found[is_item], expected[is_item], rtol=1e-4, atol=1e-5)
 
 
 def test_rotated_match_depends_on_distance_alone():
     attention = Block(ModelConfig(item_count=5, width=24, heads=3)).attention
-    query, key = torch.randn(2, 1, 3, 1, 8)
+    query, key = torch.randn(2, 1, 1, 3, 8)
 
     def match(query_place, key_place):
         places = torch.tensor([[query_place]]), torch.tensor([[key_place]])
@@ -157,7 +157,7 @@ def test_attention_maps_are_what_the_model_uses(small_model):
     torch.testing.assert_close(first.sum(-1), torch.ones(2, 2, 4))
     assert (first[1, :, :, :2] == 0).all()  # nobody looks at padding
     attention = small_model.blocks[0].attention
-    states, visible, places = small_model.start(batch)
+    states, places, visible = small_model.start(batch)
     context = small_model.blocks[0].attention_norm(states)
     value = attention.key_value(context[:, :3]).chunk(2, -1)[1].unflatten(-1, (2, 8)).transpose(1, 2)
     by_hand = attention.project((first @ value).transpose(1, 2).flatten(2))
