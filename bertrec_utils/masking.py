@@ -89,8 +89,8 @@ def cloze_batches(
 ) -> Iterator[Questions]:
     """One epoch: every sequence once, freshly masked, in batches of like lengths in random order.
 
-    The prefix ends anywhere, from the first film to the last. Of a sequence longer than the model reads, the newest
-    part is taken half of the time, else any part.
+    Half of the time the prefix is one film, so that next films are asked about from the start; else it ends anywhere. Of
+    a sequence longer than the model reads, the newest part is taken half of the time, else any part.
     """
     lengths = sequences.lengths
     anywhere = random.integers(np.minimum(preset.history_length, lengths), lengths + 1)
@@ -101,7 +101,7 @@ def cloze_batches(
     for batch in random.permutation(len(batches)):
         rows = batches[batch]
         tokens = pad_left(sequences, rows, starts[rows], ends[rows])
-        prefix = random.integers(1, ends[rows] - starts[rows] + 1)
+        prefix = np.where(random.random(len(rows)) < 0.5, 1, random.integers(1, ends[rows] - starts[rows] + 1))
         yield ask(tokens, prefix, preset.mask_ratio, preset.next_ratio, mask_token, random)
 
 

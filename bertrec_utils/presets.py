@@ -20,7 +20,7 @@ class Preset:
     dropout: float = 0.2
 
     mask_ratio: float = 0.3  # share of a history's prefix that is hidden and asked about
-    next_ratio: float = 0.3  # share of the films after the prefix that are asked about
+    next_ratio: float = 0.5  # share of the films after the prefix that are asked about
 
     batch_size: int = 128
     learning_rate: float = 2e-3
@@ -35,7 +35,7 @@ PRESETS = {
     preset.name: preset
     for preset in (
         Preset("tiny", max_users=120, history_length=50, width=32, epochs=3, batch_size=32),
-        Preset("small", next_ratio=0.5, batch_size=64, epochs=60, patience=20),
+        Preset("small", next_ratio=1.0, batch_size=64, epochs=50, patience=20),
         Preset("ml-1m", release="ml-1m", epochs=45),
         Preset("ml-20m", release="ml-20m", width=128, heads=4, batch_size=256, epochs=30),
         Preset("ml-25m", release="ml-25m", width=128, heads=4, batch_size=256, epochs=30),
