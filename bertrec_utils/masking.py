@@ -89,8 +89,8 @@ def cloze_batches(
 ) -> Iterator[Questions]:
     """One epoch: every sequence once, freshly masked, in batches of like lengths in random order.
 
-    Half of the time the prefix is one film, so that next films are asked about from the start; else it ends anywhere. Of
-    a sequence longer than the model reads, the newest part is taken half of the time, else any part.
+    Half of the time the prefix is one film, so that next films are asked about from the start; else it ends anywhere.
+    Of a sequence longer than the model reads, the newest part is taken half of the time, else any part.
     """
     lengths = sequences.lengths
     anywhere = random.integers(np.minimum(preset.history_length, lengths), lengths + 1)
