@@ -24,7 +24,10 @@ def train_command(arguments):
     _, vocabulary, sequences = prepare(preset)
     split = leave_one_out(sequences)
     model = new_model(split, vocabulary, preset, arguments.seed)
-    history = fit(model, split, vocabulary, preset, seed=arguments.seed, folder=folder)
+    try:
+        history = fit(model, split, vocabulary, preset, seed=arguments.seed, folder=folder)
+    except KeyboardInterrupt:
+        sys.exit(f"interrupted; the same command goes on from the last whole epoch in {folder}")
     best = history.loc[history["ndcg@10"].idxmax()]
     print(f"{folder}: best epoch {best.epoch:.0f} of {len(history)}, validation NDCG@10 {best['ndcg@10']:.4f}")
 

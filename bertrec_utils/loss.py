@@ -8,8 +8,8 @@ ROWS = 256  # scores of so many questions stay in the processor's cache
 class ChunkedCrossEntropy(torch.autograd.Function):
     """`F.cross_entropy(F.linear(states, weight, bias), labels)`, and the gradients with it, a few rows at a time.
 
-    Same numbers, one buffer of scores, and about 2.5 times as fast on two CPU cores at 3,416 items and width 64. With
-    p the softmax of a row's scores, d loss / d scores = (p - onehot(label)) / N; the one-hot part is added at the end.
+    Same numbers, one buffer of scores, and faster on a CPU: benchmarks/step_parts.py says by how much. With p the
+    softmax of a row's scores, d loss / d scores = (p - onehot(label)) / N; the one-hot part is added at the end.
     """
 
     @staticmethod

@@ -73,7 +73,7 @@ class Attention(nn.Module):
 class Dropout(nn.Module):
     """Dropout; on the CPU with a random byte an element, drawn eight at a time, and the rate rounded to 1/256.
 
-    PyTorch's Bernoulli draws there are several times slower, and took a third of a training step.
+    PyTorch's Bernoulli draws are slow there: benchmarks/step_parts.py compares.
     """
 
     def __init__(self, rate: float):
