@@ -64,13 +64,20 @@ def download_command(arguments):
     print(download(arguments.name))
 
 
+def seed_number(text):
+    """A whole number that numpy, torch and scikit-learn all take as a seed."""
+    if not text.isdigit() or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"a seed is a whole number from 0 to {2**32 - 1}, not {text!r}")
+    return int(text)
+
+
 def parser():
     main = argparse.ArgumentParser(prog="python -m bertrec_utils", description=__doc__)
     commands = main.add_subparsers(required=True, metavar="COMMAND")
 
     train = commands.add_parser("train", help="train a preset; an interrupted run goes on where it stopped")
     train.add_argument("--preset", choices=PRESETS, help="default: BERTREC_PRESET, else small")
-    train.add_argument("--seed", type=int, default=0)
+    train.add_argument("--seed", type=seed_number, default=0)
     train.add_argument("--out", type=Path, metavar="DIR", help="default: runs/PRESET")
     train.set_defaults(run=train_command)
 

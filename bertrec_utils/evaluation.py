@@ -48,6 +48,8 @@ def target_ranks(
         rows = order[start : start + batch_size]
         batch = histories.rows(rows)
         scores = scorer.score(batch)
+        if not np.isfinite(scores).all():  # nothing compares as above NaN: every rank would be 1
+            raise ValueError(f"{type(scorer).__name__} gave scores that are not finite; its ranks would mean nothing")
         if popularity is None:
             item_count = scores.shape[1]
             popularity = histories.counts(item_count) + np.bincount(targets, minlength=item_count + 1)[1:]

@@ -26,9 +26,6 @@ class UnknownTitle(LookupError):
         hint = f"; closest: {' | '.join(closest)}" if closest else ""
         super().__init__(f"{title!r} {reason}{hint}")
 
-    def __str__(self):
-        return self.args[0]
-
 
 class NewerTitle(UnknownTitle):
     """The title's year lies after the last film of the release."""
@@ -78,23 +75,25 @@ class TitleIndex:
     def find(self, title: str) -> int:
         """The item of a title. Raises UnknownTitle, or NewerTitle if its year lies after the release's last."""
         year = split_year(title)[1]
-        found = [entry for name in names_of(title) for entry in self.by_name.get(normalise(name), [])]
-        if year is not None:
-            found = [entry for entry in found if abs((self.years[entry[2]] or year) - year) <= 1]
-            found.sort(key=lambda entry: (self.years[entry[2]] != year, entry))
-        else:
-            found.sort()
-        if found:
-            return found[0][2]
+        for name in names_of(title):  # the main name first, an alias only if that is unknown
+            found = self.by_name.get(normalise(name), [])
+            if year is not None:
+                found = [entry for entry in found if abs((self.years[entry[2]] or year) - year) <= 1]
+            if found:
+                return min(found, key=lambda entry: (year is not None and self.years[entry[2]] != year, entry))[2]
         if year and self.last_year and year > self.last_year:
             raise NewerTitle(title, [], f"is newer than this release, whose last film is of {self.last_year}")
         raise UnknownTitle(title, self.closest(title))
 
     def closest(self, title: str, count: int = 3) -> list[str]:
-        """The titles most like `title`, for an error message."""
-        wanted = normalise(names_of(title)[0]) if names_of(title) else ""
-        matches = process.extract(wanted, self.by_name.keys(), scorer=fuzz.ratio, limit=2 * count)
-        items = [min(self.by_name[name])[2] for name, _, _ in matches]
+        """Up to `count` titles for an error message: names that contain this one, most rated first, then like ones."""
+        wanted = next((normalise(name) for name in names_of(title)), "")
+        if not re.search(r"\w", wanted):
+            return []
+        longer = [name for name in self.by_name if wanted in name] if len(wanted) > 2 else []
+        longer.sort(key=lambda name: (not name.startswith(wanted), min(self.by_name[name])[1]))
+        alike = process.extract(wanted, self.by_name.keys(), scorer=fuzz.ratio, limit=count, score_cutoff=60)
+        items = [min(self.by_name[name])[2] for name in [*longer[:count], *(name for name, _, _ in alike)]]
         return [self.titles[item] for item in dict.fromkeys(items)][:count]
 
 
@@ -105,6 +104,11 @@ class Recommender:
         self.model = model
         self.vocabulary = vocabulary
         self.movies = log.movies.drop_duplicates("item").set_index("item")
+        unnamed = ~np.isin(vocabulary.items, log.movies.item)
+        if unnamed.any():
+            raise ValueError(
+                f"{log.name} does not name {unnamed.sum():,} of the model's items; use the data it was trained on"
+            )
         self.titles = TitleIndex(log.movies, log.ratings.item.value_counts())
 
     def look_up(self, history: Sequence[str]) -> tuple[list[int], dict[str, UnknownTitle]]:
@@ -138,7 +142,7 @@ class Recommender:
     def recommend_items(self, items: Sequence[int], k: int = 10, unknown: Sequence[str] = ()) -> pd.DataFrame:
         """`recommend` for item ids; `unknown` titles are passed on in `.attrs`."""
         if not len(items):
-            found = f"none of {'; '.join(unknown)} is known" if unknown else "the history is empty"
+            found = f"none of {', '.join(map(repr, unknown))} is known" if unknown else "the history is empty"
             raise ValueError(f"{found}; give at least one film the model knows")
         if k < 1:
             raise ValueError(f"k is {k}; ask for at least one recommendation")

@@ -76,25 +76,59 @@ def load_movielens(name: str) -> Interactions:
 
 
 def load_interactions(ratings_csv: str | Path, items_csv: str | Path | None = None) -> Interactions:
-    """Read a log of your own: a CSV with columns user, item, timestamp (rating optional), ids of any type.
+    """Read a log of your own: a CSV with columns user, item, timestamp (rating optional).
 
-    `items_csv` (item, title, genres) is optional; without it items are named by their id. Raises ValueError.
+    Ids are whole numbers or texts; timestamps are numbers or ISO dates such as 2020-01-31. `items_csv` (item, title,
+    genres; genres optional) names the items; one without a title there is named by its id. Raises ValueError.
     """
-    ratings = pd.read_csv(ratings_csv)
-    missing = {"user", "item", "timestamp"} - set(ratings.columns)
+    ratings = _read_texts(ratings_csv, ["user", "item", "timestamp"])
+    titles = (
+        _read_texts(items_csv, ["item", "title"]) if items_csv else pd.DataFrame({"item": [], "title": []}, dtype=str)
+    )
+    empty = (ratings[["user", "item", "timestamp"]] == "").any(axis=1)
+    if empty.any():
+        raise ValueError(f"{ratings_csv}, line {empty.idxmax() + 2}: a value is empty; fill or drop the row")
+    movies = pd.concat([titles, ratings[["item"]]]).drop_duplicates("item").fillna({"title": ""})
+    movies["title"] = movies.title.where(movies.title != "", movies.item)
+    movies["genres"] = movies.genres.fillna("") if "genres" in movies else ""
+    # the same kind of id in both tables
+    numbers = _whole_numbers(movies.item)
+    if numbers is not None:
+        movies["item"], ratings["item"] = numbers, ratings.item.astype("int64")
+    users = _whole_numbers(ratings.user)
+    ratings["user"] = ratings.user if users is None else users
+    ratings["timestamp"] = _times(ratings.timestamp, ratings_csv)
+    ratings["rating"] = pd.to_numeric(ratings.rating, errors="coerce") if "rating" in ratings else 1.0
+    movies = movies[["item", "title", "genres"]].sort_values("item", ignore_index=True)
+    return Interactions(Path(ratings_csv).stem, ratings[list(RATING_TYPES)], movies)
+
+
+def _read_texts(path, needed):
+    """A CSV with every value as it is written: an id may be NA, None or 001."""
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    missing = [column for column in needed if column not in table]
     if missing:
-        raise ValueError(f"{ratings_csv} has no column {', '.join(sorted(missing))}; it needs user, item, timestamp")
-    incomplete = ratings[["user", "item", "timestamp"]].isna().any(axis=1)
-    if incomplete.any():
-        raise ValueError(f"{ratings_csv}, line {incomplete.idxmax() + 2}: a value is empty; fill or drop the row")
-    if items_csv is None:
-        items = ratings.item.drop_duplicates().sort_values()
-        movies = pd.DataFrame({"item": items, "title": items.astype(str), "genres": ""})
-    else:
-        movies = pd.read_csv(items_csv)[["item", "title", "genres"]]
-    if "rating" not in ratings:
-        ratings = ratings.assign(rating=1.0)
-    return Interactions(Path(ratings_csv).stem, ratings[list(RATING_TYPES)], movies.reset_index(drop=True))
+        raise ValueError(f"{path} has no column {', '.join(missing)}; it needs {', '.join(needed)}")
+    return table
+
+
+def _whole_numbers(texts):
+    """The texts as int64 if each is a whole number written plainly (not 001), else None."""
+    plain = texts.str.fullmatch("0|-?[1-9][0-9]{0,17}")
+    return texts.astype("int64") if plain.all() else None
+
+
+def _times(texts, path):
+    numbers = pd.to_numeric(texts, errors="coerce")
+    if numbers.notna().all():
+        return numbers
+    dates = pd.to_datetime(texts, format="ISO8601", errors="coerce", utc=True)
+    if dates.isna().any():
+        line = dates.isna().idxmax()
+        raise ValueError(
+            f"{path}, line {line + 2}: timestamp {texts[line]!r} is neither a number nor an ISO date like 2020-01-31"
+        )
+    return dates.astype("datetime64[s, UTC]").astype("int64")
 
 
 def download(name: str) -> Path:
@@ -104,21 +138,27 @@ def download(name: str) -> Path:
     """
     release = _release(name)
     home = _home()
+    if (home / name).exists():
+        raise FileExistsError(f"{home / name} is there already; rename or delete it to download {name} anew")
     url = ARCHIVE_URL.format(name=name)
     by_hand = f"fetch {url} by hand, put it at {home / (name + '.zip')}, and run this again"
     try:
         home.mkdir(parents=True, exist_ok=True)
         checksum = release.md5 and f"md5:{release.md5}"
-        archive = pooch.retrieve(url, checksum, fname=f"{name}.zip", path=home, progressbar=True)
+        archive = Path(pooch.retrieve(url, checksum, fname=f"{name}.zip", path=home, progressbar=True))
     except ValueError as error:
         raise ValueError(f"{url} does not have the published checksum, so it was not kept; {by_hand}") from error
     except OSError as error:
         raise ConnectionError(f"{name} is not here and could not be downloaded ({error}); {by_hand}") from error
     with tempfile.TemporaryDirectory(dir=home) as partial:
-        zipfile.ZipFile(archive).extractall(partial)
-        unpacked = next(Path(partial).rglob(release.ratings_file)).parent
+        try:
+            zipfile.ZipFile(archive).extractall(partial)
+            unpacked = next(Path(partial).rglob(release.ratings_file)).parent
+        except (zipfile.BadZipFile, StopIteration) as error:
+            archive.unlink()
+            raise ValueError(f"{archive} was no archive of {name}, so it was not kept; {by_hand}") from error
         shutil.move(unpacked, home / name)
-    Path(archive).unlink()
+    archive.unlink()
     return home / name
 
 

@@ -107,21 +107,22 @@ def build_sequences(
 ) -> tuple[Vocabulary, Sequences]:
     """Sequences in time order, equal timestamps in file order, of items with at least `min_item_ratings` ratings.
 
+    An item that a user meets again counts once, at its first time: a ranking without the history has no place for it.
     Users left with fewer than three items are dropped: they cannot be split. `max_users` keeps the first users only.
     Raises ValueError if nothing is left.
     """
     user_codes, users = pd.factorize(ratings.user, sort=True)
-    keep = np.ones(len(ratings), dtype=bool)
-    if max_users is not None:
-        keep &= user_codes < max_users
     item_codes, items = pd.factorize(ratings.item, sort=True)
-    keep &= np.bincount(item_codes[keep], minlength=len(items))[item_codes] >= min_item_ratings
-    keep &= np.bincount(user_codes[keep], minlength=len(users))[user_codes] >= 3
-    if not keep.any():
+    order = np.lexsort((ratings.timestamp.to_numpy(), user_codes))  # stable: ties stay in file order
+    if max_users is not None:
+        order = order[user_codes[order] < max_users]
+    pairs = pd.Series(user_codes[order].astype(np.int64) * len(items) + item_codes[order])
+    order = order[~pairs.duplicated().to_numpy()]
+    order = order[np.bincount(item_codes[order], minlength=len(items))[item_codes[order]] >= min_item_ratings]
+    order = order[np.bincount(user_codes[order], minlength=len(users))[user_codes[order]] >= 3]
+    if not len(order):
         raise ValueError(f"no user has three items with {min_item_ratings} ratings or more; lower min_item_ratings")
-    kept = np.flatnonzero(keep)
-    order = kept[np.lexsort((ratings.timestamp.to_numpy()[kept], user_codes[kept]))]
-    vocabulary = Vocabulary(np.asarray(items[np.unique(item_codes[kept])]))
+    vocabulary = Vocabulary(np.asarray(items[np.unique(item_codes[order])]))
     rows, lengths = np.unique(user_codes[order], return_counts=True)
     tokens = vocabulary.tokens(ratings.item.to_numpy()[order])
     return vocabulary, Sequences(tokens, np.concatenate([[0], lengths.cumsum()]), np.asarray(users[rows]))

@@ -74,9 +74,11 @@ def fit(
 
     Returns a row an epoch: epoch, loss (mean cross-entropy, nats a masked item), learning_rate, hit@10 and ndcg@10
     (validation, full ranking), seconds (of training and validation since the start). With a `folder`, the best epoch
-    is kept there for `load`, and a run that was interrupted goes on from its last epoch. ValueError if the folder
-    holds the unfinished run of other settings.
+    is kept there for `load`, a run that was interrupted goes on from its last epoch, and a finished run that lies there
+    is moved to its subfolder `previous`. ValueError if the folder holds the unfinished run of other settings or data.
     """
+    if preset.epochs < 1:
+        raise ValueError(f"epochs is {preset.epochs}; train for at least one")
     optimizer = torch.optim.AdamW(
         parameter_groups(model, preset.weight_decay), lr=preset.learning_rate, betas=(0.9, 0.98)
     )
@@ -86,7 +88,9 @@ def fit(
     history, best_state = [], None
     folder = folder and Path(folder)
     if folder and (folder / UNFINISHED).exists():
-        history, best_state = resume(folder, model, optimizer, schedule, preset, seed)
+        history, best_state = resume(folder, model, optimizer, schedule, vocabulary, preset, seed)
+    elif folder:
+        set_aside(folder)
     tqdm.write(
         f"Training on {model.device}: up to {preset.epochs} epochs of {steps} batches, {len(vocabulary):,} items; "
         "the bar tells the time left after the first epoch."
@@ -116,7 +120,7 @@ def fit(
             if folder:
                 save(folder, Checkpoint(model, vocabulary, preset, seed, pd.DataFrame(history)))
         if folder:
-            save_progress(folder, model, optimizer, schedule, preset, seed, history, best_state)
+            save_progress(folder, model, optimizer, schedule, vocabulary, preset, seed, history, best_state)
         if epoch - best >= preset.patience:
             break
     model.load_state_dict(best_state)
@@ -211,20 +215,36 @@ def load(folder: str | Path) -> Checkpoint:
     return Checkpoint(model.to(best_device()), vocabulary, preset, description["seed"], history)
 
 
-def save_progress(folder, model, optimizer, schedule, preset, seed, history, best_state):
+def set_aside(folder: Path) -> None:
+    """Move the finished run in `folder`, if there is one, to `folder/previous`."""
+    finished = [folder / name for name in (WEIGHTS, DESCRIPTION) if (folder / name).exists()]
+    if finished:
+        (folder / "previous").mkdir(exist_ok=True)
+        tqdm.write(f"The run that {folder} holds is moved to {folder / 'previous'}.")
+    for path in finished:
+        os.replace(path, folder / "previous" / path.name)
+
+
+def save_progress(folder, model, optimizer, schedule, vocabulary, preset, seed, history, best_state):
     """Write all that `resume` needs."""
-    progress = {"preset": asdict(preset), "seed": seed, "history": history, "best_state": best_state}
+    settings = {"preset": asdict(preset), "seed": seed, "items": vocabulary.items.tolist()}
+    progress = {"history": history, "best_state": best_state}
     states = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}
-    replace_file(folder / UNFINISHED, lambda path: torch.save(progress | states, path))
+    replace_file(folder / UNFINISHED, lambda path: torch.save(settings | progress | states, path))
 
 
-def resume(folder, model, optimizer, schedule, preset, seed):
-    """Load the unfinished run of the same preset and seed in `folder`; its history and best weights."""
-    progress = torch.load(folder / UNFINISHED, map_location=model.device, weights_only=True)
-    if progress["preset"] != asdict(preset) or progress["seed"] != seed:
+def resume(folder, model, optimizer, schedule, vocabulary, preset, seed):
+    """Load the unfinished run of the same preset, seed and items in `folder`; its history and best weights."""
+    path = folder / UNFINISHED
+    try:
+        progress = torch.load(path, map_location=model.device, weights_only=True)
+        found = progress["preset"], progress["seed"], progress["items"]
+    except Exception as error:
+        raise ValueError(f"{path} cannot be read ({type(error).__name__}); delete it to start over") from error
+    if found != (asdict(preset), seed, vocabulary.items.tolist()):
         raise ValueError(
-            f"{folder} holds the unfinished run of other settings (preset {progress['preset']['name']}, "
-            f"seed {progress['seed']}); choose another folder or delete {folder / UNFINISHED}"
+            f"{folder} holds the unfinished run of other settings or data (preset {found[0]['name']}, seed {found[1]}, "
+            f"{len(found[2]):,} items); choose another folder or delete {path}"
         )
     for name, part in (("model", model), ("optimizer", optimizer), ("schedule", schedule)):
         part.load_state_dict(progress[name])

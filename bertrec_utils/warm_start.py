@@ -32,12 +32,19 @@ def positive_pmi(counts: sparse.csr_array, smoothing: float = 0.75) -> sparse.cs
     context = totals**smoothing / (totals**smoothing).sum()
     row, column = pairs.coords
     pmi = np.log(pairs.data / (totals[row] * context[column]))
-    return sparse.coo_array((pmi.clip(min=0), (row, column)), shape=counts.shape).tocsr()
+    positive = pmi > 0
+    return sparse.coo_array((pmi[positive], (row[positive], column[positive])), shape=counts.shape).tocsr()
 
 
 def item_vectors(sequences: Sequences, item_count: int, width: int, seed: int = 0) -> np.ndarray:
-    """(V, width) float32 rows of a truncated SVD, U sqrt(S), of the positive PMI, scaled to a small deviation."""
-    pmi = positive_pmi(cooccurrence(sequences, item_count))
+    """(V, width) float32 rows of a truncated SVD, U sqrt(S), of the positive PMI, scaled to a small deviation.
+
+    ValueError if no two items stand near each other.
+    """
+    counts = cooccurrence(sequences, item_count)
+    pmi = positive_pmi(counts) if counts.nnz else counts
+    if not pmi.nnz:
+        raise ValueError("no two items occur near each other more often than by chance; start with warm=False")
     left, strength, _ = randomized_svd(pmi, n_components=min(width, item_count), random_state=seed)
     vectors = np.zeros((item_count, width), dtype=np.float32)
     vectors[:, : left.shape[1]] = left * np.sqrt(strength)

@@ -38,6 +38,12 @@ def test_ties_count_half():
     assert ranks.tolist() == [3, 2.5]  # below item 6, level with 2 and 5; below 6, level with 3
 
 
+def test_scores_that_are_not_finite_are_refused():
+    holdout = Holdout(rows([1]), np.array([3]))
+    with pytest.raises(ValueError, match="not finite"):
+        target_ranks(FixedScores([0, 1, np.nan]), holdout, ["full"], progress=False)
+
+
 def test_order_and_size_of_batches_do_not_matter():
     random = np.random.default_rng(0)
     table = random.standard_normal((30, 30))

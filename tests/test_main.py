@@ -68,6 +68,11 @@ def test_history_of_unknown_titles_is_an_error(trained):
     assert done.returncode == 1 and "give at least one film" in done.stderr and not done.stdout
 
 
+def test_impossible_seed_is_explained():
+    done = run("train", "--seed", "-1")
+    assert done.returncode == 2 and "a seed is a whole number from 0" in done.stderr
+
+
 def test_wrong_preset_lists_the_known_ones():
     done = run("train", "--preset", "huge")
     assert done.returncode == 2 and "ml-25m" in done.stderr

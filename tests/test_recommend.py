@@ -92,10 +92,33 @@ def test_newer_title_is_named_as_such():
         TitleIndex(MOVIES).find("Toy Story 4 (2019)")
 
 
-@pytest.mark.parametrize("title", ["", "   ", "(2001)", "!!!"])
-def test_a_title_of_nothing_is_unknown(title):
-    with pytest.raises(UnknownTitle):
+@pytest.mark.parametrize("title", ["", "   ", "(2001)", "!!!", "日本"])
+def test_a_title_of_nothing_is_unknown_and_like_nothing(title):
+    with pytest.raises(UnknownTitle) as raised:
         TitleIndex(MOVIES).find(title)
+    assert raised.value.closest == []
+
+
+def test_an_alias_never_overrides_the_main_name_asked_for():
+    assert TitleIndex(MOVIES, POPULARITY).find("M (a.k.a. Ghostbusters)") == 19
+
+
+@pytest.mark.parametrize(
+    ("title", "expected"),
+    [
+        ("Star Wars", "Star Wars: Episode IV - A New Hope (1977)"),
+        (
+            "Harry Potter",
+            "Harry Potter and the Sorcerer's Stone (a.k.a. Harry Potter and the Philosopher's Stone) (2001)",
+        ),
+        ("Borat", "Borat: Cultural Learnings of America for Make Benefit Glorious Nation of Kazakhstan (2006)"),
+        ("Dr. Strangelove", "Dr. Strangelove or: How I Learned to Stop Worrying and Love the Bomb (1964)"),
+        ("Pulp Fictoin", "Pulp Fiction (1994)"),
+    ],
+)
+def test_suggestions_are_what_a_person_meant(bundled, title, expected):
+    index = TitleIndex(bundled.movies, bundled.ratings.item.value_counts())
+    assert index.closest(title)[0] == expected
 
 
 def test_names_that_are_only_an_article_survive():
@@ -147,12 +170,18 @@ def test_errors(recommender):
         recommender.recommend(["Toy Storry 3", "M"])
     with pytest.raises(ValueError, match="history is empty"):
         recommender.recommend([])
-    with pytest.raises(ValueError, match=r"none of Toy Story 4 \(2019\) is known"):
+    with pytest.raises(ValueError, match=r"none of 'Toy Story 4 \(2019\)' is known"):
         recommender.recommend(["Toy Story 4 (2019)"])
     with pytest.raises(ValueError, match="at least one"):
         recommender.recommend(["M"], k=0)
     with pytest.raises(TypeError, match="list of titles"):
         recommender.recommend("M")
+
+
+def test_log_without_the_models_items_is_refused(recommender):
+    log = Interactions("other", pd.DataFrame({"item": [1]}), MOVIES[:5])
+    with pytest.raises(ValueError, match="does not name 15 of the model's items"):
+        Recommender(recommender.model, recommender.vocabulary, log)
 
 
 def test_film_with_too_few_ratings_is_explained(recommender):

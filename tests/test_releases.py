@@ -220,13 +220,50 @@ def test_own_log_with_text_ids(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("user,item\na,b\n", "no column timestamp"), ("user,item,timestamp\na,b,1\na,,2\n", "line 3: a value is empty")],
+    [
+        ("user,item\na,b\n", "no column timestamp"),
+        ("user,item,timestamp\na,b,1\na,,2\n", "line 3: a value is empty"),
+        ("user,item,timestamp\na,b,2020-01-31\na,c,10/1/2020\n", "line 3: timestamp '10/1/2020' is neither"),
+    ],
 )
 def test_own_log_errors(tmp_path, text, message):
     path = tmp_path / "shop.csv"
     path.write_text(text)
     with pytest.raises(ValueError, match=message):
         load_interactions(path)
+
+
+def test_own_log_keeps_ids_as_they_are_written(tmp_path):
+    path = tmp_path / "shop.csv"
+    path.write_text("user,item,timestamp\n7,NA,2020-01-31\n8,001,2020-01-31T12:00:00\n10,1,2019-12-31\n")
+    ratings = load_interactions(path).ratings
+    assert ratings.user.tolist() == [7, 8, 10]  # plain whole numbers
+    assert ratings.item.tolist() == ["NA", "001", "1"]
+    assert ratings.timestamp.tolist() == [1580428800, 1580472000, 1577750400]
+
+
+def test_own_items_may_lack_genres_titles_and_rows(tmp_path):
+    (tmp_path / "log.csv").write_text("user,item,timestamp\na,1,1\na,2,2\na,3,3\n")
+    (tmp_path / "items.csv").write_text("item,title\n1,Hat\n2,\n")
+    log = load_interactions(tmp_path / "log.csv", tmp_path / "items.csv")
+    assert log.movies.values.tolist() == [[1, "Hat", ""], [2, "2", ""], [3, "3", ""]]
+    (tmp_path / "items.csv").write_text("item,name\n1,Hat\n")
+    with pytest.raises(ValueError, match="no column title"):
+        load_interactions(tmp_path / "log.csv", tmp_path / "items.csv")
+
+
+def test_download_does_not_touch_a_release_that_is_there(data_home):
+    write_release(data_home / "ml-20m", "ml-20m")
+    with pytest.raises(FileExistsError, match="is there already; rename or delete"):
+        download("ml-20m")
+
+
+def test_page_saved_as_an_archive_is_refused_and_removed(data_home, server, monkeypatch):
+    monkeypatch.setenv("BERTREC_DATA", str(data_home / "home"))
+    (server / "ml-latest-small.zip").write_text("<html>moved</html>")
+    with pytest.raises(ValueError, match="was no archive of ml-latest-small"):
+        download("ml-latest-small")
+    assert list((data_home / "home").iterdir()) == []
 
 
 def test_movies_without_a_genre_survive(data_home):

@@ -34,6 +34,14 @@ def test_rare_items_and_short_users_are_dropped():
     assert sequences.users.tolist() == [1, 2]
 
 
+def test_a_repeated_item_counts_once_at_its_first_time():
+    ratings = log(
+        (1, 10, 1), (1, 20, 2), (1, 10, 3), (1, 30, 4), (1, 20, 5), (2, 30, 1), (2, 30, 2), (2, 10, 3), (2, 20, 4)
+    )
+    vocabulary, sequences = build_sequences(ratings, min_item_ratings=2)
+    assert [vocabulary.item_ids(sequences[row]).tolist() for row in range(2)] == [[10, 20, 30], [30, 10, 20]]
+
+
 def test_nothing_left_is_an_error():
     with pytest.raises(ValueError, match="lower min_item_ratings"):
         build_sequences(log((1, 1, 1), (1, 2, 2), (1, 3, 3)), min_item_ratings=2)

@@ -81,12 +81,34 @@ def test_unfinished_run_of_other_settings_is_left_alone(prepared, tmp_path, monk
     model = new_model(split, vocabulary, TINY)
     optimizer = torch.optim.AdamW(model.parameters())
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warmup_cosine(TINY, 4))
-    training.save_progress(tmp_path, model, optimizer, schedule, TINY, 0, [], None)
+    training.save_progress(tmp_path, model, optimizer, schedule, vocabulary, TINY, 0, [], None)
     before = (tmp_path / training.UNFINISHED).read_bytes()
     for preset, seed in ((replace(TINY, dropout=0.3), 0), (TINY, 1)):
         with pytest.raises(ValueError, match=r"unfinished run of other settings.*delete"):
             train(prepared, preset, tmp_path, seed)
+    others = Vocabulary(vocabulary.items + 1)
+    with pytest.raises(ValueError, match=r"other settings or data"):
+        fit(model, split, others, TINY, folder=tmp_path)
     assert (tmp_path / training.UNFINISHED).read_bytes() == before
+
+
+def test_unreadable_unfinished_run_says_what_to_delete(prepared, tmp_path):
+    (tmp_path / training.UNFINISHED).write_bytes(b"PK cut off")
+    with pytest.raises(ValueError, match=r"unfinished\.pt cannot be read .*delete it"):
+        train(prepared, folder=tmp_path)
+
+
+def test_finished_run_is_set_aside_not_lost(prepared, tmp_path):
+    train(prepared, folder=tmp_path)
+    first = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    train(prepared, seed=1, folder=tmp_path)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "previous").iterdir()} == first
+    assert (load(tmp_path).seed, load(tmp_path / "previous").seed) == (1, 0)
+
+
+def test_no_epochs_is_an_error(prepared):
+    with pytest.raises(ValueError, match="at least one"):
+        train(prepared, replace(TINY, epochs=0))
 
 
 def test_failed_write_leaves_the_old_file(tmp_path):

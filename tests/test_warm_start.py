@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import torch
 
 from bertrec_utils.model import BERT4Rec, ModelConfig
@@ -36,6 +37,11 @@ def test_vectors_put_items_of_the_same_taste_together():
     likeness = unit @ unit.T
     assert likeness[:10, :10].min() > likeness[:10, 10:].max()
     assert abs(vectors.std() - STANDARD_DEVIATION) < 1e-6
+
+
+def test_nothing_to_count_is_an_error():
+    with pytest.raises(ValueError, match="warm=False"):
+        item_vectors(rows([1], [2], [3]), 3, width=2)
 
 
 def test_warm_start_sets_items_and_bias_only():
