@@ -89,7 +89,6 @@ def cloze_batches(
 ) -> Iterator[Questions]:
     """One epoch: every sequence once, freshly masked, in batches of like lengths in random order.
 
-    Half of the time the prefix is one film, so that next films are asked about from the start; else it ends anywhere.
     Of a sequence longer than the model reads, the newest part is taken half of the time, else any part.
     """
     lengths = sequences.lengths
@@ -101,8 +100,14 @@ def cloze_batches(
     for batch in random.permutation(len(batches)):
         rows = batches[batch]
         tokens = pad_left(sequences, rows, starts[rows], ends[rows])
-        prefix = np.where(random.random(len(rows)) < 0.5, 1, random.integers(1, ends[rows] - starts[rows] + 1))
+        prefix = draw_prefix(ends[rows] - starts[rows], random)
         yield ask(tokens, prefix, preset.mask_ratio, preset.next_ratio, mask_token, random)
+
+
+def draw_prefix(lengths: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """How many films of each history are its prefix, (B,): half of the time one, so that next films are asked about
+    from the start; else any number."""
+    return np.where(random.random(len(lengths)) < 0.5, 1, random.integers(1, lengths + 1))
 
 
 def batch_count(sequences: Sequences, preset: Preset) -> int:

@@ -132,15 +132,34 @@ def plot_training_curves(
         every = max(1, len(history) // 10)
         for ax, column in zip(axes, ("loss", "ndcg@10"), strict=True):
             ax.plot(history.epoch, history[column], marker=marker, ls=line, markevery=every, label=name)
-    for number, (name, value) in enumerate((references or {}).items()):
-        axes[1].axhline(value, color="grey", ls=LINES[number][1], lw=1)
-        axes[1].annotate(
-            name, (1, value), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=9, color="dimgrey"
-        )
-    axes[0].set(xlabel="epoch", ylabel="cross-entropy (nats a masked film)", title="Training loss")
+    _level_lines(axes[1], references or {})
+    axes[0].set(xlabel="epoch", ylabel="cross-entropy (nats a question)", title="Training loss")
     axes[1].set(xlabel="epoch", ylabel="NDCG@10, full ranking", title="Validation NDCG@10", ylim=(0, None))
     axes[0].legend()
     return axes
+
+
+def plot_quality_by_minutes(
+    histories: Mapping[str, pd.DataFrame], references: Mapping[str, float] | None = None, ax: Axes | None = None
+) -> Axes:
+    """Validation NDCG@10 by minutes of training, a line a run; `references` are level lines."""
+    ax = _axes(ax, figsize=(9, 4.5))
+    for (name, history), (marker, line) in zip(histories.items(), LINES, strict=False):
+        minutes = history.seconds / 60
+        ax.plot(minutes, history["ndcg@10"], marker=marker, ls=line, markevery=max(1, len(history) // 10), label=name)
+    _level_lines(ax, references or {})
+    ax.set(xlabel="minutes of training", ylabel="NDCG@10, full ranking", title="Validation NDCG@10 by time")
+    ax.set(xlim=(0, None), ylim=(0, None))
+    ax.legend(loc="center right")
+    return ax
+
+
+def _level_lines(ax: Axes, references: Mapping[str, float]) -> None:
+    for number, (name, value) in enumerate(references.items()):
+        ax.axhline(value, color="grey", ls=LINES[number][1], lw=1)
+        ax.annotate(
+            name, (1, value), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=9, color="dimgrey"
+        )
 
 
 def plot_metric_at_k(tables: Mapping[str, Mapping[str, float]], metric: str = "ndcg", ax: Axes | None = None) -> Axes:

@@ -72,7 +72,7 @@ def fit(
 ) -> pd.DataFrame:
     """Train `model` in place and leave it with the weights of the epoch of the best validation NDCG@10.
 
-    Returns a row an epoch: epoch, loss (mean cross-entropy, nats a masked item), learning_rate, hit@10 and ndcg@10
+    Returns a row an epoch: epoch, loss (mean cross-entropy, nats a question), learning_rate, hit@10 and ndcg@10
     (validation, full ranking), seconds (of training and validation since the start). With a `folder`, the best epoch
     is kept there for `load`, a run that was interrupted goes on from its last epoch, and a finished run that lies there
     is moved to its subfolder `previous`. ValueError if the folder holds the unfinished run of other settings or data.

@@ -1,0 +1,102 @@
+"""Training speed and memory of this package, RecTools and RecBole at equal settings, as ratios.
+
+    BERTREC_DATA=FOLDER python benchmarks/train_speed.py
+
+On ML-1M, each library in a process of its own, in turn, in three rounds; medians. It takes a quarter of an hour, after
+the first run has installed RecTools and RecBole from PyPI into benchmarks/environments.
+Writes results/train-speed.json.
+"""
+
+import datetime
+import json
+import statistics
+import time
+from importlib.metadata import version
+
+import numpy as np
+import peers
+import torch
+from record_run import machine
+from tqdm import tqdm
+
+from bertrec_utils.masking import Questions, cloze_batches
+from bertrec_utils.releases import PROJECT, load_movielens
+from bertrec_utils.sequences import PAD, build_sequences, leave_one_out
+from bertrec_utils.training import replace_file
+
+ROUNDS, MINUTES = 3, 0.75
+
+
+def step_operations(questions: Questions, item_count: int) -> int:
+    """Multiplications and additions in the matrix products of a training step: twice as many backward as forward."""
+    batch, length = questions.history.shape
+    asked, width = questions.places.shape[1], peers.WIDTH
+    forward = 0
+    for layer in range(peers.LAYERS):
+        queries = asked if layer == peers.LAYERS - 1 else length + asked
+        keys_values = 4 * length * width**2
+        per_query = (2 + 2 + 16) * width**2 + 4 * length * width  # query, projection, feed-forward; attention
+        forward += batch * (keys_values + queries * per_query)
+    return 3 * (forward + 2 * int((questions.labels != PAD).sum()) * width * item_count)
+
+
+def operations_per_sequence() -> float:
+    vocabulary, sequences = build_sequences(load_movielens("ml-1m").ratings, 5)
+    train = leave_one_out(sequences).train
+    batches = cloze_batches(train, vocabulary.mask_token, peers.our_preset(), np.random.default_rng(0))
+    return sum(step_operations(batch, len(vocabulary)) for batch in batches) / len(train)
+
+
+def matrix_rate(size: int = 4096) -> float:
+    """Operations a second of a large float32 matrix product; the best of five."""
+    left, right = torch.randn(size, size), torch.randn(size, size)
+    seconds = []
+    for _ in range(5):
+        started = time.perf_counter()
+        left @ right
+        seconds.append(time.perf_counter() - started)
+    return 2 * size**3 / min(seconds)
+
+
+def main():
+    for library in peers.REQUIREMENTS:
+        peers.python_of(library)
+    found = {library: [] for library in ("ours", *peers.REQUIREMENTS)}
+    for _ in tqdm(range(ROUNDS), desc="rounds"):
+        for library, rounds in found.items():
+            rounds += peers.run(library, MINUTES)
+    table = {}
+    for library, rounds in found.items():
+        rates = [line["sequences"] / line["seconds"] for line in rounds]
+        table[library] = {
+            "sequences_per_second": statistics.median(rates),
+            "rounds": rates,
+            "peak_mb": statistics.median(line["peak_mb"] for line in rounds),
+        }
+    ours, operations, rate = table["ours"], operations_per_sequence(), matrix_rate()
+    print(f"\n{torch.get_num_threads()} threads, torch {torch.__version__}")
+    for library, row in table.items():
+        ratio = ours["sequences_per_second"] / row["sequences_per_second"]
+        print(f"{library:9} {row['sequences_per_second']:7.1f} sequences/s (ours: {ratio:4.1f} x)", end="")
+        print(f"   {row['peak_mb']:6.0f} MB ({row['peak_mb'] / ours['peak_mb']:.1f} x ours)")
+    share = ours["sequences_per_second"] * operations / rate
+    print(
+        f"a large matrix product: {rate / 1e9:.0f} GFLOP/s; the products of our step, at its speed: {share:.0%} of it"
+    )
+    result = {
+        "command": "python benchmarks/train_speed.py",
+        "date": datetime.date.today().isoformat(),
+        "settings": {name: getattr(peers, name) for name in peers.SETTINGS},
+        "machine": machine(),
+        "versions": {"torch": version("torch")} | peers.REQUIREMENTS,
+        "libraries": table,
+        "operations_per_sequence": operations,
+        "matrix_rate": rate,
+        "share_of_matrix_rate": share,
+    }
+    text = json.dumps(result, indent=1) + "\n"
+    replace_file(PROJECT / "results" / "train-speed.json", lambda path: path.write_text(text))
+
+
+if __name__ == "__main__":
+    main()
