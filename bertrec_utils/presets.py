@@ -36,7 +36,16 @@ PRESETS = {
     for preset in (
         Preset("tiny", max_users=120, history_length=50, width=32, epochs=3, batch_size=32),
         Preset("small", next_ratio=1.0, batch_size=64, epochs=50, patience=20),
-        Preset("ml-1m", release="ml-1m", epochs=45),
+        Preset(
+            "ml-1m",
+            release="ml-1m",
+            width=128,
+            heads=4,
+            next_ratio=1.0,
+            batch_size=32,
+            learning_rate=1e-3,
+            epochs=20,
+        ),
         Preset("ml-20m", release="ml-20m", width=128, heads=4, batch_size=256, epochs=30),
         Preset("ml-25m", release="ml-25m", width=128, heads=4, batch_size=256, epochs=30),
         Preset("ml-32m", release="ml-32m", width=128, heads=4, batch_size=256, epochs=30),
