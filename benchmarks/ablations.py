@@ -69,12 +69,19 @@ ABLATIONS = {
 }
 
 
-def run(preset, name: str, split, vocabulary) -> dict:
-    title, settings, parts = ABLATIONS[name]
-    preset = replace(preset, **settings)
+@contextlib.contextmanager
+def changed(parts):
+    """The package with `parts` in place of its own."""
     with contextlib.ExitStack() as stack:
         for module, attribute, part in parts:
             stack.enter_context(mock.patch.object(module, attribute, part))
+        yield
+
+
+def run(preset, name: str, split, vocabulary) -> dict:
+    title, settings, parts = ABLATIONS[name]
+    preset = replace(preset, **settings)
+    with changed(parts):
         model = training.new_model(split, vocabulary, preset)
         history = training.fit(model, split, vocabulary, preset)
     return {
