@@ -57,11 +57,11 @@ class Attention(nn.Module):
         return query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
 
     def rotate(self, vectors: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-        """Turn each pair of coordinates of `vectors` (B, Q, H, D / H) by an angle that grows with its place (B, Q)."""
+        """Turn pairs of coordinates of `vectors` (B, Q, H, D / H), as complex numbers, by an angle that grows with the
+        place (B, Q)."""
         angles = places[:, :, None, None] * self.speeds
-        left, right = vectors.chunk(2, dim=-1)
-        cosine, sine = angles.cos(), angles.sin()
-        return torch.cat([left * cosine - right * sine, left * sine + right * cosine], dim=-1)
+        pairs = torch.view_as_complex(vectors.unflatten(-1, (-1, 2)))
+        return torch.view_as_real(pairs * torch.polar(torch.ones_like(angles), angles)).flatten(-2)
 
     def weights(self, asking, context, visible, asking_places, context_places) -> torch.Tensor:
         """The attention weights themselves, (B, H, Q, T), for looking at; `forward` never forms them."""
