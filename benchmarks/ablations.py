@@ -1,32 +1,33 @@
 """Take one ingredient after the other out of the recipe of a preset: what does it cost on validation data?
 
-    BERTREC_DATA=FOLDER python benchmarks/ablations.py ml-1m --epochs 12
+    BERTREC_DATA=FOLDER python benchmarks/ablations.py ml-1m --epochs 5
 
 Every run has the same number of epochs, with a learning rate that comes down to zero at their end, and seed 0. Writes
-results/ablations/PRESET-NAME.json; a run that is there already is not repeated.
+results/ablations/PRESET-NAME.json; a run that is there already, with the same settings, is not repeated.
 """
 
 import argparse
 import contextlib
-import datetime
 import json
 from dataclasses import asdict, replace
+from typing import NamedTuple
 from unittest import mock
 
-import numpy as np
-from record_run import machine
+from record_run import write_result
 from torch import nn
 
 from bertrec_utils import masking, training
 from bertrec_utils.model import BERT4Rec
-from bertrec_utils.presets import PRESETS, get_preset
+from bertrec_utils.presets import PRESETS, Preset, get_preset
 from bertrec_utils.releases import PROJECT, load_movielens
 from bertrec_utils.sequences import build_sequences, leave_one_out
-from bertrec_utils.training import replace_file
 
 
 class LearnedPositions(BERT4Rec):
-    """The paper's positions: a learned vector each, added to the film's (section 3.4). They count from the newest."""
+    """The paper's positions: a learned vector each, added to the film's (section 3.4).
+
+    They count back from the newest place: that of the question in the test, that of the newest film in training.
+    """
 
     def __init__(self, config):
         super().__init__(config)
@@ -37,62 +38,51 @@ class LearnedPositions(BERT4Rec):
 
     def start(self, questions):
         states, places, visible = super().start(questions)
-        return states + self.positions(questions.history.shape[1] - places), places, visible
+        return states + self.positions(places.amax(1, keepdim=True) - places), places, visible
 
 
-def prefix_is_everything(lengths, random):
-    return lengths
+CLOZE_ONLY = (masking, "draw_prefix", lambda lengths, random: lengths)
+LEARNED_POSITIONS = (training, "BERT4Rec", LearnedPositions)
 
 
-def prefix_is_one_film(lengths, random):
-    return np.ones_like(lengths)
+class Ablation(NamedTuple):
+    title: str  # what the table calls it
+    parts: tuple = ()  # (module, name, part): put `part` in the place of `module.name`
+    warm: bool = True
+    settings: tuple = ()  # (name, value): other settings than the preset's
 
 
-RANDOM_START = (training, "warm_start", lambda *arguments: None)
-ONLY_CLOZE = (masking, "draw_prefix", lambda lengths, random: lengths)
-ONLY_NEXT = (masking, "draw_prefix", lambda lengths, random: np.ones_like(lengths))
-LEARNED = (training, "BERT4Rec", LearnedPositions)
-
-# name -> what the table calls it, settings to change, parts to put in place of others (module, attribute, part)
 ABLATIONS = {
-    "full": ("the whole recipe", {}, []),
-    "cloze-only": ("no next-film questions", {}, [ONLY_CLOZE]),
-    "classic": (
-        "all three: no next-film questions, random start, learned positions",
-        {},
-        [ONLY_CLOZE, RANDOM_START, LEARNED],
+    "full": Ablation("the whole recipe"),
+    "cloze-only": Ablation("no next-film questions", parts=(CLOZE_ONLY,)),
+    "classic": Ablation(
+        "no next-film questions, random start, learned positions", parts=(CLOZE_ONLY, LEARNED_POSITIONS), warm=False
     ),
-    "random-start": ("random instead of warm start", {}, [RANDOM_START]),
-    "learned-positions": ("learned instead of rotary positions", {}, [LEARNED]),
-    "next-only": ("no cloze questions", {"mask_ratio": 0}, [ONLY_NEXT]),
-    "batch-128": ("128 histories a batch instead of 32", {"batch_size": 128}, []),
+    "random-start": Ablation("random start", warm=False),
+    "learned-positions": Ablation("learned positions", parts=(LEARNED_POSITIONS,)),
+    "next-only": Ablation("no cloze questions", settings=(("mask_ratio", 0.0),)),
+    "batch-128": Ablation("batches four times as large", settings=(("batch_size", 128),)),
 }
 
 
 @contextlib.contextmanager
-def changed(parts):
-    """The package with `parts` in place of its own."""
+def replaced(parts):
     with contextlib.ExitStack() as stack:
-        for module, attribute, part in parts:
-            stack.enter_context(mock.patch.object(module, attribute, part))
+        for module, name, part in parts:
+            stack.enter_context(mock.patch.object(module, name, part))
         yield
 
 
-def run(preset, name: str, split, vocabulary) -> dict:
-    title, settings, parts = ABLATIONS[name]
-    preset = replace(preset, **settings)
-    with changed(parts):
-        model = training.new_model(split, vocabulary, preset)
-        history = training.fit(model, split, vocabulary, preset)
-    return {
-        "command": f"python benchmarks/ablations.py {preset.name} --epochs {preset.epochs}",
-        "date": datetime.date.today().isoformat(),
-        "title": title,
-        "preset": asdict(preset),
-        "seed": 0,
-        "machine": machine(),
-        "history": history.to_dict("records"),
-    }
+def run(name: str, preset: Preset, split, vocabulary) -> list[dict]:
+    """A row an epoch."""
+    with replaced(ABLATIONS[name].parts):
+        model = training.new_model(split, vocabulary, preset, warm=ABLATIONS[name].warm)
+        return training.fit(model, split, vocabulary, preset).to_dict("records")
+
+
+def is_recorded(name: str, preset: Preset) -> bool:
+    path = PROJECT / "results" / f"{name}.json"
+    return path.exists() and json.loads(path.read_text())["preset"] == asdict(preset)
 
 
 def main():
@@ -100,18 +90,18 @@ def main():
     parser.add_argument("preset", choices=PRESETS)
     parser.add_argument("--epochs", type=int, required=True)
     arguments = parser.parse_args()
-    preset = replace(get_preset(arguments.preset), epochs=arguments.epochs, patience=arguments.epochs)
-    vocabulary, sequences = build_sequences(load_movielens(preset.release).ratings, preset.min_item_ratings)
+    whole = replace(get_preset(arguments.preset), epochs=arguments.epochs, patience=arguments.epochs)
+    vocabulary, sequences = build_sequences(load_movielens(whole.release).ratings, whole.min_item_ratings)
     split = leave_one_out(sequences)
-    for name in ABLATIONS:
-        path = PROJECT / "results" / "ablations" / f"{preset.name}-{name}.json"
-        if path.exists():
+    for name, ablation in ABLATIONS.items():
+        preset, file = replace(whole, **dict(ablation.settings)), f"ablations/{whole.name}-{name}"
+        if is_recorded(file, preset):
             continue
-        text = json.dumps(run(preset, name, split, vocabulary), indent=1) + "\n"
-        replace_file(path, lambda partial, text=text: partial.write_text(text))
-        history = json.loads(text)["history"]
+        history = run(name, preset, split, vocabulary)
+        command = f"python benchmarks/ablations.py {whole.name} --epochs {whole.epochs}"
+        write_result(file, command, title=ablation.title, preset=asdict(preset), seed=0, history=history)
         best = max(row["ndcg@10"] for row in history)
-        print(f"{name}: validation NDCG@10 {best:.4f}, {history[-1]['seconds'] / 60:.1f} min")
+        print(f"{name}: validation NDCG@10 {best:.4f}, {history[-1]['seconds'] / 60:.1f} min", flush=True)
 
 
 if __name__ == "__main__":

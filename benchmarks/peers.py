@@ -1,4 +1,4 @@
-"""Train BERT4Rec with this package, RecTools or RecBole, on the same sequences, watched by the same clock.
+"""Train BERT4Rec with this package, RecTools or RecBole, on the same ratings, watched by the same clock.
 
 train_speed.py and record_peers.py run this file, each library in an environment of its own:
 
@@ -12,7 +12,6 @@ import argparse
 import contextlib
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -44,6 +43,13 @@ def python_of(library: str) -> str:
         subprocess.run([python, "-m", "pip", "install", "-q", *REQUIREMENTS[library], *OUR_REQUIREMENTS], check=True)
         (folder / "complete").touch()
     return str(python)
+
+
+def versions_of(library: str) -> dict[str, str]:
+    names = ["torch", "numpy", *([] if library == "ours" else [library])]
+    code = f"from importlib.metadata import version; print(*map(version, {names}))"
+    found = subprocess.run([python_of(library), "-c", code], stdout=subprocess.PIPE, text=True, check=True).stdout
+    return dict(zip(names, found.split(), strict=True))
 
 
 def run(library: str, minutes: float, validate_every: float | None = None) -> list[dict]:
@@ -95,7 +101,8 @@ class Watch:
         return evaluate(scorer, self.holdout, ["full"], progress=False)["full"]
 
     def report(self, metrics: dict) -> None:
-        kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        status = Path("/proc/self/status").read_text()  # Linux; getrusage would count the parent's memory too
+        kilobytes = int(status.split("VmHWM:")[1].split()[0])
         chosen = {name: metrics[name] for name in ("hit@10", "ndcg@10") if name in metrics}
         line = {"sequences": self.sequences, "seconds": self.seconds, "peak_mb": kilobytes / 1024} | chosen
         print(json.dumps(line), flush=True)
@@ -133,6 +140,7 @@ def train_ours(sequences, split, vocabulary, watch):
         for questions in batches(*arguments):
             yield questions
             watch.step(len(questions.history), model)
+            model.train()  # after a validation
 
     training.cloze_batches = watched
     watch.start()
@@ -171,10 +179,11 @@ def train_rectools(sequences, split, vocabulary, watch):
 
     class Report(Callback):
         def on_train_start(self, trainer, module):
+            self.scorer = Scorer(module)
             watch.start()
 
         def on_train_batch_end(self, trainer, module, outputs, batch, batch_index):
-            watch.step(len(batch["x"]), Scorer(module))
+            watch.step(len(batch["x"]), self.scorer)
 
     def trainer():
         return Trainer(
@@ -205,13 +214,17 @@ def train_rectools(sequences, split, vocabulary, watch):
 
 
 def train_recbole(sequences, split, vocabulary, watch):
+    with tempfile.TemporaryDirectory() as folder:
+        train_recbole_in(Path(folder), sequences, vocabulary, watch)
+
+
+def train_recbole_in(folder, sequences, vocabulary, watch):
     import numpy as np
     import torch
     from recbole.config import Config
     from recbole.data import create_dataset, data_preparation
     from recbole.utils import get_model, get_trainer, init_seed
 
-    folder = Path(tempfile.mkdtemp())
     os.chdir(folder)  # RecBole leaves logs where it runs
     (folder / "log").mkdir()
     header = {"user_id": "user_id:token", "item_id": "item_id:token", "time": "timestamp:float"}

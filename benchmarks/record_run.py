@@ -38,6 +38,15 @@ def _lines(path):
     return Path(path).read_text().splitlines() if Path(path).exists() else []
 
 
+def write_result(name: str, command: str, **contents) -> None:
+    """Write results/NAME.json: the command, date, machine and versions, then `contents`."""
+    versions = {"python": platform.python_version()} | {name: version(name) for name in ("torch", "numpy", "pandas")}
+    today = datetime.date.today().isoformat()
+    result = {"command": command, "date": today, "machine": machine(), "versions": versions} | contents
+    text = json.dumps(result, indent=1) + "\n"
+    replace_file(PROJECT / "results" / f"{name}.json", lambda path: path.write_text(text))
+
+
 def record(preset, seed):
     log = load_movielens(preset.release)
     vocabulary, sequences = build_sequences(log.ratings, preset.min_item_ratings, preset.max_users)
@@ -45,14 +54,9 @@ def record(preset, seed):
     model = new_model(split, vocabulary, preset, seed)
     history = fit(model, split, vocabulary, preset, seed=seed, folder=PROJECT / "runs" / f"{preset.name}-seed{seed}")
     return {
-        "command": f"python benchmarks/record_run.py {preset.name} --seeds {seed}",
-        "date": datetime.date.today().isoformat(),
         "preset": asdict(preset),
         "seed": seed,
         "data": {"users": len(sequences), "items": len(vocabulary), "interactions": len(sequences.tokens)},
-        "machine": machine(),
-        "versions": {"python": platform.python_version()}
-        | {name: version(name) for name in ("torch", "numpy", "pandas")},
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "history": history.to_dict("records"),
         "test": evaluate(model, split.test),
@@ -66,12 +70,11 @@ def main():
     arguments = parser.parse_args()
     for seed in arguments.seeds:
         result = record(get_preset(arguments.preset), seed)
-        text = json.dumps(result, indent=1) + "\n"
-        path = PROJECT / "results" / f"{arguments.preset}-seed{seed}.json"
-        replace_file(path, lambda partial, text=text: partial.write_text(text))
+        name = f"{arguments.preset}-seed{seed}"
+        write_result(name, f"python benchmarks/record_run.py {arguments.preset} --seeds {seed}", **result)
         full = result["test"]["full"]
         minutes = result["history"][-1]["seconds"] / 60
-        print(f"{path.name}: {minutes:.1f} min, test NDCG@10 {full['ndcg@10']:.4f}, Hit@10 {full['hit@10']:.4f} (full)")
+        print(f"{name}: {minutes:.1f} min, test NDCG@10 {full['ndcg@10']:.4f}, Hit@10 {full['hit@10']:.4f} (full)")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     python benchmarks/step_parts.py
 
-Shapes are those of a step of the `ml-1m` preset. The two sides take turns; medians of nine rounds after one to warm up.
+Shapes are about those of a step of the `ml-1m` preset. The sides take turns; medians of nine rounds after a warm-up.
 """
 
 import statistics
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from bertrec_utils.loss import ChunkedCrossEntropy
 from bertrec_utils.model import Dropout
 
-ITEMS, WIDTH, QUESTIONS, PLACES = 3_416, 64, 6_000, 20_000
+ITEMS, WIDTH, QUESTIONS, PLACES = 3_416, 128, 2_800, 6_300
 
 
 def cross_entropies():

@@ -1,7 +1,7 @@
 """The parts of benchmarks/ that decide what a table says: which ingredient is out, how operations are counted."""
 
+import json
 from dataclasses import replace
-from unittest import mock
 
 import ablations
 import numpy as np
@@ -12,7 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from train_speed import step_operations
 
-from bertrec_utils import masking, training
+from bertrec_utils import masking
 from bertrec_utils.model import BERT4Rec, ModelConfig
 from bertrec_utils.presets import get_preset
 from bertrec_utils.sequences import PAD
@@ -28,9 +28,9 @@ def sequences():
 
 
 def questions_of(name, sequences):
-    _, settings, parts = ablations.ABLATIONS[name]
-    preset = replace(get_preset("tiny"), **settings)
-    with ablations.changed(parts):
+    ablation = ablations.ABLATIONS[name]
+    with ablations.replaced(ablation.parts):
+        preset = replace(get_preset("tiny"), **dict(ablation.settings))
         return list(masking.cloze_batches(sequences, ITEMS + 1, preset, np.random.default_rng(0)))
 
 
@@ -39,18 +39,12 @@ def test_cloze_only_asks_about_hidden_films(sequences):
         assert (batch.labels != PAD).sum() == (batch.history == ITEMS + 1).sum()
 
 
-def test_next_only_hides_nothing_and_looks_at_the_past(sequences):
+def test_next_only_hides_nothing_that_a_film_sees(sequences):
+    hidden = places = 0
     for batch in questions_of("next-only", sequences):
-        used = batch.labels != PAD
-        assert not (batch.history == ITEMS + 1).any()
-        assert (batch.sees == batch.places)[used].all()
-
-
-def test_random_start_counts_nothing(sequences):
-    split = mock.Mock(train=sequences)
-    with ablations.changed(ablations.ABLATIONS["random-start"][2]):
-        model = training.new_model(split, range(ITEMS), get_preset("tiny"))
-    assert not model.item_bias.any()
+        assert not (batch.history == ITEMS + 1)[:, :-1].any()  # but the last, where a prefix leaves nothing to ask
+        hidden, places = hidden + (batch.history == ITEMS + 1).sum(), places + (batch.history != PAD).sum()
+    assert hidden < 0.05 * places
 
 
 def test_learned_positions_are_the_only_ones():
@@ -60,6 +54,56 @@ def test_learned_positions_are_the_only_ones():
     assert not np.allclose(model.score(forth), model.score(back), atol=1e-6)
     torch.nn.init.zeros_(model.positions.weight)
     assert np.allclose(model.score(forth), model.score(back), atol=1e-6)
+
+
+def test_the_position_of_the_test_is_learned(sequences):
+    model = ablations.LearnedPositions(ModelConfig(ITEMS, width=8, heads=1))
+    for batch in questions_of("full", sequences):
+        model.loss(batch).backward()
+    model.eval()
+    asked = set()
+    model.positions.register_forward_hook(lambda module, inputs, output: asked.update(inputs[0].flatten().tolist()))
+    model.score(rows(list(range(1, 11))))
+    assert 0 in asked
+    assert model.positions.weight.grad[sorted(asked)].any(1).all()
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that is set by hand."""
+    now = [0.0]
+    monkeypatch.setattr(peers.time, "perf_counter", lambda: now[0])
+    return now
+
+
+def steps(watch, clock, count, seconds):
+    for _ in range(count):
+        clock[0] += seconds
+        watch.step(10, None)
+
+
+def test_watch_counts_after_the_warm_up(clock, capsys):
+    watch = peers.Watch(minutes=0.5, validate_every=None, holdout=None)
+    steps(watch, clock, 3, seconds=100)
+    steps(watch, clock, 2, seconds=14)
+    assert not capsys.readouterr().out
+    with pytest.raises(peers.TimeIsUp):
+        steps(watch, clock, 1, seconds=2)
+    line = json.loads(capsys.readouterr().out)
+    assert (line["sequences"], line["seconds"]) == (30, 30) and line["peak_mb"] > 1
+
+
+def test_watch_stops_the_clock_while_it_validates(clock, capsys, monkeypatch):
+    def validate(self, scorer):
+        clock[0] += 1000
+        return {"ndcg@10": 0.5}
+
+    monkeypatch.setattr(peers.Watch, "validate", validate)
+    watch = peers.Watch(minutes=1, validate_every=0.5, holdout=None)
+    with pytest.raises(peers.TimeIsUp):
+        steps(watch, clock, 100, seconds=10)
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(line["sequences"], line["seconds"], line["ndcg@10"]) for line in lines] == [(30, 30, 0.5), (60, 60, 0.5)]
 
 
 def test_operations_are_those_that_pytorch_counts(sequences):
