@@ -14,7 +14,7 @@ from record_run import write_result
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--minutes", type=float, default=10, help="minutes of training for each")
+    parser.add_argument("--minutes", type=float, default=8, help="minutes of training for each")
     minutes = parser.parse_args().minutes
     for library in peers.REQUIREMENTS:
         lines = peers.run(library, minutes, validate_every=minutes / 10)
