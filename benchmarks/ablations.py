@@ -1,6 +1,6 @@
 """Take one ingredient after the other out of the recipe of a preset: what does it cost on validation data?
 
-    BERTREC_DATA=FOLDER python benchmarks/ablations.py ml-1m --epochs 4
+    BERTREC_DATA=FOLDER python benchmarks/ablations.py ml-1m --epochs 3
 
 Every run has the same number of epochs, with a learning rate that comes down to zero at their end, and seed 0. Writes
 results/ablations/PRESET-NAME.json; a run that is there already, with the same settings, is not repeated.

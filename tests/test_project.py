@@ -2,9 +2,12 @@
 
 import json
 import re
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+
+from bertrec_utils.presets import get_preset
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -64,3 +67,18 @@ def test_numbers_in_the_readme_come_from_the_recorded_runs():
     for cell, protocol in zip(cells, ("full", "uniform-100", "popularity-100"), strict=True):
         means = [sum(run["test"][protocol][name] for run in runs) / len(runs) for name in ("hit@10", "ndcg@10")]
         assert cell == "**" + " / ".join(f"{mean:.4f}".removeprefix("0") for mean in means) + "**"
+
+
+def test_recorded_runs_are_those_of_the_preset():
+    runs = [json.loads(path.read_text()) for path in sorted((ROOT / "results").glob("ml-1m-seed*.json"))]
+    assert sorted(run["seed"] for run in runs) == [0, 1, 2]
+    assert all(run["preset"] == asdict(get_preset("ml-1m")) for run in runs)
+
+
+def test_speed_in_the_readme_is_the_recorded_one():
+    readme = (ROOT / "README.md").read_text()
+    libraries = json.loads((ROOT / "results" / "train-speed.json").read_text())["libraries"]
+    ours = libraries["ours"]["sequences_per_second"]
+    for name, library in (("RecTools", "rectools"), ("RecBole", "recbole")):
+        rate, memory = libraries[library]["sequences_per_second"], libraries[library]["peak_mb"]
+        assert f"| {name} | {rate:,.0f} | {ours / rate:.1f} x | {memory / 1000:.1f} GB |" in readme
