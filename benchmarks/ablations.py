@@ -61,7 +61,6 @@ ABLATIONS = {
     "random-start": Ablation("random start", warm=False),
     "learned-positions": Ablation("learned positions", parts=(LEARNED_POSITIONS,)),
     "next-only": Ablation("no cloze questions", settings=(("mask_ratio", 0.0),)),
-    "batch-128": Ablation("batches four times as large", settings=(("batch_size", 128),)),
 }
 
 
