@@ -61,6 +61,8 @@ ABLATIONS = {
     "random-start": Ablation("random start", warm=False),
     "learned-positions": Ablation("learned positions", parts=(LEARNED_POSITIONS,)),
     "next-only": Ablation("no cloze questions", settings=(("mask_ratio", 0.0),)),
+    "width-64": Ablation("half the width and heads", settings=(("width", 64), ("heads", 2))),
+    "batch-128": Ablation("batches four times as large", settings=(("batch_size", 128),)),
 }
 
 

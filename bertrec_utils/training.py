@@ -220,7 +220,7 @@ def set_aside(folder: Path) -> None:
     finished = [folder / name for name in (WEIGHTS, DESCRIPTION) if (folder / name).exists()]
     if finished:
         (folder / "previous").mkdir(exist_ok=True)
-        tqdm.write(f"The run that {folder} holds is moved to {folder / 'previous'}.")
+        tqdm.write(f"The finished run in {folder.name} is moved to its subfolder previous.")
     for path in finished:
         os.replace(path, folder / "previous" / path.name)
 

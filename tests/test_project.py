@@ -31,6 +31,7 @@ def test_notebook_is_clean(path):
     assert all(len("".join(cell["source"]).splitlines()) <= 30 for cell in code)
     outputs = [output for cell in code for output in cell["outputs"]]
     assert not [output for output in outputs if output["output_type"] == "error" or output.get("name") == "stderr"]
+    assert not re.search(r"(/[\w.-]+){2,}/(runs|data|notebooks)\b", json.dumps(outputs))  # a path of somebody's machine
     assert "application/vnd.jupyter.widget-view+json" not in path.read_text()
     assert {"## Summary", "## Exercises"} <= set(re.findall(r"^## \w+", markdown(cells), re.MULTILINE))
 
