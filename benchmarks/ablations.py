@@ -7,20 +7,19 @@ results/ablations/PRESET-NAME.json; a run that is there already, with the same s
 """
 
 import argparse
-import contextlib
 import json
 from dataclasses import asdict, replace
 from typing import NamedTuple
-from unittest import mock
 
+import torch
 from record_run import write_result
 from torch import nn
 
-from bertrec_utils import masking, training
+from bertrec_utils.dataset import Dataset, load_dataset
+from bertrec_utils.files import PROJECT
 from bertrec_utils.model import BERT4Rec
 from bertrec_utils.presets import PRESETS, Preset, get_preset
-from bertrec_utils.releases import PROJECT, load_movielens
-from bertrec_utils.sequences import build_sequences, leave_one_out
+from bertrec_utils.training import fit, new_model
 
 
 class LearnedPositions(BERT4Rec):
@@ -29,61 +28,50 @@ class LearnedPositions(BERT4Rec):
     They count back from the newest place: that of the question in the test, that of the newest film in training.
     """
 
-    def __init__(self, config):
-        super().__init__(config)
-        self.positions = nn.Embedding(config.history_length + 1, config.width)
+    def __init__(self, item_count, preset):
+        super().__init__(item_count, preset)
+        self.positions = nn.Embedding(preset.history_length + 1, preset.width)
         nn.init.trunc_normal_(self.positions.weight, std=0.02, a=-0.04, b=0.04)
-        for block in self.blocks:
-            block.attention.speeds.zero_()  # no rotation
 
     def start(self, questions):
-        states, places, visible = super().start(questions)
-        return states + self.positions(places.amax(1, keepdim=True) - places), places, visible
+        states, visible, rotation = super().start(questions)
+        history, asked = questions.history, questions.places
+        places = torch.cat([torch.arange(history.shape[1], device=asked.device).expand_as(history), asked], 1)
+        states = states + self.positions(places.amax(1, keepdim=True) - places)
+        return states, visible, torch.ones_like(rotation)  # no rotation
 
 
-CLOZE_ONLY = (masking, "draw_prefix", lambda lengths, random: lengths)
-LEARNED_POSITIONS = (training, "BERT4Rec", LearnedPositions)
+CLOZE_ONLY = {"next_only": 0.0, "cloze_only": 1.0}
 
 
 class Ablation(NamedTuple):
     title: str  # what the table calls it
-    parts: tuple = ()  # (module, name, part): put `part` in the place of `module.name`
-    warm: bool = True
-    settings: tuple = ()  # (name, value): other settings than the preset's
+    settings: dict  # other settings than the preset's
+    kind: type[BERT4Rec] = BERT4Rec
 
 
 ABLATIONS = {
-    "full": Ablation("the whole recipe"),
-    "cloze-only": Ablation("no next-film questions", parts=(CLOZE_ONLY,)),
+    "full": Ablation("the whole recipe", {}),
+    "cloze-only": Ablation("no next-film questions", CLOZE_ONLY),
     "classic": Ablation(
-        "no next-film questions, random start, learned positions", parts=(CLOZE_ONLY, LEARNED_POSITIONS), warm=False
+        "no next-film questions, random start, learned positions", CLOZE_ONLY | {"warm_start": False}, LearnedPositions
     ),
-    "random-start": Ablation("random start", warm=False),
-    "learned-positions": Ablation("learned positions", parts=(LEARNED_POSITIONS,)),
-    "next-only": Ablation("no cloze questions", settings=(("mask_ratio", 0.0),)),
-    "width-64": Ablation("half the width and heads", settings=(("width", 64), ("heads", 2))),
-    "batch-128": Ablation("batches four times as large", settings=(("batch_size", 128),)),
+    "random-start": Ablation("random start", {"warm_start": False}),
+    "learned-positions": Ablation("learned positions", {}, LearnedPositions),
+    "next-only": Ablation("no cloze questions", {"mask_ratio": 0.0}),
+    "width-64": Ablation("half the width and heads", {"width": 64, "heads": 2}),
+    "batch-128": Ablation("batches four times as large", {"batch_size": 128}),
 }
 
 
-@contextlib.contextmanager
-def replaced(parts):
-    with contextlib.ExitStack() as stack:
-        for module, name, part in parts:
-            stack.enter_context(mock.patch.object(module, name, part))
-        yield
-
-
-def run(name: str, preset: Preset, split, vocabulary) -> list[dict]:
-    """A row an epoch."""
-    with replaced(ABLATIONS[name].parts):
-        model = training.new_model(split, vocabulary, preset, warm=ABLATIONS[name].warm)
-        return training.fit(model, split, vocabulary, preset).to_dict("records")
+def run(ablation: Ablation, preset: Preset, dataset: Dataset) -> list[dict]:
+    """A row an epoch; `preset` holds the ablation's settings."""
+    return fit(new_model(dataset, preset, kind=ablation.kind), dataset).to_dict("records")
 
 
 def is_recorded(name: str, preset: Preset) -> bool:
     path = PROJECT / "results" / f"{name}.json"
-    return path.exists() and json.loads(path.read_text())["preset"] == asdict(preset)
+    return path.exists() and Preset(**json.loads(path.read_text())["preset"]) == preset
 
 
 def main():
@@ -92,13 +80,12 @@ def main():
     parser.add_argument("--epochs", type=int, required=True)
     arguments = parser.parse_args()
     whole = replace(get_preset(arguments.preset), epochs=arguments.epochs, patience=arguments.epochs)
-    vocabulary, sequences = build_sequences(load_movielens(whole.release).ratings, whole.min_item_ratings)
-    split = leave_one_out(sequences)
+    dataset = load_dataset(whole)
     for name, ablation in ABLATIONS.items():
-        preset, file = replace(whole, **dict(ablation.settings)), f"ablations/{whole.name}-{name}"
+        preset, file = replace(whole, **ablation.settings), f"ablations/{whole.name}-{name}"
         if is_recorded(file, preset):
             continue
-        history = run(name, preset, split, vocabulary)
+        history = run(ablation, preset, dataset)
         command = f"python benchmarks/ablations.py {whole.name} --epochs {whole.epochs}"
         write_result(file, command, title=ablation.title, preset=asdict(preset), seed=0, history=history)
         best = max(row["ndcg@10"] for row in history)

@@ -109,7 +109,10 @@ class Watch:
 
 
 def our_preset():
-    """As many questions as the others ask: `MASK_RATIO` of the places, in the prefix and after it."""
+    """As many questions as the others ask: `MASK_RATIO` of the places, in the prefix and after it.
+
+    A constant learning rate and no validation to speak of: the watch validates.
+    """
     from bertrec_utils.presets import get_preset
 
     return replace(
@@ -122,33 +125,25 @@ def our_preset():
         dropout=DROPOUT,
         mask_ratio=MASK_RATIO,
         next_ratio=MASK_RATIO,
+        warmup_share=0.0,
+        epochs=1_000_000,
+        patience=1_000_000,
+        validation_users=1,
     )
 
 
-def train_ours(sequences, split, vocabulary, watch):
-    import torch
+def train_ours(dataset, watch):
+    from bertrec_utils.training import fit, new_model
 
-    from bertrec_utils import training
+    def on_step(run, questions):
+        watch.step(len(questions.history), run.model)
 
-    preset = our_preset()
-    model = training.new_model(split, vocabulary, preset)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=preset.learning_rate)
-    schedule = torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0)
-    batches = training.cloze_batches
-
-    def watched(*arguments):
-        for questions in batches(*arguments):
-            yield questions
-            watch.step(len(questions.history), model)
-            model.train()  # after a validation
-
-    training.cloze_batches = watched
+    model = new_model(dataset, our_preset())
     watch.start()
-    for epoch in range(10_000):
-        training.train_epoch(model, split, preset, optimizer, schedule, 0, epoch)
+    fit(model, dataset, on_step=on_step, on_epoch=lambda run: watch.start())
 
 
-def train_rectools(sequences, split, vocabulary, watch):
+def train_rectools(dataset, watch):
     import numpy as np
     import pandas as pd
     import torch
@@ -156,13 +151,15 @@ def train_rectools(sequences, split, vocabulary, watch):
     from rectools.dataset import Dataset
     from rectools.models import BERT4RecModel
 
+    item_count = len(dataset.vocabulary)
+
     class Scorer:
         def __init__(self, module):
             self.module, self.network = module, module.torch_model
-            tokens = np.arange(1, len(vocabulary) + 1)
+            tokens = np.arange(1, item_count + 1)
             ids = module.data_preparator.item_id_map.convert_to_internal(tokens, strict=False, return_missing=True)
             self.known = ~np.isin(tokens, ids[1])
-            self.columns = np.zeros(len(vocabulary) + 1, dtype=int)  # token -> RecTools' number
+            self.columns = np.zeros(item_count + 1, dtype=int)  # token -> RecTools' number
             self.columns[1:][self.known] = ids[0]
 
         @torch.inference_mode()
@@ -196,7 +193,7 @@ def train_rectools(sequences, split, vocabulary, watch):
             enable_model_summary=False,
         )
 
-    rows = log_of(split.train)
+    rows = log_of(dataset.split.train)
     rows["weight"] = 1
     rows["datetime"] = pd.Timestamp(2000, 1, 1) + pd.to_timedelta(rows.pop("time"), unit="s")
     torch.manual_seed(0)
@@ -213,9 +210,9 @@ def train_rectools(sequences, split, vocabulary, watch):
     ).fit(Dataset.construct(rows))
 
 
-def train_recbole(sequences, split, vocabulary, watch):
+def train_recbole(dataset, watch):
     with tempfile.TemporaryDirectory() as folder:
-        train_recbole_in(Path(folder), sequences, vocabulary, watch)
+        train_recbole_in(Path(folder), dataset.sequences, dataset.vocabulary, watch)
 
 
 def train_recbole_in(folder, sequences, vocabulary, watch):
@@ -302,15 +299,13 @@ def main():
     parser.add_argument("--validate-every", type=float)
     arguments = parser.parse_args()
     sys.path.insert(0, str(PROJECT))
-    from bertrec_utils.releases import load_movielens
-    from bertrec_utils.sequences import build_sequences, leave_one_out
+    from bertrec_utils.dataset import load_dataset
 
     warnings.simplefilter("ignore")
-    vocabulary, sequences = build_sequences(load_movielens("ml-1m").ratings, 5)
-    split = leave_one_out(sequences)
-    watch = Watch(arguments.minutes, arguments.validate_every, split.validation)
+    dataset = load_dataset(our_preset())
+    watch = Watch(arguments.minutes, arguments.validate_every, dataset.split.validation)
     with contextlib.suppress(TimeIsUp):
-        trainers[arguments.library](sequences, split, vocabulary, watch)
+        trainers[arguments.library](dataset, watch)
 
 
 if __name__ == "__main__":

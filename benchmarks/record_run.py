@@ -2,25 +2,27 @@
 
     python benchmarks/record_run.py ml-1m --seeds 0 1 2
 
-One file a seed, results/PRESET-seedN.json: settings, seed, date, machine, versions, a row an epoch, the test metrics
-of all protocols. The trained model stays in runs/PRESET-seedN; an interrupted run goes on where it stopped.
+One file a seed, results/PRESET-seedN.json: settings, seed, date, commit, machine, versions, a row an epoch, the test
+metrics of all protocols. The trained model stays in runs/PRESET-seedN; an interrupted run goes on where it stopped.
 """
 
 import argparse
 import datetime
 import json
 import platform
+import subprocess
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
+from bertrec_utils.checkpoints import best_device
+from bertrec_utils.dataset import load_dataset
 from bertrec_utils.evaluation import evaluate
-from bertrec_utils.presets import PRESETS, get_preset
-from bertrec_utils.releases import PROJECT, load_movielens
-from bertrec_utils.sequences import build_sequences, leave_one_out
-from bertrec_utils.training import best_device, fit, new_model, replace_file
+from bertrec_utils.files import PROJECT, replace_file
+from bertrec_utils.presets import PRESETS, Preset, get_preset
+from bertrec_utils.training import fit, new_model
 
 
 def machine():
@@ -38,28 +40,37 @@ def _lines(path):
     return Path(path).read_text().splitlines() if Path(path).exists() else []
 
 
+def commit() -> dict:
+    """The commit the code is at, and the files that differ from it: none if the tree is clean."""
+
+    def git(*arguments):
+        return subprocess.run(["git", *arguments], cwd=PROJECT, capture_output=True, text=True, check=True).stdout
+
+    changed = [line[3:] for line in git("status", "--porcelain").splitlines() if not line[3:].startswith("results/")]
+    return {"commit": git("rev-parse", "HEAD").strip(), "changed": changed}
+
+
 def write_result(name: str, command: str, **contents) -> None:
-    """Write results/NAME.json: the command, date, machine and versions, then `contents`."""
+    """Write results/NAME.json: the command, date, code, machine and versions, then `contents`."""
     versions = {"python": platform.python_version()} | {name: version(name) for name in ("torch", "numpy", "pandas")}
     today = datetime.date.today().isoformat()
-    result = {"command": command, "date": today, "machine": machine(), "versions": versions} | contents
-    text = json.dumps(result, indent=1) + "\n"
+    origin = {"command": command, "date": today, "code": commit(), "machine": machine(), "versions": versions}
+    text = json.dumps(origin | contents, indent=1) + "\n"
     replace_file(PROJECT / "results" / f"{name}.json", lambda path: path.write_text(text))
 
 
-def record(preset, seed):
-    log = load_movielens(preset.release)
-    vocabulary, sequences = build_sequences(log.ratings, preset.min_item_ratings, preset.max_users)
-    split = leave_one_out(sequences)
-    model = new_model(split, vocabulary, preset, seed)
-    history = fit(model, split, vocabulary, preset, seed=seed, folder=PROJECT / "runs" / f"{preset.name}-seed{seed}")
+def record(preset: Preset, seed: int) -> dict:
+    dataset = load_dataset(preset)
+    vocabulary, sequences = dataset.vocabulary, dataset.sequences
+    model = new_model(dataset, preset, seed)
+    history = fit(model, dataset, seed=seed, folder=PROJECT / "runs" / f"{preset.name}-seed{seed}")
     return {
         "preset": asdict(preset),
         "seed": seed,
         "data": {"users": len(sequences), "items": len(vocabulary), "interactions": len(sequences.tokens)},
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "history": history.to_dict("records"),
-        "test": evaluate(model, split.test),
+        "test": evaluate(model, dataset.split.test),
     }
 
 

@@ -11,8 +11,7 @@ import time
 import torch
 import torch.nn.functional as F
 
-from bertrec_utils.loss import ChunkedCrossEntropy
-from bertrec_utils.model import Dropout
+from bertrec_utils.cpu import ChunkedCrossEntropy, Dropout
 
 ITEMS, WIDTH, QUESTIONS, PLACES = 3_416, 128, 2_800, 6_300
 

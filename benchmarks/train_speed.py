@@ -19,9 +19,9 @@ import torch
 from record_run import write_result
 from tqdm import tqdm
 
-from bertrec_utils.masking import Questions, cloze_batches
-from bertrec_utils.releases import load_movielens
-from bertrec_utils.sequences import PAD, build_sequences, leave_one_out
+from bertrec_utils.dataset import load_dataset
+from bertrec_utils.questions import Questions, training_batches
+from bertrec_utils.sequences import PAD
 
 ROUNDS, MINUTES = 3, 0.5
 
@@ -40,9 +40,10 @@ def step_operations(questions: Questions, item_count: int) -> int:
 
 
 def operations_per_sequence() -> float:
-    vocabulary, sequences = build_sequences(load_movielens("ml-1m").ratings, 5)
-    train = leave_one_out(sequences).train
-    batches = cloze_batches(train, vocabulary.mask_token, peers.our_preset(), np.random.default_rng(0))
+    preset = peers.our_preset()
+    dataset = load_dataset(preset)
+    train, vocabulary = dataset.split.train, dataset.vocabulary
+    batches = training_batches(train, vocabulary.mask_token, preset, np.random.default_rng(0))
     return sum(step_operations(batch, len(vocabulary)) for batch in batches) / len(train)
 
 

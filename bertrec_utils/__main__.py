@@ -3,29 +3,34 @@
 import argparse
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+from .checkpoints import load
+from .dataset import load_dataset
 from .evaluation import evaluate
 from .presets import PRESETS, get_preset
 from .recommend import Recommender
-from .releases import RELEASES, download, load_movielens
-from .sequences import build_sequences, leave_one_out
-from .training import fit, load, new_model
-
-
-def prepare(preset):
-    log = load_movielens(preset.release)
-    return log, *build_sequences(log.ratings, preset.min_item_ratings, preset.max_users)
+from .releases import RELEASES, download
+from .training import fit, new_model
 
 
 def train_command(arguments):
     preset = get_preset(arguments.preset)
-    folder = arguments.out or Path("runs") / preset.name
-    _, vocabulary, sequences = prepare(preset)
-    split = leave_one_out(sequences)
-    model = new_model(split, vocabulary, preset, arguments.seed)
+    name = preset.name
+    if arguments.items and not arguments.ratings:
+        raise ValueError("--items names the items of a log of your own; give that log with --ratings FILE")
+    if arguments.ratings:
+        files = [path and str(path.resolve()) for path in (arguments.ratings, arguments.items)]
+        preset = replace(preset, ratings_file=files[0], items_file=files[1])
+        name = arguments.ratings.stem
+    if arguments.min_item_ratings is not None:
+        preset = replace(preset, min_item_ratings=arguments.min_item_ratings)
+    folder = arguments.out or Path("runs") / name
+    dataset = load_dataset(preset)
+    model = new_model(dataset, preset, arguments.seed)
     try:
-        history = fit(model, split, vocabulary, preset, seed=arguments.seed, folder=folder)
+        history = fit(model, dataset, seed=arguments.seed, folder=folder)
     except KeyboardInterrupt:
         sys.exit(f"interrupted; the same command goes on from the last whole epoch in {folder}")
     best = history.loc[history["ndcg@10"].idxmax()]
@@ -34,34 +39,27 @@ def train_command(arguments):
 
 def evaluate_command(arguments):
     checkpoint = load(arguments.folder)
-    _, vocabulary, sequences = prepare(checkpoint.preset)
-    checkpoint.check(vocabulary)
-    table = evaluate(checkpoint.model, leave_one_out(sequences).test)
+    table = evaluate(checkpoint.model, checkpoint.load_dataset().split.test)
     if arguments.json:
         print(json.dumps(table, indent=2))
         return
     print(f"{'':16}{'Hit@10':>10}{'NDCG@10':>10}{'MRR@10':>10}")
-    for protocol, found in table.items():
-        print(f"{protocol:16}{found['hit@10']:10.4f}{found['ndcg@10']:10.4f}{found['mrr@10']:10.4f}")
+    for protocol, row in table.items():
+        print(f"{protocol:16}{row['hit@10']:10.4f}{row['ndcg@10']:10.4f}{row['mrr@10']:10.4f}")
 
 
 def recommend_command(arguments):
     checkpoint = load(arguments.folder)
-    log = load_movielens(checkpoint.preset.release)
-    recommender = Recommender(checkpoint.model, checkpoint.vocabulary, log)
+    recommender = Recommender(checkpoint.model, checkpoint.vocabulary, checkpoint.load_dataset().log)
     items, unknown = recommender.look_up(arguments.history)
     for error in unknown.values():
         print(error, file=sys.stderr)
     table = recommender.recommend_items(items, arguments.k, list(unknown))
     if arguments.json:
-        found = {"recommendations": json.loads(table.to_json(orient="records")), "unknown": list(unknown)}
-        print(json.dumps(found, indent=2, ensure_ascii=False))
+        answer = {"recommendations": json.loads(table.to_json(orient="records")), "unknown": list(unknown)}
+        print(json.dumps(answer, indent=2, ensure_ascii=False))
     else:
         print(table[["rank", "title", "genres", "score"]].to_string(index=False, float_format="%.2f"))
-
-
-def download_command(arguments):
-    print(download(arguments.name))
 
 
 def seed_number(text):
@@ -78,7 +76,10 @@ def parser():
     train = commands.add_parser("train", help="train a preset; an interrupted run goes on where it stopped")
     train.add_argument("--preset", choices=PRESETS, help="default: BERTREC_PRESET, else small")
     train.add_argument("--seed", type=seed_number, default=0)
-    train.add_argument("--out", type=Path, metavar="DIR", help="default: runs/PRESET")
+    train.add_argument("--out", type=Path, metavar="DIR", help="default: runs/PRESET, or runs/NAME for NAME.csv")
+    train.add_argument("--ratings", type=Path, metavar="FILE", help="a log of your own: CSV with user, item, timestamp")
+    train.add_argument("--items", type=Path, metavar="FILE", help="its titles: CSV with item, title")
+    train.add_argument("--min-item-ratings", type=int, metavar="N", help="drop items with fewer ratings")
     train.set_defaults(run=train_command)
 
     evaluation = commands.add_parser("evaluate", help="test metrics of a trained model under three protocols")
@@ -95,7 +96,7 @@ def parser():
 
     fetch = commands.add_parser("download", help="fetch, verify and unpack a MovieLens release")
     fetch.add_argument("name", metavar="NAME", help=", ".join(RELEASES))
-    fetch.set_defaults(run=download_command)
+    fetch.set_defaults(run=lambda arguments: print(download(arguments.name)))
     return main
 
 

@@ -1,21 +1,20 @@
 """Ranks of the held-out item under a protocol, then metrics of the ranks."""
 
 from collections.abc import Iterable
-from typing import Literal, get_args
-from typing import Protocol as Interface
+from typing import Literal, Protocol, get_args
 
 import numpy as np
-from tqdm.auto import tqdm
 
+from .progress import progress_bar
 from .sequences import Holdout, Sequences
 
-Protocol = Literal["full", "uniform-100", "popularity-100"]
-PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
+ProtocolName = Literal["full", "uniform-100", "popularity-100"]
+PROTOCOLS: tuple[ProtocolName, ...] = get_args(ProtocolName)
 CUTOFFS = (1, 5, 10, 20)
 NEGATIVES = 100
 
 
-class Scorer(Interface):
+class Scorer(Protocol):
     """Anything that can be evaluated: `BERT4Rec`, the baselines, or your own model."""
 
     def score(self, histories: Sequences) -> np.ndarray:
@@ -26,12 +25,12 @@ class Scorer(Interface):
 def target_ranks(
     scorer: Scorer,
     holdout: Holdout,
-    protocols: Iterable[Protocol] = PROTOCOLS,
+    protocols: Iterable[ProtocolName] = PROTOCOLS,
     *,
     seed: int = 0,
     batch_size: int = 256,
     progress: bool = True,
-) -> dict[Protocol, np.ndarray]:
+) -> dict[ProtocolName, np.ndarray]:
     """Rank (U,) of each target among its candidates, 1 for the best, under each protocol.
 
     full: all items but those of the history. uniform-100, popularity-100: 100 different items that are neither the
@@ -44,7 +43,7 @@ def target_ranks(
     ranks = {protocol: np.empty(len(targets)) for protocol in protocols}
     random = {protocol: np.random.default_rng([seed, PROTOCOLS.index(protocol)]) for protocol in protocols}
     popularity = None
-    for start in tqdm(range(0, len(order), batch_size), desc="ranking", leave=False, disable=not progress):
+    for start in progress_bar(range(0, len(order), batch_size), desc="ranking", leave=False, show=progress):
         rows = order[start : start + batch_size]
         batch = histories.rows(rows)
         scores = scorer.score(batch)
@@ -77,8 +76,8 @@ def draw_negatives(eligible: np.ndarray, weights: np.ndarray, random: np.random.
     rates = np.where(eligible, weights, 0)
     if ((rates > 0).sum(1) < NEGATIVES).any():
         raise ValueError(f"a user has fewer than {NEGATIVES} unseen items to draw negatives from; use the full ranking")
-    with np.errstate(divide="ignore"):
-        waits = random.standard_exponential(eligible.shape, dtype=np.float32) / rates
+    waits = random.standard_exponential(eligible.shape, dtype=np.float32)
+    waits = np.divide(waits, rates, out=np.full(eligible.shape, np.inf), where=rates > 0)
     chosen = np.zeros(eligible.shape, dtype=bool)
     np.put_along_axis(chosen, waits.argpartition(NEGATIVES - 1, axis=1)[:, :NEGATIVES], True, axis=1)
     return chosen
@@ -96,8 +95,8 @@ def metrics(ranks: np.ndarray, cutoffs: Iterable[int] = CUTOFFS) -> dict[str, fl
 
 
 def evaluate(
-    scorer: Scorer, holdout: Holdout, protocols: Iterable[Protocol] = PROTOCOLS, **settings
-) -> dict[Protocol, dict[str, float]]:
+    scorer: Scorer, holdout: Holdout, protocols: Iterable[ProtocolName] = PROTOCOLS, **settings
+) -> dict[ProtocolName, dict[str, float]]:
     """protocol -> metric -> value. `settings` are those of `target_ranks`."""
     ranks = target_ranks(scorer, holdout, protocols, **settings)
-    return {protocol: metrics(found) for protocol, found in ranks.items()}
+    return {protocol: metrics(of_users) for protocol, of_users in ranks.items()}

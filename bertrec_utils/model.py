@@ -1,115 +1,103 @@
 """BERT4Rec (Sun et al., CIKM 2019) from PyTorch parts.
 
-Shapes: B users, T places of the history, K questions a user, D width, H heads, V items.
+Shapes: B users, T places of the history, K questions a user, Q places that look, D width, H heads, V items.
 """
 
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .loss import ChunkedCrossEntropy
-from .masking import Questions, question_batch
+from .cpu import ChunkedCrossEntropy, Dropout
+from .presets import Preset
+from .questions import Questions, append_mask
 from .sequences import PAD, Sequences
 
 
-@dataclass(frozen=True)
-class ModelConfig:
-    """The shape of a model. `item_count` is V; of longer histories, the newest `history_length` films are read."""
+def rotations(places: torch.Tensor, pairs: int) -> torch.Tensor:
+    """Unit complex numbers (B, Q, 1, pairs) for `places` (B, Q): the rotary positions of Su et al. (2021, equation 34).
 
-    item_count: int
-    history_length: int = 200
-    width: int = 64
-    layers: int = 2
-    heads: int = 2
-    dropout: float = 0.2
+    Their angles grow with the place, at a speed of its own for each pair of coordinates. They are float32 whatever the
+    precision of the model: half of it could not tell neighbouring places of a long history apart.
+    """
+    speeds = 1000.0 ** -(torch.arange(pairs, dtype=torch.float32, device=places.device) / pairs)  # radians a place
+    angles = places[:, :, None, None] * speeds
+    return torch.polar(torch.ones_like(angles), angles)
+
+
+def rotate(vectors: torch.Tensor, rotation: torch.Tensor) -> torch.Tensor:
+    """Turn neighbouring coordinates of `vectors` (B, Q, H, D / H), taken as complex numbers, by `rotations`."""
+    pairs = torch.view_as_complex(vectors.float().unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * rotation).flatten(-2).to(vectors.dtype)
 
 
 class Attention(nn.Module):
-    """Multi-head attention (section 3.3, equations 1-2) with rotary positions (Su et al., 2021, equation 34).
+    """Multi-head attention (section 3.3, equations 1-2) with rotary positions.
 
-    A rotation by place turns the match of a query and a key into a function of how far apart they are.
+    Rotating queries and keys by their places makes a match depend on how far apart the two are.
     """
 
-    def __init__(self, config: ModelConfig):
+    def __init__(self, preset: Preset):
         super().__init__()
-        self.heads = config.heads
-        self.query = nn.Linear(config.width, config.width)
-        self.key_value = nn.Linear(config.width, 2 * config.width)
-        self.project = nn.Linear(config.width, config.width)
-        pairs = config.width // config.heads // 2
-        self.register_buffer("speeds", 1000.0 ** -(torch.arange(pairs) / pairs), persistent=False)  # radians a place
+        self.heads = preset.heads
+        self.query = nn.Linear(preset.width, preset.width)
+        self.key_value = nn.Linear(preset.width, 2 * preset.width)
+        self.project = nn.Linear(preset.width, preset.width)
 
-    def forward(self, asking, context, visible, asking_places, context_places) -> torch.Tensor:
-        """What `asking` (B, Q, D) finds in `context` (B, T, D) where `visible` (B, 1, Q, T): (B, Q, D)."""
-        query, key, value = self.heads_of(asking, context, asking_places, context_places)
+    def forward(
+        self, asking: torch.Tensor, history: torch.Tensor, visible: torch.Tensor, rotation: torch.Tensor
+    ) -> torch.Tensor:
+        """What `asking` (B, Q, D) gathers from `history` (B, T, D) where `visible` (B, 1, Q, T) says so: (B, Q, D).
+
+        `rotation` holds the places of the history first and those of `asking` last.
+        """
+        query, key, value = self.heads_of(asking, history, rotation)
         # No dropout on the weights: it would rule out the fused kernels, on the CPU above all.
-        found = F.scaled_dot_product_attention(query, key, value, attn_mask=visible)
-        return self.project(found.transpose(1, 2).flatten(2))
+        gathered = F.scaled_dot_product_attention(query, key, value, attn_mask=visible)
+        return self.project(gathered.transpose(1, 2).flatten(2))
 
-    def heads_of(self, asking, context, asking_places, context_places):
+    def heads_of(
+        self, asking: torch.Tensor, history: torch.Tensor, rotation: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Rotated queries (B, H, Q, D / H), rotated keys and values (B, H, T, D / H)."""
-        parts = (self.query(asking), *self.key_value(context).chunk(2, dim=-1))
+        parts = (self.query(asking), *self.key_value(history).chunk(2, dim=-1))
         query, key, value = (part.unflatten(-1, (self.heads, -1)) for part in parts)
-        query, key = self.rotate(query, asking_places), self.rotate(key, context_places)
+        query, key = rotate(query, rotation[:, -query.shape[1] :]), rotate(key, rotation[:, : key.shape[1]])
         return query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
 
-    def rotate(self, vectors: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-        """Turn pairs of coordinates of `vectors` (B, Q, H, D / H), as complex numbers, by an angle that grows with the
-        place (B, Q)."""
-        angles = places[:, :, None, None] * self.speeds
-        pairs = torch.view_as_complex(vectors.unflatten(-1, (-1, 2)))
-        return torch.view_as_real(pairs * torch.polar(torch.ones_like(angles), angles)).flatten(-2)
-
-    def weights(self, asking, context, visible, asking_places, context_places) -> torch.Tensor:
+    def weights(
+        self, asking: torch.Tensor, history: torch.Tensor, visible: torch.Tensor, rotation: torch.Tensor
+    ) -> torch.Tensor:
         """The attention weights themselves, (B, H, Q, T), for looking at; `forward` never forms them."""
-        query, key, _ = self.heads_of(asking, context, asking_places, context_places)
+        query, key, _ = self.heads_of(asking, history, rotation)
         scores = query @ key.transpose(-2, -1) / query.shape[-1] ** 0.5
         return scores.masked_fill(~visible, -torch.inf).softmax(-1)
-
-
-class Dropout(nn.Module):
-    """Dropout; on the CPU with a random byte an element, drawn eight at a time, and the rate rounded to 1/256.
-
-    PyTorch's Bernoulli draws are slow there: benchmarks/step_parts.py compares.
-    """
-
-    def __init__(self, rate: float):
-        super().__init__()
-        self.rate = rate
-
-    def forward(self, states: torch.Tensor) -> torch.Tensor:
-        threshold = round(256 * self.rate)
-        if not self.training or threshold == 0 or states.device.type != "cpu":
-            return F.dropout(states, self.rate, self.training)
-        eights = torch.empty(-(-states.numel() // 8), dtype=torch.int64).random_(-(2**63), None)
-        kept = eights.view(torch.uint8)[: states.numel()].view(states.shape) >= threshold
-        return states * (kept * (256 / (256 - threshold)))
 
 
 class Block(nn.Module):
     """A transformer layer (section 3.3), layer norm first: it trains without a long warm-up."""
 
-    def __init__(self, config: ModelConfig):
+    def __init__(self, preset: Preset):
         super().__init__()
-        self.attention_norm = nn.LayerNorm(config.width)
-        self.attention = Attention(config)
-        self.feed_forward_norm = nn.LayerNorm(config.width)
-        self.expand = nn.Linear(config.width, 4 * config.width)
-        self.contract = nn.Linear(4 * config.width, config.width)
-        self.dropout = Dropout(config.dropout)
+        self.attention_norm = nn.LayerNorm(preset.width)
+        self.attention = Attention(preset)
+        self.feed_forward_norm = nn.LayerNorm(preset.width)
+        self.expand = nn.Linear(preset.width, 4 * preset.width)
+        self.contract = nn.Linear(4 * preset.width, preset.width)
+        self.dropout = Dropout(preset.dropout)
 
-    def forward(self, states: torch.Tensor, places: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
-        """New states (B, Q, D) of the last Q of `states` (B, N, D) at `places` (B, N).
+    def forward(self, states: torch.Tensor, visible: torch.Tensor, rotation: torch.Tensor) -> torch.Tensor:
+        """New states (B, Q, D) of the last Q of `states` (B, N, D), which are turned by `rotation` (B, N, ...).
 
         They look at the first T, the history, where `visible` (B, 1, Q, T) says so.
         """
         asking, history = slice(-visible.shape[2], None), slice(visible.shape[3])
         normed = self.attention_norm(states)
-        found = self.attention(normed[:, asking], normed[:, history], visible, places[:, asking], places[:, history])
-        states = states[:, asking] + self.dropout(found)
+        gathered = self.attention(normed[:, asking], normed[:, history], visible, rotation)
+        states = states[:, asking] + self.dropout(gathered)
         wide = F.gelu(self.expand(self.feed_forward_norm(states)))
         return states + self.dropout(self.contract(wide))
 
@@ -121,87 +109,84 @@ class BERT4Rec(nn.Module):
     so they can never be recommended. The output weights are the item embeddings (equation 7).
     """
 
-    def __init__(self, config: ModelConfig):
+    def __init__(self, item_count: int, preset: Preset):
         super().__init__()
-        if config.width % (2 * config.heads):
-            raise ValueError(f"width {config.width} is no multiple of 2 x {config.heads} heads; change one of them")
-        self.config = config
-        self.item_embedding = nn.Embedding(config.item_count + 2, config.width, padding_idx=PAD)
-        self.embedding_dropout = Dropout(config.dropout)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
-        self.final_norm = nn.LayerNorm(config.width)
-        self.item_bias = nn.Parameter(torch.zeros(config.item_count))
+        self.item_count, self.preset = item_count, preset
+        self.item_embedding = nn.Embedding(item_count + 2, preset.width, padding_idx=PAD)
+        self.embedding_dropout = Dropout(preset.dropout)
+        self.blocks = nn.ModuleList(Block(preset) for _ in range(preset.layers))
+        self.final_norm = nn.LayerNorm(preset.width)
+        self.item_bias = nn.Parameter(torch.zeros(item_count))
         self.apply(initialise)
 
     @property
     def mask_token(self) -> int:
-        return self.config.item_count + 1
+        return self.item_count + 1
 
     @property
     def device(self) -> torch.device:
         return self.item_bias.device
 
     def forward(self, questions: Questions) -> torch.Tensor:
+        """The loss: mean cross-entropy over all questions, in nats (equation 8)."""
+        used = questions.labels != PAD
+        states, labels = self.states(questions)[used], questions.labels[used] - 1
+        return ChunkedCrossEntropy.apply(states, self.item_embedding.weight[1:-1], self.item_bias, labels)
+
+    def states(self, questions: Questions) -> torch.Tensor:
         """Final states (B, K, D) of the questions.
 
-        The last block makes new states for the questions only: nobody looks at the history's own any more.
+        The last block makes new states for the questions only: nothing looks at the history's states after it.
         """
-        states, places, visible = self.start(questions)
+        states, visible, rotation = self.start(questions)
         for block in self.blocks[:-1]:
-            states = block(states, places, visible)
+            states = block(states, visible, rotation)
         asked = visible[:, :, questions.history.shape[1] :]
-        return self.final_norm(self.blocks[-1](states, places, asked))
+        return self.final_norm(self.blocks[-1](states, asked, rotation))
 
-    def start(self, questions: Questions):
-        """Of history and questions: states (B, T + K, D), places (B, T + K), what each sees (B, 1, T + K, T)."""
-        history, history_sees, asked, sees, _ = questions
+    def start(self, questions: Questions) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Of history and questions: states (B, T + K, D), the attention mask (B, 1, T + K, T) and the rotations."""
+        history, asked = questions.history, questions.places
         masks = torch.full_like(asked, self.mask_token)
         states = self.embedding_dropout(self.item_embedding(torch.cat([history, masks], 1)))
-        places = torch.arange(history.shape[1], device=history.device).expand_as(history)
-        visible = visible_films(history, torch.cat([history_sees, sees], 1), self.mask_token)
-        return states, torch.cat([places, asked], 1), visible
+        places = torch.cat([torch.arange(history.shape[1], device=history.device).expand_as(history), asked], 1)
+        rotation = rotations(places, self.preset.width // self.preset.heads // 2)
+        return states, questions.attention_mask(self.mask_token), rotation
 
     def logits(self, states: torch.Tensor) -> torch.Tensor:
         """Scores of all items, (..., V), from final states (..., D)."""
         return F.linear(states, self.item_embedding.weight[1:-1], self.item_bias)
 
-    def loss(self, questions: Questions) -> torch.Tensor:
-        """Mean cross-entropy over all questions (equation 8)."""
-        used = questions.labels != PAD
-        weight = self.item_embedding.weight[1:-1]
-        return ChunkedCrossEntropy.apply(self(questions)[used], weight, self.item_bias, questions.labels[used] - 1)
-
     @torch.inference_mode()
     def score(self, histories: Sequences) -> np.ndarray:
         """Scores (B, V) float32 of every item as the next one after each history."""
-        self.eval()
-        questions = question_batch(histories, self.config.history_length).to(self.device)
-        return self.logits(self(questions)[:, 0]).cpu().numpy()
+        questions = append_mask(histories, self.preset.history_length).to(self.device)
+        with evaluating(self):
+            return self.logits(self.states(questions)[:, 0]).float().cpu().numpy()
 
     @torch.inference_mode()
     def attention_maps(self, questions: Questions) -> list[torch.Tensor]:
         """One (B, H, T + K, T) tensor of weights a block: where each place, then each question, looks."""
-        self.eval()
-        length = questions.history.shape[1]
-        states, places, visible = self.start(questions)
-        maps = []
-        for block in self.blocks:
-            context = block.attention_norm(states)
-            maps.append(block.attention.weights(context, context[:, :length], visible, places, places[:, :length]))
-            states = block(states, places, visible)
-        return maps
+        with evaluating(self):
+            states, visible, rotation = self.start(questions)
+            maps = []
+            for block in self.blocks:
+                normed = block.attention_norm(states)
+                history = normed[:, : questions.history.shape[1]]
+                maps.append(block.attention.weights(normed, history, visible, rotation))
+                states = block(states, visible, rotation)
+            return maps
 
 
-def visible_films(history: torch.Tensor, sees: torch.Tensor, mask_token: int) -> torch.Tensor:
-    """The attention mask, (B, 1, Q, T): True for films, not PAD or [MASK], at places of `history` below `sees` (B, Q).
-
-    Who would see nothing looks at place 0, a PAD or [MASK] then: no softmax runs over an empty set and yields NaN.
-    """
-    is_shown = (history != PAD) & (history != mask_token)
-    places = torch.arange(history.shape[1], device=history.device)
-    visible = is_shown[:, None, :] & (places < sees[:, :, None])
-    visible[:, :, 0] |= ~visible.any(-1)
-    return visible[:, None]
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Without dropout inside the `with`; afterwards the model trains or evaluates as it did before."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
 
 
 def initialise(module: nn.Module) -> None:

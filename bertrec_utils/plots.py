@@ -32,16 +32,11 @@ def plot_popularity(counts: np.ndarray, ax: Axes | None = None) -> Axes:
     ordered = np.sort(counts)[::-1]
     head = int(np.searchsorted(ordered.cumsum(), ordered.sum() / 2)) + 1
     ranks = np.arange(1, len(ordered) + 1)
-    ax.fill_between(
-        ranks, ordered, where=ranks <= head, alpha=0.5, hatch="//", label=f"{head:,} films: half the ratings"
-    )
+    label = f"{head:,} films: half the ratings"
+    ax.fill_between(ranks, ordered, where=ranks <= head, alpha=0.5, hatch="//", label=label)
     ax.plot(ranks, ordered, color="black", lw=1)
-    ax.set(
-        xscale="log",
-        xlabel="film, by number of ratings (log scale)",
-        ylabel="ratings",
-        title="A few films get most ratings",
-    )
+    ax.set(xscale="log", xlabel="film, by number of ratings (log scale)", ylabel="ratings")
+    ax.set(title="A few films get most ratings")
     ax.xaxis.set_major_formatter(THOUSANDS)
     ax.yaxis.set_major_formatter(THOUSANDS)
     ax.legend()
@@ -55,9 +50,8 @@ def plot_history_lengths(lengths: np.ndarray, seen: int | None = None, ax: Axes 
     ax.axvline(np.median(lengths), color="black", ls="--", label=f"median: {np.median(lengths):.0f} films")
     if seen:
         ax.axvline(seen, color="C3", ls="-.", label=f"the model sees the last {seen}")
-    ax.set(
-        xlabel="films in the history (log scale)", ylabel="users", title="Short histories are common, long ones long"
-    )
+    ax.set(xlabel="films in the history (log scale)", ylabel="users")
+    ax.set(title="Most histories are short, a few are very long")
     ax.xaxis.set_major_formatter(THOUSANDS)
     ax.legend()
     return ax
@@ -79,29 +73,24 @@ def plot_tokens(
 ) -> Axes:
     """A batch of token sequences (B, T) as a grid: PAD, items and [MASK] in their own colours."""
     tokens = np.asarray(tokens)
-    rows, columns = tokens.shape
-    ax = _axes(ax, figsize=(min(10, 1 + 0.75 * columns), 0.9 + 0.42 * rows))
     kinds = np.select([tokens == 0, tokens == mask_token], [0, 2], default=1)
-    ax.pcolormesh(kinds, cmap=TOKEN_COLORS, vmin=0, vmax=2, edgecolors="white", lw=2)
-    for (row, column), kind in np.ndenumerate(kinds):
-        text = ("PAD", str(tokens[row, column]), "[MASK]")[kind]
-        ax.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=8)
-    ax.set_xticks(np.arange(columns) + 0.5, range(columns))
-    ax.set_yticks(np.arange(rows) + 0.5, row_labels or [f"user {row + 1}" for row in range(rows)])
-    ax.set(xlabel="place", title="Tokens")
-    ax.invert_yaxis()
-    ax.grid(False)
-    return ax
+    texts = np.select([kinds == 0, kinds == 2], ["PAD", "[MASK]"], tokens.astype(str))
+    row_labels = row_labels or [f"user {row + 1}" for row in range(len(tokens))]
+    return _grid(kinds, texts, row_labels, "Tokens", ax, cmap=TOKEN_COLORS, vmin=0, vmax=2)
 
 
 def plot_visible(visible: np.ndarray, row_labels: Sequence[str], title: str, ax: Axes | None = None) -> Axes:
     """Who (rows) may look at which place (columns): `visible` (Q, T) bool."""
     visible = np.asarray(visible)
-    rows, columns = visible.shape
-    ax = _axes(ax, figsize=(min(10, 2 + 0.75 * columns), 0.9 + 0.34 * rows))
-    ax.pcolormesh(visible, cmap="Greys_r", vmin=-0.3, vmax=1, edgecolors="grey", lw=1)
-    for row, column in np.argwhere(visible):
-        ax.text(column + 0.5, row + 0.5, "sees", ha="center", va="center", fontsize=8)
+    return _grid(visible, np.where(visible, "sees", ""), row_labels, title, ax, cmap="Greys_r", vmin=-0.3, vmax=1)
+
+
+def _grid(values, texts, row_labels, title, ax, **colors):
+    rows, columns = values.shape
+    ax = _axes(ax, figsize=(min(10, 1.5 + 0.75 * columns), 0.9 + 0.38 * rows))
+    ax.pcolormesh(values, edgecolors="grey", lw=0.5, **colors)
+    for (row, column), text in np.ndenumerate(texts):
+        ax.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=8)
     ax.set_xticks(np.arange(columns) + 0.5, range(columns))
     ax.set_yticks(np.arange(rows) + 0.5, row_labels)
     ax.set(xlabel="place", title=title)
@@ -157,8 +146,8 @@ def plot_quality_by_minutes(
 def _level_lines(ax: Axes, references: Mapping[str, float]) -> None:
     for number, (name, value) in enumerate(references.items()):
         ax.axhline(value, color="grey", ls=LINES[number][1], lw=1)
-        ax.annotate(
-            name, (1, value), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=9, color="dimgrey"
+        ax.text(
+            1, value, name, transform=ax.get_yaxis_transform(), ha="right", va="bottom", fontsize=9, color="dimgrey"
         )
 
 
@@ -169,57 +158,41 @@ def plot_metric_at_k(tables: Mapping[str, Mapping[str, float]], metric: str = "n
         cutoffs = [int(key.split("@")[1]) for key in table if key.startswith(metric + "@")]
         ax.plot(cutoffs, [table[f"{metric}@{cutoff}"] for cutoff in cutoffs], marker=marker, ls=line, label=name)
     label = {"hit": "Hit", "ndcg": "NDCG", "mrr": "MRR"}[metric]
-    ax.set(
-        xlabel="length of the list, k", ylabel=f"{label}@k", title=f"{label}@k by model", xticks=cutoffs, ylim=(0, None)
-    )
+    ax.set(xlabel="length of the list, k", ylabel=f"{label}@k", title=f"{label}@k by model")
+    ax.set(xticks=cutoffs, ylim=(0, None))
     ax.legend()
     return ax
 
 
 def plot_hits_by_group(
-    ranks: Mapping[str, np.ndarray],
-    values: np.ndarray,
-    groups: int,
-    label: str,
-    cutoff: int = 10,
-    ax: Axes | None = None,
+    ranks: Mapping[str, np.ndarray], values: np.ndarray, groups: int, label: str, ax: Axes | None = None
 ) -> Axes:
-    """Hit@cutoff of each model in `groups` equally large groups of users by `values` (U,); lines are 95 % intervals."""
+    """Hit@10 of each model in `groups` equally large groups of users by `values` (U,); lines are 95 % intervals."""
     ax = _axes(ax)
     bins = pd.qcut(pd.Series(values), groups, duplicates="drop")
-    names = [
-        f"{max(values.min(), np.floor(bin.left) + 1):,.0f}-{np.floor(bin.right):,.0f}" for bin in bins.cat.categories
-    ]
+    lowest = [max(values.min(), np.floor(bin.left) + 1) for bin in bins.cat.categories]
+    names = [f"{low:,.0f}-{np.floor(bin.right):,.0f}" for low, bin in zip(lowest, bins.cat.categories, strict=True)]
     width = 0.8 / len(ranks)
-    for number, (name, found) in enumerate(ranks.items()):
-        hits = pd.Series(found <= cutoff).groupby(bins, observed=True)
+    for number, (name, of_users) in enumerate(ranks.items()):
+        hits = pd.Series(of_users <= 10).groupby(bins, observed=True)
         error = 1.96 * np.sqrt(hits.mean() * (1 - hits.mean()) / hits.count())
         places = np.arange(len(names)) + (number - (len(ranks) - 1) / 2) * width
-        ax.bar(
-            places,
-            hits.mean(),
-            width,
-            yerr=error,
-            capsize=2,
-            label=name,
-            hatch=("", "//", "..")[number % 3],
-            edgecolor="white",
-        )
+        style = {"label": name, "hatch": ("", "//", "..")[number % 3], "edgecolor": "white", "capsize": 2}
+        ax.bar(places, hits.mean(), width, yerr=error, **style)
     ax.set_xticks(range(len(names)), names)
-    ax.set(xlabel=label, ylabel=f"Hit@{cutoff}", title=f"Hit@{cutoff} by {label.split(' (')[0]}", ylim=(0, None))
+    ax.set(xlabel=label, ylabel="Hit@10", title=f"Hit@10 by {label.split(' (')[0]}", ylim=(0, None))
     ax.legend()
     return ax
 
 
 def plot_recommendations(history: Sequence[str], recommended: pd.DataFrame, title: str) -> np.ndarray:
     """A history (oldest first) beside the films recommended after it (`Recommender.recommend`), best on top."""
-    _, (left, right) = plt.subplots(1, 2, figsize=(11, 0.8 + 0.36 * max(len(history), len(recommended))))
+    lines = max(len(history), len(recommended))
+    _, (left, right) = plt.subplots(1, 2, figsize=(11, 0.8 + 0.36 * lines))
     left.axis("off")
     left.set_title(f"{title}: the history")
     for place, film in enumerate(history):
-        left.text(
-            0, 1 - (place + 0.7) / max(len(history), len(recommended)), f"{place + 1}. {shorten(film, 58)}", fontsize=10
-        )
+        left.text(0, 1 - (place + 0.7) / lines, f"{place + 1}. {shorten(film, 58)}", fontsize=10)
     right.barh(recommended["rank"], recommended.score - recommended.score.min() + 0.25, color="C0", alpha=0.55)
     for row in recommended.itertuples():
         right.text(0.05, row.rank, shorten(row.title, 60), va="center", fontsize=9)

@@ -6,11 +6,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Preset:
-    """All settings of one run. `get_preset` returns the named ones; `dataclasses.replace` makes variants."""
+    """All settings of one run. `get_preset` returns the named ones; `dataclasses.replace` makes variants.
+
+    A setting that makes no sense is a ValueError.
+    """
 
     name: str
-    release: str = "ml-latest-small"
-    max_users: int | None = None  # keep only the first users of the release
+    release: str = "ml-latest-2k"
+    ratings_file: str | None = None  # a log of your own, read instead of the release
+    items_file: str | None = None  # the titles of that log
+    max_users: int | None = None  # keep only the first users
     min_item_ratings: int = 5  # items with fewer ratings are dropped
 
     history_length: int = 200  # the newest films that the model reads
@@ -18,7 +23,10 @@ class Preset:
     layers: int = 2
     heads: int = 2
     dropout: float = 0.2
+    warm_start: bool = True  # film vectors start from co-occurrence counts, else at random
 
+    next_only: float = 0.5  # share of the histories that are asked for next films only
+    cloze_only: float = 0.0  # share of the histories that are asked for hidden films only; the rest is asked for both
     mask_ratio: float = 0.3  # share of a history's prefix that is hidden and asked about
     next_ratio: float = 0.5  # share of the films after the prefix that are asked about
 
@@ -30,25 +38,30 @@ class Preset:
     patience: int = 10  # epochs without a better validation NDCG@10 before training stops
     validation_users: int = 10_000  # at most this many users are ranked after each epoch
 
+    def __post_init__(self):
+        counts = ("min_item_ratings", "history_length", "width", "layers", "heads", "batch_size", "epochs")
+        for name in (*counts, "patience", "validation_users"):
+            self._require(name, getattr(self, name) >= 1, "at least 1")
+        for name in ("next_only", "cloze_only", "mask_ratio", "next_ratio", "warmup_share"):
+            self._require(name, 0 <= getattr(self, name) <= 1, "from 0 to 1")
+        self._require("dropout", 0 <= self.dropout < 1, "at least 0 and below 1")
+        self._require("cloze_only", self.next_only + self.cloze_only <= 1, "at most 1 - next_only")
+        self._require("learning_rate", self.learning_rate > 0, "above 0")
+        self._require("weight_decay", self.weight_decay >= 0, "at least 0")
+        self._require("width", self.width % (2 * self.heads) == 0, f"a multiple of 2 x {self.heads} heads")
+
+    def _require(self, name, holds, rule):
+        if not holds:
+            raise ValueError(f"the setting {name} is {getattr(self, name)}; it must be {rule}")
+
 
 PRESETS = {
     preset.name: preset
     for preset in (
         Preset("tiny", max_users=120, history_length=50, width=32, epochs=3, batch_size=32),
         Preset("small", next_ratio=1.0, batch_size=64, epochs=50, patience=20),
-        Preset(
-            "ml-1m",
-            release="ml-1m",
-            width=128,
-            heads=4,
-            next_ratio=1.0,
-            batch_size=32,
-            learning_rate=1e-3,
-            epochs=20,
-        ),
-        Preset("ml-20m", release="ml-20m", width=128, heads=4, batch_size=256, epochs=30),
-        Preset("ml-25m", release="ml-25m", width=128, heads=4, batch_size=256, epochs=30),
-        Preset("ml-32m", release="ml-32m", width=128, heads=4, batch_size=256, epochs=30),
+        Preset("ml-1m", "ml-1m", width=128, heads=4, next_ratio=1.0, batch_size=32, learning_rate=1e-3, epochs=20),
+        *(Preset(name, name, width=128, heads=4, batch_size=256, epochs=30) for name in ("ml-20m", "ml-25m", "ml-32m")),
     )
 }
 

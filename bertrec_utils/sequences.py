@@ -103,17 +103,25 @@ class LeaveOneOut:
 
 
 def build_sequences(
-    ratings: pd.DataFrame, min_item_ratings: int = 5, max_users: int | None = None
+    ratings: pd.DataFrame, min_item_ratings: int = 5, max_users: int | None = None, *, tie_seed: int | None = 0
 ) -> tuple[Vocabulary, Sequences]:
-    """Sequences in time order, equal timestamps in file order, of items with at least `min_item_ratings` ratings.
+    """Sequences in time order, of items with at least `min_item_ratings` ratings.
 
+    Equal timestamps stay in file order, except where the file lists every user's ratings by item, as GroupLens's CSV
+    releases do: that order says nothing about time, and a model would be graded on the ids, so `tie_seed` shuffles the
+    ties instead (None: always file order).
     An item that a user meets again counts once, at its first time: a ranking without the history has no place for it.
-    Users left with fewer than three items are dropped: they cannot be split. `max_users` keeps the first users only.
+    Rare items are dropped in a single pass, as the published splits have it, and then users left with fewer than three
+    items, who cannot be split: an item may end with fewer ratings than asked. `max_users` keeps the first users only.
     Raises ValueError if nothing is left.
     """
     user_codes, users = pd.factorize(ratings.user, sort=True)
     item_codes, items = pd.factorize(ratings.item, sort=True)
-    order = np.lexsort((ratings.timestamp.to_numpy(), user_codes))  # stable: ties stay in file order
+    keys = [ratings.timestamp.to_numpy(), user_codes]
+    if tie_seed is not None and _sorted_by_item(user_codes, item_codes):
+        # drawn for every row of the file, so that the other arguments do not change a user's order
+        keys.insert(0, np.random.default_rng(tie_seed).permutation(len(ratings)))
+    order = np.lexsort(keys)  # the last key counts first; stable: ties stay in file order
     if max_users is not None:
         order = order[user_codes[order] < max_users]
     pairs = pd.Series(user_codes[order].astype(np.int64) * len(items) + item_codes[order])
@@ -121,11 +129,20 @@ def build_sequences(
     order = order[np.bincount(item_codes[order], minlength=len(items))[item_codes[order]] >= min_item_ratings]
     order = order[np.bincount(user_codes[order], minlength=len(users))[user_codes[order]] >= 3]
     if not len(order):
-        raise ValueError(f"no user has three items with {min_item_ratings} ratings or more; lower min_item_ratings")
+        raise ValueError(
+            f"no user has three items with {min_item_ratings} ratings or more; lower min_item_ratings (--min-item-ratings)"
+        )
     vocabulary = Vocabulary(np.asarray(items[np.unique(item_codes[order])]))
     rows, lengths = np.unique(user_codes[order], return_counts=True)
     tokens = vocabulary.tokens(ratings.item.to_numpy()[order])
     return vocabulary, Sequences(tokens, np.concatenate([[0], lengths.cumsum()]), np.asarray(users[rows]))
+
+
+def _sorted_by_item(user_codes, item_codes):
+    """Whether items never decrease, in file order, within any user."""
+    by_user = np.argsort(user_codes, kind="stable")
+    same_user = np.diff(user_codes[by_user]) == 0
+    return bool((np.diff(item_codes[by_user])[same_user] >= 0).all())
 
 
 def leave_one_out(sequences: Sequences) -> LeaveOneOut:

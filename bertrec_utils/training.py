@@ -1,153 +1,222 @@
-"""The training loop: validation after each epoch, early stopping, checkpoints, resuming."""
+"""The training loop: validation after each epoch, early stopping, resuming."""
 
-import json
 import math
-import os
+import sys
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
 
+from .checkpoints import Checkpoint, best_device, save, set_aside
+from .dataset import Dataset
 from .evaluation import metrics, target_ranks
-from .masking import batch_count, cloze_batches
-from .model import BERT4Rec, ModelConfig
+from .files import replace_file
+from .model import BERT4Rec
 from .presets import Preset
-from .sequences import Holdout, LeaveOneOut, Vocabulary
+from .progress import is_watched, progress_bar
+from .questions import Questions, batch_count, training_batches
+from .sequences import Holdout
 from .warm_start import warm_start
 
-WEIGHTS, DESCRIPTION, UNFINISHED = "model.safetensors", "checkpoint.json", "unfinished.pt"
+UNFINISHED = "unfinished.pt"
+MAX_GRADIENT_NORM = 5.0
 
 
-@dataclass(frozen=True)
-class Checkpoint:
-    """A trained model with what is needed to use it. `history` has a row an epoch, as `fit` returns it."""
-
-    model: BERT4Rec
-    vocabulary: Vocabulary
-    preset: Preset
-    seed: int
-    history: pd.DataFrame
-
-    def check(self, vocabulary: Vocabulary) -> None:
-        """ValueError unless the data at hand has the very items the model was trained on."""
-        if not np.array_equal(vocabulary.items, self.vocabulary.items):
-            raise ValueError(
-                f"the model was trained on {len(self.vocabulary):,} items of {self.preset.release}, but the data at "
-                f"hand has {len(vocabulary):,}, not the same ones; train again on this data"
-            )
-
-
-def best_device() -> torch.device:
-    """CUDA, then Apple's MPS, then the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-def new_model(split: LeaveOneOut, vocabulary: Vocabulary, preset: Preset, seed: int = 0, warm: bool = True) -> BERT4Rec:
-    """An untrained model of the preset's shape, on the best device; `warm` starts it from co-occurrence counts."""
+def new_model(dataset: Dataset, preset: Preset, seed: int = 0, kind: type[BERT4Rec] = BERT4Rec) -> BERT4Rec:
+    """An untrained model of the preset's shape, on the best device, warm-started if the preset says so."""
     torch.manual_seed(seed)
-    config = ModelConfig(
-        len(vocabulary), preset.history_length, preset.width, preset.layers, preset.heads, preset.dropout
-    )
-    model = BERT4Rec(config)
-    if warm:
-        warm_start(model, split.train, seed)
+    model = kind(len(dataset.vocabulary), preset)
+    if preset.warm_start:
+        warm_start(model, dataset.split.train, seed)
     return model.to(best_device())
+
+
+class Run:
+    """A training run: a model, its optimizer and schedule, and what has happened so far. It saves and loads itself."""
+
+    def __init__(self, model: BERT4Rec, dataset: Dataset, seed: int):
+        if model.item_count != len(dataset.vocabulary):
+            raise ValueError(f"the model has {model.item_count:,} items, the data {len(dataset.vocabulary):,}")
+        preset = model.preset
+        self.model, self.dataset, self.seed, self.preset = model, dataset, seed, preset
+        self.holdout = sample_holdout(dataset.split.validation, preset.validation_users, seed)
+        self.steps = batch_count(dataset.split.train, preset)  # of an epoch
+        self.optimizer = torch.optim.AdamW(
+            parameter_groups(model, preset.weight_decay), lr=preset.learning_rate, betas=(0.9, 0.98)
+        )
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, warmup_cosine(preset, self.steps))
+        self.history: list[dict[str, float]] = []  # a row an epoch
+        self.best_weights: dict[str, torch.Tensor] = {}
+        self.identity = {
+            "preset": asdict(preset),
+            "seed": seed,
+            "data": dataset.fingerprint,
+            "model": type(model).__name__,
+            # three digits: another machine may round the warm start differently
+            "start": {name: f"{value.norm():.3g}" for name, value in model.state_dict().items()},
+        }
+
+    @property
+    def best_epoch(self) -> int:
+        """The row of `history` with the best validation NDCG@10, the first of equals."""
+        return max(range(len(self.history)), key=lambda row: self.history[row]["ndcg@10"])
+
+    def is_over(self) -> bool:
+        epochs = len(self.history)
+        return epochs >= self.preset.epochs or (epochs > 0 and epochs - 1 - self.best_epoch >= self.preset.patience)
+
+    def train_epoch(self, on_step: Callable[["Run", Questions], None] | None = None) -> float:
+        """One pass over the training sequences; the mean loss. All its randomness comes from (seed, epoch)."""
+        epoch = len(self.history)
+        torch.manual_seed(self.seed * 100_003 + epoch)
+        random = np.random.default_rng([self.seed, epoch])
+        batches = training_batches(self.dataset.split.train, self.model.mask_token, self.preset, random)
+        self.model.train()
+        losses = []
+        for questions in progress_bar(batches, total=self.steps, desc=f"epoch {epoch + 1}", leave=False):
+            losses.append(self.take_step(questions))
+            if on_step:
+                on_step(self, questions)
+        loss = torch.stack(losses).mean().item()
+        if not math.isfinite(loss):
+            raise FloatingPointError(f"the loss is {loss} in epoch {epoch + 1}; start again with a lower learning rate")
+        return loss
+
+    def take_step(self, questions: Questions) -> torch.Tensor:
+        """Learn from one batch; its loss."""
+        loss = self.model(questions.to(self.model.device))
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), MAX_GRADIENT_NORM)
+        self.optimizer.step()
+        self.schedule.step()
+        return loss.detach()
+
+    def validate(self) -> dict[str, float]:
+        """Hit@10 and NDCG@10 on validation data; the weights are remembered if they are the best so far."""
+        table = metrics(target_ranks(self.model, self.holdout, ["full"], progress=False)["full"], [10])
+        if table["ndcg@10"] > max((row["ndcg@10"] for row in self.history), default=-1):
+            self.best_weights = {name: value.cpu().clone() for name, value in self.model.state_dict().items()}
+        return {name: table[name] for name in ("hit@10", "ndcg@10")}
+
+    def checkpoint(self) -> Checkpoint:
+        history = pd.DataFrame(self.history)
+        return Checkpoint(self.model, self.dataset.vocabulary, self.seed, history, self.dataset.fingerprint)
+
+    def save(self, path: Path) -> None:
+        """Write all that `load` needs to go on after the last whole epoch."""
+        state = {"identity": self.identity, "history": self.history, "best_weights": self.best_weights}
+        for name, part in self._parts().items():
+            state[name] = part.state_dict()
+        replace_file(path, lambda partial: torch.save(state, partial))
+
+    def load(self, path: Path) -> None:
+        """Go on from what `save` wrote. ValueError if it is unreadable or of another run; then nothing is changed.
+
+        A run without a whole epoch has nothing to go on from and is passed over, whatever its settings.
+        """
+        try:
+            state = torch.load(path, map_location=self.model.device, weights_only=True)
+            identity, history = state["identity"], state["history"]
+        except Exception as error:
+            raise ValueError(f"{path} cannot be read ({type(error).__name__}); delete it to start over") from error
+        if not history:
+            return
+        others = [name for name, value in self.identity.items() if identity.get(name) != value]
+        if others:
+            raise ValueError(
+                f"{path.parent} holds the unfinished run of another {' and '.join(others)} (preset "
+                f"{identity['preset']['name']}, seed {identity['seed']}); choose another folder or delete {path}"
+            )
+        self.history, self.best_weights = history, state["best_weights"]
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+        tqdm.write(f"Going on with the run in {path.parent} after epoch {len(history)}.")
+
+    def _parts(self):
+        return {"weights": self.model, "optimizer": self.optimizer, "schedule": self.schedule}
 
 
 def fit(
     model: BERT4Rec,
-    split: LeaveOneOut,
-    vocabulary: Vocabulary,
-    preset: Preset,
+    dataset: Dataset,
     *,
     seed: int = 0,
     folder: str | Path | None = None,
+    on_epoch: Callable[[Run], None] | None = None,
+    on_step: Callable[[Run, Questions], None] | None = None,
 ) -> pd.DataFrame:
-    """Train `model` in place and leave it with the weights of the epoch of the best validation NDCG@10.
+    """Train `model` in place, as its preset says, and leave it with the weights of the best validation NDCG@10.
 
     Returns a row an epoch: epoch, loss (mean cross-entropy, nats a question), learning_rate, hit@10 and ndcg@10
     (validation, full ranking), seconds (of training and validation since the start). With a `folder`, the best epoch
-    is kept there for `load`, a run that was interrupted goes on from its last epoch, and a finished run that lies there
-    is moved to its subfolder `previous`. ValueError if the folder holds the unfinished run of other settings or data.
+    is kept there for `load`, and a run that was interrupted goes on from its last epoch; a finished model that lies
+    there is moved to a subfolder first. `on_step` is called after each batch, `on_epoch` after each epoch.
+    ValueError if the folder holds the unfinished run of other settings or data.
     """
-    if preset.epochs < 1:
-        raise ValueError(f"epochs is {preset.epochs}; train for at least one")
-    optimizer = torch.optim.AdamW(
-        parameter_groups(model, preset.weight_decay), lr=preset.learning_rate, betas=(0.9, 0.98)
-    )
-    steps = batch_count(split.train, preset)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warmup_cosine(preset, steps))
-    holdout = sample_holdout(split.validation, preset.validation_users, seed)
-    history, best_state = [], None
-    folder = folder and Path(folder)
-    if folder and (folder / UNFINISHED).exists():
-        history, best_state = resume(folder, model, optimizer, schedule, vocabulary, preset, seed)
-    elif folder:
-        set_aside(folder)
-    tqdm.write(
-        f"Training on {model.device}: up to {preset.epochs} epochs of {steps} batches, {len(vocabulary):,} items; "
-        "the bar tells the time left after the first epoch."
-    )
-    bar = tqdm(
-        range(len(history), preset.epochs), initial=len(history), total=preset.epochs, desc="epochs", unit="epoch"
-    )
-    before = history[-1]["seconds"] if history else 0.0
-    started = time.perf_counter()
-    for epoch in bar:
-        loss = train_epoch(model, split, preset, optimizer, schedule, seed, epoch)
-        found = metrics(target_ranks(model, holdout, ["full"], progress=False)["full"], [10])
-        history.append(
-            {
-                "epoch": epoch + 1,
-                "loss": loss,
-                "learning_rate": schedule.get_last_lr()[0],
-                "hit@10": found["hit@10"],
-                "ndcg@10": found["ndcg@10"],
-                "seconds": before + time.perf_counter() - started,
-            }
-        )
-        bar.set_postfix(loss=f"{loss:.3f}", ndcg=f"{found['ndcg@10']:.4f}")
-        best = max(range(len(history)), key=lambda row: history[row]["ndcg@10"])
-        if best == epoch:
-            best_state = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
-            if folder:
-                save(folder, Checkpoint(model, vocabulary, preset, seed, pd.DataFrame(history)))
-        if folder:
-            save_progress(folder, model, optimizer, schedule, vocabulary, preset, seed, history, best_state)
-        if epoch - best >= preset.patience:
-            break
-    model.load_state_dict(best_state)
+    run = Run(model, dataset, seed)
     if folder:
-        save(folder, Checkpoint(model, vocabulary, preset, seed, pd.DataFrame(history)))
+        folder = Path(folder)
+        claim(folder, run)
+    tqdm.write(
+        f"Training on {model.device}: up to {run.preset.epochs} epochs of {run.steps} batches, "
+        f"{model.item_count:,} items; the time left is known after the first epoch."
+    )
+    bar = progress_bar(initial=len(run.history), total=run.preset.epochs, desc="epochs", unit="epoch")
+    before = run.history[-1]["seconds"] if run.history else 0.0
+    started = time.perf_counter()
+    while not run.is_over():
+        epoch = {"epoch": len(run.history) + 1, "loss": run.train_epoch(on_step)}
+        epoch |= {"learning_rate": run.schedule.get_last_lr()[0]} | run.validate()
+        run.history.append(epoch | {"seconds": before + time.perf_counter() - started})
+        if folder:
+            run.save(folder / UNFINISHED)
+            if run.best_epoch == len(run.history) - 1:
+                save(folder, run.checkpoint())
+        bar.update()
+        report(run, bar)
+        if on_epoch:
+            on_epoch(run)
+    bar.close()
+    model.load_state_dict(run.best_weights)
+    if folder:
+        path = save(folder, run.checkpoint())
         (folder / UNFINISHED).unlink()
-    return pd.DataFrame(history)
+        tqdm.write(f"The model lies in {path}.")
+    return pd.DataFrame(run.history)
 
 
-def train_epoch(model, split, preset, optimizer, schedule, seed, epoch) -> float:
-    """One pass over the training sequences; the mean loss. All its randomness comes from (seed, epoch)."""
-    torch.manual_seed(seed * 100_003 + epoch)
-    batches = cloze_batches(split.train, model.mask_token, preset, np.random.default_rng([seed, epoch]))
-    model.train()
-    losses = []
-    for batch in tqdm(batches, total=batch_count(split.train, preset), desc=f"epoch {epoch + 1}", leave=False):
-        loss = model.loss(batch.to(model.device))
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-        optimizer.step()
-        schedule.step()
-        losses.append(loss.detach())
-    mean = torch.stack(losses).mean().item()
-    if not math.isfinite(mean):
-        raise FloatingPointError(f"the loss is {mean} in epoch {epoch + 1}; lower the learning rate and start again")
-    return mean
+def claim(folder: Path, run: Run) -> None:
+    """Go on with the unfinished run in `folder`, or set the finished one that lies there aside and begin.
+
+    While UNFINISHED is there, the model in the folder belongs to the run under way; without it, to a finished one.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if (folder / UNFINISHED).exists():
+        run.load(folder / UNFINISHED)
+    if not run.history and (place := set_aside(folder)):
+        tqdm.write(f"The finished model in {folder} is moved to {place}.")
+    run.save(folder / UNFINISHED)
+
+
+def report(run: Run, bar: tqdm) -> None:
+    """The last epoch: on the bar, or as a line of a log that nobody watches."""
+    row = run.history[-1]
+    if is_watched():
+        bar.set_postfix(loss=f"{row['loss']:.3f}", ndcg=f"{row['ndcg@10']:.4f}")
+        return
+    left = row["seconds"] / row["epoch"] * (run.preset.epochs - row["epoch"]) / 60
+    print(
+        f"epoch {row['epoch']}/{run.preset.epochs}: {row['seconds'] / 60:.1f} min, loss {row['loss']:.4f}, validation "
+        f"NDCG@10 {row['ndcg@10']:.4f} (best: epoch {run.best_epoch + 1}), at most {left:.1f} min left",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def parameter_groups(model: BERT4Rec, weight_decay: float) -> list[dict]:
@@ -176,84 +245,3 @@ def sample_holdout(holdout: Holdout, most: int, seed: int) -> Holdout:
         return holdout
     rows = np.sort(np.random.default_rng(seed).choice(len(holdout.targets), most, replace=False))
     return Holdout(holdout.histories.rows(rows), holdout.targets[rows])
-
-
-def save(folder: str | Path, checkpoint: Checkpoint) -> None:
-    """Write the weights as safetensors and the rest as JSON; each file is complete or not there at all."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    weights = {name: value.contiguous() for name, value in checkpoint.model.state_dict().items()}
-    description = {
-        "preset": asdict(checkpoint.preset),
-        "seed": checkpoint.seed,
-        "model": asdict(checkpoint.model.config),
-        "history": checkpoint.history.to_dict("records"),
-        "items": checkpoint.vocabulary.items.tolist(),
-    }
-    replace_file(folder / WEIGHTS, lambda path: save_file(weights, path))
-    replace_file(folder / DESCRIPTION, lambda path: path.write_text(json.dumps(description)))
-
-
-def load(folder: str | Path) -> Checkpoint:
-    """Read what `save` wrote, onto the best device. FileNotFoundError or ValueError say what to do about it."""
-    folder = Path(folder)
-    for name in (WEIGHTS, DESCRIPTION):
-        if not (folder / name).exists():
-            raise FileNotFoundError(
-                f"{folder} holds no trained model ({name} is missing); run notebook 03, or "
-                "python -m bertrec_utils train --preset PRESET --out DIR"
-            )
-    try:
-        description = json.loads((folder / DESCRIPTION).read_text())
-        model = BERT4Rec(ModelConfig(**description["model"]))
-        model.load_state_dict(load_file(folder / WEIGHTS))
-        preset = Preset(**description["preset"])
-        vocabulary = Vocabulary(np.array(description["items"]))
-    except Exception as error:
-        raise ValueError(f"{folder} does not hold a model of this version ({error}); train it again") from error
-    history = pd.DataFrame(description["history"])
-    return Checkpoint(model.to(best_device()), vocabulary, preset, description["seed"], history)
-
-
-def set_aside(folder: Path) -> None:
-    """Move the finished run in `folder`, if there is one, to `folder/previous`."""
-    finished = [folder / name for name in (WEIGHTS, DESCRIPTION) if (folder / name).exists()]
-    if finished:
-        (folder / "previous").mkdir(exist_ok=True)
-        tqdm.write(f"The finished run in {folder.name} is moved to its subfolder previous.")
-    for path in finished:
-        os.replace(path, folder / "previous" / path.name)
-
-
-def save_progress(folder, model, optimizer, schedule, vocabulary, preset, seed, history, best_state):
-    """Write all that `resume` needs."""
-    settings = {"preset": asdict(preset), "seed": seed, "items": vocabulary.items.tolist()}
-    progress = {"history": history, "best_state": best_state}
-    states = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}
-    replace_file(folder / UNFINISHED, lambda path: torch.save(settings | progress | states, path))
-
-
-def resume(folder, model, optimizer, schedule, vocabulary, preset, seed):
-    """Load the unfinished run of the same preset, seed and items in `folder`; its history and best weights."""
-    path = folder / UNFINISHED
-    try:
-        progress = torch.load(path, map_location=model.device, weights_only=True)
-        found = progress["preset"], progress["seed"], progress["items"]
-    except Exception as error:
-        raise ValueError(f"{path} cannot be read ({type(error).__name__}); delete it to start over") from error
-    if found != (asdict(preset), seed, vocabulary.items.tolist()):
-        raise ValueError(
-            f"{folder} holds the unfinished run of other settings or data (preset {found[0]['name']}, seed {found[1]}, "
-            f"{len(found[2]):,} items); choose another folder or delete {path}"
-        )
-    for name, part in (("model", model), ("optimizer", optimizer), ("schedule", schedule)):
-        part.load_state_dict(progress[name])
-    tqdm.write(f"Going on with the run in {folder} after epoch {len(progress['history'])}.")
-    return progress["history"], progress["best_state"]
-
-
-def replace_file(path: Path, write) -> None:
-    """Write a file under another name, then rename it: readers see the old one or the new one, never a part."""
-    partial = path.with_name(path.name + ".partial")
-    write(partial)
-    os.replace(partial, path)

@@ -44,7 +44,7 @@ def item_vectors(sequences: Sequences, item_count: int, width: int, seed: int = 
     counts = cooccurrence(sequences, item_count)
     pmi = positive_pmi(counts) if counts.nnz else counts
     if not pmi.nnz:
-        raise ValueError("no two items occur near each other more often than by chance; start with warm=False")
+        raise ValueError("no two items occur near each other more often than by chance; start with warm_start=False")
     left, strength, _ = randomized_svd(pmi, n_components=min(width, item_count), random_state=seed)
     vectors = np.zeros((item_count, width), dtype=np.float32)
     vectors[:, : left.shape[1]] = left * np.sqrt(strength)
@@ -54,7 +54,7 @@ def item_vectors(sequences: Sequences, item_count: int, width: int, seed: int = 
 @torch.no_grad()
 def warm_start(model: BERT4Rec, sequences: Sequences, seed: int = 0) -> None:
     """Set `model`'s item embeddings and output bias, in place, from the training `sequences`."""
-    item_count, width = model.config.item_count, model.config.width
+    item_count, width = model.item_count, model.preset.width
     model.item_embedding.weight[1:-1] = torch.from_numpy(item_vectors(sequences, item_count, width, seed))
     popularity = np.log(sequences.counts(item_count) + 1)
     model.item_bias.copy_(torch.from_numpy(popularity - popularity.mean()))

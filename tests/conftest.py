@@ -5,9 +5,12 @@ import numpy as np
 import pytest
 import torch
 
-from bertrec_utils.model import BERT4Rec, ModelConfig
-from bertrec_utils.releases import PROJECT, load_movielens
-from bertrec_utils.sequences import Sequences, build_sequences, leave_one_out
+from bertrec_utils.dataset import load_dataset
+from bertrec_utils.files import PROJECT
+from bertrec_utils.model import BERT4Rec
+from bertrec_utils.presets import Preset, get_preset
+from bertrec_utils.releases import load_movielens
+from bertrec_utils.sequences import Sequences
 
 
 def rows(*histories):
@@ -17,22 +20,26 @@ def rows(*histories):
     return Sequences(tokens, np.concatenate([[0], np.cumsum(lengths)]).astype(int), np.arange(len(histories)))
 
 
+def preset(**settings):
+    """Settings of a model or a run for a test; the rest as they come."""
+    return Preset("test", **settings)
+
+
 @pytest.fixture(scope="session")
 def bundled():
-    return load_movielens("ml-latest-small")
+    return load_movielens("ml-latest-2k")
 
 
 @pytest.fixture(scope="session")
-def prepared(bundled):
-    """Vocabulary and leave-one-out split of 120 users of the bundled ratings."""
-    vocabulary, sequences = build_sequences(bundled.ratings, min_item_ratings=5, max_users=120)
-    return vocabulary, leave_one_out(sequences)
+def dataset():
+    """120 users of the bundled ratings."""
+    return load_dataset(get_preset("tiny"))
 
 
 @pytest.fixture
 def small_model():
     torch.manual_seed(0)
-    model = BERT4Rec(ModelConfig(item_count=30, history_length=12, width=16, layers=2, heads=2, dropout=0.5))
+    model = BERT4Rec(30, preset(history_length=12, width=16, layers=2, heads=2, dropout=0.5))
     # away from the tiny initial weights, so that mistakes show
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
@@ -42,8 +49,7 @@ def small_model():
 @pytest.fixture
 def ml_1m_folder():
     """A user's own copy of ML-1M; without one these tests skip."""
-    places = [Path(os.environ.get("BERTREC_DATA", PROJECT / "data")), PROJECT.parent / "shared" / "data"]
-    found = [place for place in places if (place / "ml-1m" / "ratings.dat").exists()]
-    if not found:
-        pytest.skip("no copy of ML-1M on this machine")
-    return found[0]
+    folder = Path(os.environ.get("BERTREC_DATA", PROJECT / "data"))
+    if not (folder / "ml-1m" / "ratings.dat").exists():
+        pytest.skip("no copy of ML-1M: set BERTREC_DATA to the folder that holds ml-1m/")
+    return folder

@@ -12,11 +12,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from train_speed import step_operations
 
-from bertrec_utils import masking
-from bertrec_utils.model import BERT4Rec, ModelConfig
-from bertrec_utils.presets import get_preset
+from bertrec_utils.model import BERT4Rec
+from bertrec_utils.presets import PRESETS, get_preset
+from bertrec_utils.questions import training_batches
 from bertrec_utils.sequences import PAD
-from conftest import rows
+from conftest import preset, rows
 
 ITEMS = 40
 
@@ -27,45 +27,51 @@ def sequences():
     return rows(*((random.permutation(ITEMS)[: 5 + row] + 1).tolist() for row in range(20)))
 
 
-def questions_of(name, sequences):
-    ablation = ablations.ABLATIONS[name]
-    with ablations.replaced(ablation.parts):
-        preset = replace(get_preset("tiny"), **dict(ablation.settings))
-        return list(masking.cloze_batches(sequences, ITEMS + 1, preset, np.random.default_rng(0)))
-
-
-def test_cloze_only_asks_about_hidden_films(sequences):
-    for batch in questions_of("cloze-only", sequences):
-        assert (batch.labels != PAD).sum() == (batch.history == ITEMS + 1).sum()
-
-
-def test_next_only_hides_nothing_that_a_film_sees(sequences):
-    hidden = places = 0
-    for batch in questions_of("next-only", sequences):
-        assert not (batch.history == ITEMS + 1)[:, :-1].any()  # but the last, where a prefix leaves nothing to ask
-        hidden, places = hidden + (batch.history == ITEMS + 1).sum(), places + (batch.history != PAD).sum()
-    assert hidden < 0.05 * places
+def test_each_ablation_differs_from_the_whole_recipe_in_what_its_name_says():
+    whole = get_preset("ml-1m")
+    for name, ablation in ablations.ABLATIONS.items():
+        assert replace(whole, **ablation.settings) != whole or ablation.kind is not BERT4Rec or name == "full"
 
 
 def test_learned_positions_are_the_only_ones():
     torch.manual_seed(0)
-    model = ablations.LearnedPositions(ModelConfig(ITEMS, width=8, heads=1))
+    model = ablations.LearnedPositions(ITEMS, preset(width=8, heads=1))
     forth, back = rows([1, 2, 3, 4]), rows([4, 3, 2, 1])
     assert not np.allclose(model.score(forth), model.score(back), atol=1e-6)
     torch.nn.init.zeros_(model.positions.weight)
     assert np.allclose(model.score(forth), model.score(back), atol=1e-6)
 
 
+def test_learned_positions_count_from_the_newest_film():
+    model = ablations.LearnedPositions(ITEMS, preset(width=8, heads=1))
+    alone, beside_longer = model.score(rows([1, 2, 3])), model.score(rows([1, 2, 3], [9, 8, 7, 6, 5]))[:1]
+    np.testing.assert_allclose(alone, beside_longer, atol=1e-5)  # padding on the left moves nothing
+
+
 def test_the_position_of_the_test_is_learned(sequences):
-    model = ablations.LearnedPositions(ModelConfig(ITEMS, width=8, heads=1))
-    for batch in questions_of("full", sequences):
-        model.loss(batch).backward()
-    model.eval()
+    model = ablations.LearnedPositions(ITEMS, preset(width=8, heads=1))
+    for batch in training_batches(sequences, ITEMS + 1, get_preset("tiny"), np.random.default_rng(0)):
+        model(batch).backward()
     asked = set()
     model.positions.register_forward_hook(lambda module, inputs, output: asked.update(inputs[0].flatten().tolist()))
     model.score(rows(list(range(1, 11))))
     assert 0 in asked
     assert model.positions.weight.grad[sorted(asked)].any(1).all()
+
+
+def test_an_ablation_runs(dataset):
+    ablation = ablations.ABLATIONS["classic"]
+    history = ablations.run(ablation, replace(get_preset("tiny"), epochs=1, **ablation.settings), dataset)
+    assert [row["epoch"] for row in history] == [1]
+
+
+def test_our_side_trains_until_the_watch_stops_it(dataset, capsys, monkeypatch):
+    monkeypatch.setitem(PRESETS, "ml-1m", replace(get_preset("ml-1m"), release="ml-latest-2k", max_users=120))
+    watch = peers.Watch(minutes=0.02, validate_every=0.01, holdout=dataset.split.validation)
+    with pytest.raises(peers.TimeIsUp):
+        peers.train_ours(dataset, watch)
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
+    assert lines[-1]["sequences"] > 0 and lines[-1]["seconds"] >= 1.2 and 0 <= lines[-1]["ndcg@10"] <= 1
 
 
 @pytest.fixture
@@ -107,8 +113,8 @@ def test_watch_stops_the_clock_while_it_validates(clock, capsys, monkeypatch):
 
 
 def test_operations_are_those_that_pytorch_counts(sequences):
-    batch = next(masking.cloze_batches(sequences, ITEMS + 1, get_preset("tiny"), np.random.default_rng(0)))
-    model = BERT4Rec(ModelConfig(ITEMS, peers.HISTORY, peers.WIDTH, peers.LAYERS, peers.HEADS))
+    batch = next(training_batches(sequences, ITEMS + 1, get_preset("tiny"), np.random.default_rng(0)))
+    model = BERT4Rec(ITEMS, peers.our_preset())
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        model.logits(model(batch)[batch.labels != PAD])
+        model.logits(model.states(batch)[batch.labels != PAD])
     assert step_operations(batch, ITEMS) == 3 * counter.get_total_flops()

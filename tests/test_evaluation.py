@@ -104,9 +104,24 @@ def test_too_few_items_for_negatives_is_an_error():
         evaluate(FixedScores(np.zeros(50)), Holdout(rows([1]), np.array([2])), ["uniform-100"])
 
 
-def test_protocols_repeat_with_the_seed_and_agree_with_each_other(prepared):
-    vocabulary, split = prepared
-    scorer = Popularity(split.train, len(vocabulary))
+class Zeros:
+    """A generator whose exponential draws are 0 now and then, as float32 ones are among very many."""
+
+    def standard_exponential(self, shape, dtype):
+        waits = np.random.default_rng(0).standard_exponential(shape, dtype)
+        waits[:, ::3] = 0
+        return waits
+
+
+def test_a_draw_of_zero_chooses_nothing_that_is_not_eligible():
+    eligible = np.random.default_rng(1).random((20, 500)) < 0.5
+    chosen = draw_negatives(eligible, np.ones(500), Zeros())
+    assert not (chosen & ~eligible).any() and (chosen.sum(1) == NEGATIVES).all()
+
+
+def test_protocols_repeat_with_the_seed_and_agree_with_each_other(dataset):
+    split = dataset.split
+    scorer = Popularity(split.train, len(dataset.vocabulary))
     first, again = (target_ranks(scorer, split.test, progress=False) for _ in range(2))
     other = target_ranks(scorer, split.test, seed=1, progress=False)
     for protocol in first:

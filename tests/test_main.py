@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 
@@ -6,12 +7,12 @@ import pytest
 
 from bertrec_utils.__main__ import main
 
-HISTORY = ["Toy Story (1995)", "finding nemo", "Toy Story 4 (2019)", "No Such Film At All (1983)"]
+HISTORY = ["Toy Story (1995)", "finding nemo", "Toy Story 9 (2031)", "No Such Film At All (1983)"]
 
 
-def run(*arguments):
+def run(*arguments, folder=None):
     command = [sys.executable, "-m", "bertrec_utils", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
 
 
 @pytest.fixture(scope="module")
@@ -20,6 +21,63 @@ def trained(tmp_path_factory):
     done = run("train", "--preset", "tiny", "--seed", "3", "--out", folder)
     assert done.returncode == 0, done.stderr
     return folder
+
+
+def test_unattended_training_writes_a_line_an_epoch(tmp_path):
+    done = run("train", "--preset", "tiny", "--out", tmp_path / "run")
+    lines = done.stderr.splitlines()
+    assert "\r" not in done.stderr and len(lines) == 3
+    form = r"epoch {}/3: [\d.]+ min, loss [\d.]+, validation NDCG@10 [\d.]+ \(best: epoch \d\), at most [\d.]+ min left"
+    assert all(re.fullmatch(form.format(number), line) for number, line in enumerate(lines, 1))
+
+
+SHELF = 130  # items of the log below; sampled protocols need more than 100
+
+
+@pytest.fixture
+def own_log(tmp_path):
+    """A log of 60 readers who go through a shelf of books in order, each from a place of their own."""
+    lines = [f"{reader},{(reader * 7 + day) % SHELF + 1},{day}" for reader in range(60) for day in range(25)]
+    (tmp_path / "books.csv").write_text("user,item,timestamp\n" + "\n".join(lines) + "\n")
+    (tmp_path / "titles.csv").write_text("item,title\n" + "".join(f"{n},Volume {n}\n" for n in range(1, SHELF + 1)))
+    return tmp_path
+
+
+def test_own_log_from_training_to_titles(own_log, tmp_path_factory):
+    done = run("train", "--preset", "tiny", "--ratings", "books.csv", "--items", "titles.csv", folder=own_log)
+    assert done.returncode == 0, done.stderr
+    model = own_log / "runs" / "books"
+    elsewhere = tmp_path_factory.mktemp("elsewhere")  # the checkpoint knows where the log lies
+    table = json.loads(run("evaluate", model, "--json", folder=elsewhere).stdout)
+    assert set(table) == {"full", "uniform-100", "popularity-100"}
+    titles = run("recommend", model, "--history", "volume 3", "Volume 4", "--json", "-k", "3", folder=elsewhere)
+    films = json.loads(titles.stdout)["recommendations"]
+    assert len(films) == 3 and all(film["title"].startswith("Volume ") for film in films)
+
+
+def test_changed_or_missing_log_is_noticed(own_log):
+    run(
+        "train", "--preset", "tiny", "--ratings", "books.csv", "--items", "titles.csv", "--out", "model", folder=own_log
+    )
+    with (own_log / "books.csv").open("a") as log:
+        log.write("0,130,99\n")
+    for command in (["evaluate", "model"], ["recommend", "model", "--history", "Volume 3"]):
+        done = run(*command, folder=own_log)
+        assert done.returncode == 1 and not done.stdout
+        assert "trained on other sequences than the data at hand" in done.stderr and done.stderr.count("\n") == 1
+    (own_log / "books.csv").unlink()
+    done = run("recommend", "model", "--history", "Volume 3", folder=own_log)
+    assert done.returncode == 1 and "books.csv" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_items_without_their_log_are_refused(own_log):
+    done = run("train", "--items", "titles.csv", folder=own_log)
+    assert done.returncode == 1 and "give that log with --ratings" in done.stderr
+
+
+def test_rare_items_of_an_own_log(own_log):
+    done = run("train", "--preset", "tiny", "--ratings", "books.csv", "--min-item-ratings", "99", folder=own_log)
+    assert done.returncode == 1 and "--min-item-ratings" in done.stderr
 
 
 def test_evaluate_prints_all_protocols_as_json(trained):

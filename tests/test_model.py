@@ -5,14 +5,21 @@ import pytest
 import torch
 from torch import nn
 
-from bertrec_utils.masking import Questions, ask, question_batch
-from bertrec_utils.model import BERT4Rec, Block, Dropout, ModelConfig, visible_films
-from conftest import rows
+from bertrec_utils.model import BERT4Rec, Block, rotate, rotations
+from bertrec_utils.questions import Questions, append_mask, ask, choose_places
+from conftest import preset, rows
+
+
+def asked(tokens, prefix, mask_ratio, next_ratio, mask_token):
+    """Questions about histories `tokens`, drawn with seed 0."""
+    tokens, prefix = np.asarray(tokens), np.asarray(prefix)
+    cloze, next_film = choose_places(tokens, prefix, mask_ratio, next_ratio, np.random.default_rng(0))
+    return ask(tokens, prefix, cloze, next_film, mask_token)
 
 
 def test_block_equals_pytorchs_encoder_layer():
     torch.manual_seed(0)
-    block = Block(ModelConfig(item_count=5, width=24, heads=3, dropout=0.0)).eval()
+    block = Block(preset(width=24, heads=3, dropout=0.0)).eval()
     reference = nn.TransformerEncoderLayer(
         24, 3, dim_feedforward=96, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
     ).eval()
@@ -37,49 +44,59 @@ def test_block_equals_pytorchs_encoder_layer():
 
     history = torch.tensor([[0, 0, 1, 2, 3], [4, 5, 1, 2, 3]])
     states = torch.randn(2, 5, 24)
-    visible = visible_films(history, torch.full((2, 5), 5), mask_token=6)
-    nowhere = torch.zeros(2, 5)  # all at one place: no rotation, as PyTorch's layer has none
+    visible = (history != 0)[:, None, None, :].expand(2, 1, 5, 5)
+    nowhere = rotations(torch.zeros(2, 5), 4)  # all at one place: no rotation, as PyTorch's layer has none
     expected = reference(states, src_key_padding_mask=history == 0)
-    found = block(states, nowhere, visible)
     is_item = history != 0
-    torch.testing.assert_close(found[is_item], expected[is_item], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(block(states, visible, nowhere)[is_item], expected[is_item], rtol=1e-4, atol=1e-5)
+
+
+def test_rotation_is_that_of_the_paper():
+    """Su et al., equation 34, in cosines and sines, written out for pairs of neighbouring coordinates."""
+    vectors, places = torch.randn(2, 3, 1, 8), torch.tensor([[0, 5, 190], [7, 8, 9]])
+    turned = rotate(vectors, rotations(places, 4))
+    for row, column in np.ndindex(2, 3):
+        for pair in range(4):
+            angle = places[row, column].item() * 1000 ** (-pair / 4)
+            x, y = vectors[row, column, 0, 2 * pair : 2 * pair + 2].tolist()
+            expected = [x * math.cos(angle) - y * math.sin(angle), x * math.sin(angle) + y * math.cos(angle)]
+            assert turned[row, column, 0, 2 * pair : 2 * pair + 2].tolist() == pytest.approx(expected, abs=1e-4)
 
 
 def test_rotated_match_depends_on_distance_alone():
-    attention = Block(ModelConfig(item_count=5, width=24, heads=3)).attention
     query, key = torch.randn(2, 1, 1, 3, 8)
 
     def match(query_place, key_place):
-        places = torch.tensor([[query_place]]), torch.tensor([[key_place]])
-        return (attention.rotate(query, places[0]) * attention.rotate(key, places[1])).sum(-1)
+        turned = [rotations(torch.tensor([[place]]), 4) for place in (query_place, key_place)]
+        return (rotate(query, turned[0]) * rotate(key, turned[1])).sum(-1)
 
     torch.testing.assert_close(match(7, 3), match(107, 103), rtol=1e-4, atol=1e-4)
     assert (match(7, 3) - match(7, 4)).abs().max() > 1e-2
 
 
+def test_rotation_is_as_exact_in_half_precision():
+    """Neighbouring places of a long history differ, though bfloat16 cannot tell 190 from 191."""
+    vectors = torch.randn(1, 2, 1, 8).bfloat16()
+    turned = rotate(vectors, rotations(torch.tensor([[190, 191]]), 4))
+    assert turned.dtype == torch.bfloat16
+    exact = rotate(vectors.float(), rotations(torch.tensor([[190, 191]]), 4))
+    torch.testing.assert_close(turned.float(), exact, rtol=0.01, atol=0.01)
+
+
 def test_questions_asked_together_are_answered_as_if_asked_alone(small_model):
     history = [3, 7, 1, 9, 4, 8, 2]
-    tokens = np.array([[0, *history]])
-    together = ask(tokens, np.array([3]), 0.0, 1.0, small_model.mask_token, np.random.default_rng(0))
-    states = small_model(together)[0]
+    together = asked([[0, *history]], [3], 0.0, 1.0, small_model.mask_token)
+    states = small_model.states(together)[0]
     for question, place in enumerate(together.places[0].tolist()):
-        before = tokens[:, 1:place]  # the history so far, asked the same way but with nothing after it
-        alone = ask(before, np.array([3]), 0.0, 0.0, small_model.mask_token, np.random.default_rng(0))
+        before = torch.tensor([history[: place - 1]])  # the history so far, with nothing after it
         after = torch.tensor([[before.shape[1]]])
-        alone = alone._replace(
-            history=torch.from_numpy(before), places=after, sees=after, labels=torch.zeros_like(after)
-        )
-        torch.testing.assert_close(states[question], small_model(alone)[0, 0], rtol=1e-4, atol=1e-4)
+        alone = Questions(before, together.history_sees[:, 1:place] - 1, after, after, torch.zeros_like(after))
+        torch.testing.assert_close(states[question], small_model.states(alone)[0, 0], rtol=1e-4, atol=1e-4)
 
 
 def test_next_film_questions_ignore_what_comes_later(small_model):
-    def states(last):
-        batch = ask(
-            np.array([[3, 7, 1, last]]), np.array([1]), 0.0, 1.0, small_model.mask_token, np.random.default_rng(0)
-        )
-        return small_model(batch)[0]
-
-    torch.testing.assert_close(states(9), states(10))
+    first, second = (small_model.states(asked([[3, 7, 1, last]], [1], 0.0, 1.0, 31)) for last in (9, 10))
+    torch.testing.assert_close(first, second)
 
 
 def test_padding_does_not_change_a_prediction(small_model):
@@ -105,7 +122,7 @@ def cloze(history, hidden, mask_token):
 
 def test_order_matters_and_both_sides_are_seen(small_model):
     assert np.abs(small_model.score(rows([3, 7, 1])) - small_model.score(rows([7, 3, 1]))).max() > 1e-3
-    left, right = (small_model(cloze([3, 4, after], 1, small_model.mask_token)) for after in (5, 6))
+    left, right = (small_model.states(cloze([3, 4, after], 1, small_model.mask_token)) for after in (5, 6))
     assert (left - right).abs().max() > 1e-3  # what comes AFTER the mask changes its state
 
 
@@ -117,9 +134,9 @@ def test_row_of_nothing_but_padding_is_not_nan(small_model):
         sees=torch.full((2, 1), 3),
         labels=torch.tensor([[0], [3]]),
     )
-    assert torch.isfinite(small_model(batch)).all()
+    assert torch.isfinite(small_model.states(batch)).all()
     small_model.train()
-    small_model.loss(batch).backward()
+    small_model(batch).backward()
     assert all(torch.isfinite(p.grad).all() for p in small_model.parameters() if p.grad is not None)
 
 
@@ -128,19 +145,19 @@ def test_scores_have_a_column_an_item_and_none_for_pad_or_mask(small_model):
 
 
 def test_loss_by_hand(small_model):
-    batch = ask(np.array([[0, 1, 2, 3], [4, 5, 6, 7]]), np.array([3, 1]), 0.0, 1.0, 31, np.random.default_rng(0))
+    batch = asked([[0, 1, 2, 3], [4, 5, 6, 7]], [3, 1], 0.0, 1.0, 31)
     batch.labels[0, 0], batch.labels[1] = 0, torch.tensor([8, 4, 0])  # three places are unused
-    log_probability = small_model.logits(small_model(batch)).log_softmax(-1)
+    log_probability = small_model.logits(small_model.states(batch)).log_softmax(-1)
     expected = -(log_probability[1, 0, 7] + log_probability[1, 1, 3]) / 2
-    torch.testing.assert_close(small_model.loss(batch), expected)
+    torch.testing.assert_close(small_model(batch), expected)
 
 
 def test_untrained_loss_is_that_of_guessing():
     torch.manual_seed(0)
-    model = BERT4Rec(ModelConfig(item_count=3416))
+    model = BERT4Rec(3416, preset())
     tokens = np.random.default_rng(0).integers(1, 3417, (8, 50))
-    batch = ask(tokens, np.full(8, 25), 0.3, 0.5, model.mask_token, np.random.default_rng(0))
-    assert abs(model.loss(batch).item() - math.log(3416)) < 0.3  # with N(0, 1) weights it would be above 20
+    batch = asked(tokens, np.full(8, 25), 0.3, 0.5, model.mask_token)
+    assert abs(model(batch).item() - math.log(3416)) < 0.3  # with N(0, 1) weights it would be above 20
 
 
 def test_output_weights_are_the_item_embeddings(small_model):
@@ -151,30 +168,17 @@ def test_output_weights_are_the_item_embeddings(small_model):
 
 @torch.no_grad()
 def test_attention_maps_are_what_the_model_uses(small_model):
-    batch = question_batch(rows([1, 2, 3], [4]), 12)
+    batch = append_mask(rows([1, 2, 3], [4]), 12)
     first = small_model.attention_maps(batch)[0]
     assert first.shape == (2, 2, 4, 3)  # three places and one question look at three places
     torch.testing.assert_close(first.sum(-1), torch.ones(2, 2, 4))
     assert (first[1, :, :, :2] == 0).all()  # nobody looks at padding
     attention = small_model.blocks[0].attention
-    states, places, visible = small_model.start(batch)
+    states, visible, rotation = small_model.start(batch)
     context = small_model.blocks[0].attention_norm(states)
     value = attention.key_value(context[:, :3]).chunk(2, -1)[1].unflatten(-1, (2, 8)).transpose(1, 2)
     by_hand = attention.project((first @ value).transpose(1, 2).flatten(2))
-    found = attention(context, context[:, :3], visible, places, places[:, :3])
-    torch.testing.assert_close(found, by_hand, rtol=1e-4, atol=1e-5)
-
-
-def test_dropout_drops_its_share_and_keeps_the_mean():
-    torch.manual_seed(0)
-    layer = Dropout(0.25)
-    states = torch.ones(1001, 999, requires_grad=True)
-    dropped = layer(states)
-    assert abs((dropped == 0).float().mean().item() - 0.25) < 0.003
-    assert abs(dropped.mean().item() - 1) < 0.005
-    dropped.sum().backward()
-    torch.testing.assert_close(states.grad, dropped.detach())
-    torch.testing.assert_close(layer.eval()(states), states)
+    torch.testing.assert_close(attention(context, context[:, :3], visible, rotation), by_hand, rtol=1e-4, atol=1e-5)
 
 
 def test_long_history_is_cut_to_the_newest(small_model):
@@ -182,6 +186,17 @@ def test_long_history_is_cut_to_the_newest(small_model):
     np.testing.assert_allclose(small_model.score(rows(long)), small_model.score(rows(long[-12:])), rtol=1e-5)
 
 
-def test_heads_that_do_not_fit_are_an_error():
-    with pytest.raises(ValueError, match="change one of them"):
-        BERT4Rec(ModelConfig(item_count=5, width=10, heads=3))
+def test_scoring_leaves_the_model_as_it_was(small_model):
+    batch = append_mask(rows([1, 2, 3]), 12)
+    for is_training in (True, False):
+        small_model.train(is_training)
+        scores, maps = small_model.score(rows([1, 2, 3])), small_model.attention_maps(batch)
+        assert small_model.training == small_model.blocks[0].dropout.training == is_training
+        np.testing.assert_array_equal(scores, small_model.score(rows([1, 2, 3])))  # without dropout
+        assert torch.equal(maps[1], small_model.attention_maps(batch)[1])
+
+
+def test_training_drops_states(small_model):
+    small_model.train()
+    batch = asked([[1, 2, 3, 4, 5]], [3], 0.5, 1.0, 31)
+    assert small_model(batch) != small_model(batch)

@@ -2,6 +2,8 @@
 
 import json
 import re
+import sys
+import tomllib
 from dataclasses import asdict
 from pathlib import Path
 
@@ -57,7 +59,16 @@ def test_ci_runs_the_test_command_of_the_readme():
 def test_conda_installs_the_same_requirements():
     assert "- -r requirements.txt" in (ROOT / "environment.yml").read_text()
     assert "python=3.11" in (ROOT / "environment.yml").read_text()
-    assert (ROOT / "requirements.txt").read_text().strip().endswith("-e .")
+
+
+def test_one_list_of_dependencies_holds_whatever_the_package_imports():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert (ROOT / "requirements.txt").read_text().splitlines()[-1] == "-e .[notebooks,tests]"
+    assert set(project["optional-dependencies"]) == {"notebooks", "tests"}
+    listed = {re.match(r"[\w-]+", line)[0].replace("-", "_") for line in project["dependencies"]}
+    code = "\n".join(path.read_text() for path in (ROOT / "bertrec_utils").glob("*.py"))
+    imported = set(re.findall(r"^(?:from|import) (\w+)", code, re.MULTILINE)) - set(sys.stdlib_module_names)
+    assert {"sklearn": "scikit_learn"}.get("sklearn") in listed and imported - {"sklearn"} <= listed
 
 
 def test_numbers_in_the_readme_come_from_the_recorded_runs():

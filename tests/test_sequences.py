@@ -26,6 +26,51 @@ def test_file_order_breaks_ties_among_many():
     assert vocabulary.item_ids(sequences[0]).tolist() == items.tolist()
 
 
+def item_sorted(user_count=50, item_count=20):
+    """A log in the manner of GroupLens's CSV releases: by user, then item; rated in two sittings of half the items."""
+    return log(*((user, item, 100 + item % 2) for user in range(user_count) for item in range(item_count)))
+
+
+def test_ties_of_an_item_sorted_file_are_shuffled():
+    ratings = item_sorted()
+    vocabulary, sequences = build_sequences(ratings, min_item_ratings=1)
+    items = vocabulary.item_ids(sequences.tokens).reshape(50, 2, 10)
+    assert (items[:, 0] % 2 == 0).all() and (items[:, 1] % 2 == 1).all()  # time comes first
+    assert 0.4 < (np.diff(items) > 0).mean() < 0.6
+    assert (build_sequences(ratings, 1)[1].tokens == sequences.tokens).all()
+    assert (build_sequences(ratings, 1, tie_seed=1)[1].tokens != sequences.tokens).any()
+    in_file_order = build_sequences(ratings, 1, tie_seed=None)[1].tokens.reshape(50, 2, 10)
+    assert (np.diff(in_file_order) > 0).all()
+
+
+def test_ties_do_not_depend_on_who_and_what_is_left_out():
+    ratings = pd.concat([item_sorted(), log((50, 20, 100), (50, 21, 100), (50, 22, 100))])
+    everything = build_sequences(ratings, 1)[1]
+    fewer_users, fewer_items = build_sequences(ratings, 1, max_users=7)[1], build_sequences(ratings, 2)[1]
+    assert [fewer_users[row].tolist() for row in range(7)] == [everything[row].tolist() for row in range(7)]
+    assert [fewer_items[row].tolist() for row in range(50)] == [everything[row].tolist() for row in range(50)]
+
+
+def test_one_user_out_of_item_order_keeps_the_whole_file_in_order():
+    ratings = pd.concat([item_sorted(), log(*((50, item, 100) for item in (3, 2, 4)))])
+    with_seed, without = (build_sequences(ratings, 1, tie_seed=seed)[1] for seed in (0, None))
+    assert (with_seed.tokens == without.tokens).all()
+
+
+def test_users_need_not_stand_together_to_be_sorted_by_item():
+    ratings = item_sorted().sort_values("item", kind="stable")
+    tokens = [build_sequences(ratings, 1, tie_seed=seed)[1].tokens for seed in (0, None)]
+    assert (tokens[0] != tokens[1]).any()
+
+
+def test_rare_items_are_dropped_in_a_single_pass():
+    # items 10 to 30 have two ratings each; user 2, left with two items, goes and takes the second of 10 and 20 along
+    ratings = log((1, 10, 1), (1, 20, 2), (1, 30, 3), (2, 10, 1), (2, 20, 2), (2, 99, 3), (3, 30, 1))
+    vocabulary, sequences = build_sequences(ratings, min_item_ratings=2)
+    assert vocabulary.items.tolist() == [10, 20, 30]
+    assert sequences.counts(3).tolist() == [1, 1, 1]
+
+
 def test_rare_items_and_short_users_are_dropped():
     popular = [(user, item, item) for user in (1, 2) for item in (10, 20, 30)]
     ratings = log(*popular, (1, 99, 0), (3, 10, 1), (3, 20, 2))
@@ -78,8 +123,8 @@ def test_leave_one_out_needs_three_items():
         leave_one_out(rows([1, 2, 3], [1, 2]))
 
 
-def test_no_target_is_in_its_history(prepared):
-    _, split = prepared
+def test_no_target_is_in_its_history(dataset):
+    split = dataset.split
     for holdout in (split.validation, split.test):
         for row, target in enumerate(holdout.targets):
             assert target not in holdout.histories[row]

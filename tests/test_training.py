@@ -1,6 +1,8 @@
 import json
 import math
+import os
 from dataclasses import replace
+from itertools import count
 
 import numpy as np
 import pytest
@@ -8,130 +10,116 @@ import torch
 
 from bertrec_utils import training
 from bertrec_utils.baselines import Popularity
+from bertrec_utils.checkpoints import load
+from bertrec_utils.dataset import Dataset, load_dataset
 from bertrec_utils.evaluation import evaluate
 from bertrec_utils.presets import PRESETS, Preset, get_preset
+from bertrec_utils.questions import training_batches
 from bertrec_utils.sequences import Holdout, Vocabulary
-from bertrec_utils.training import fit, load, new_model, sample_holdout, warmup_cosine
+from bertrec_utils.training import UNFINISHED, Run, fit, new_model, sample_holdout, warmup_cosine
 from conftest import rows
 
 TINY = get_preset("tiny")
 
 
-def train(prepared, preset=TINY, folder=None, seed=0, warm=True):
-    vocabulary, split = prepared
-    model = new_model(split, vocabulary, preset, seed, warm)
-    return model, fit(model, split, vocabulary, preset, seed=seed, folder=folder)
+def train(dataset, preset=TINY, folder=None, seed=0, **callbacks):
+    model = new_model(dataset, preset, seed)
+    return model, fit(model, dataset, seed=seed, folder=folder, **callbacks)
 
 
-def test_it_learns_and_keeps_the_best_epoch(prepared):
-    vocabulary, split = prepared
-    preset = replace(TINY, epochs=12)
-    model, history = train(prepared, preset)
-    assert history.loss.iloc[-1] < history.loss.iloc[0] < math.log(len(vocabulary)) + 1
-    found = evaluate(model, split.validation, ["full"], progress=False)["full"]["ndcg@10"]
-    assert found == pytest.approx(history["ndcg@10"].max(), rel=1e-4)
-    popular = evaluate(Popularity(split.train, len(vocabulary)), split.validation, ["full"], progress=False)
-    assert found > popular["full"]["ndcg@10"]
+def interrupt_after(epoch, step=None):
+    """A callback that interrupts a run at the end of `epoch`, or after a `step` of the epoch that follows it."""
 
-
-def test_same_seed_same_run(prepared):
-    (left, first), (right, second) = train(prepared), train(prepared)
-    assert first.drop(columns="seconds").equals(second.drop(columns="seconds"))
-    for name, value in left.state_dict().items():
-        assert torch.equal(value, right.state_dict()[name])
-    assert train(prepared, seed=1)[1].loss.tolist() != first.loss.tolist()
-
-
-def test_save_and_load_give_equal_scores(prepared, tmp_path):
-    vocabulary, split = prepared
-    model, history = train(prepared, folder=tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint.json", "model.safetensors"]
-    checkpoint = load(tmp_path)
-    histories = split.test.histories.rows(np.arange(20))
-    np.testing.assert_array_equal(model.score(histories), checkpoint.model.score(histories))
-    assert (checkpoint.preset, checkpoint.seed) == (TINY, 0)
-    np.testing.assert_allclose(checkpoint.history, history)
-    checkpoint.check(vocabulary)
-
-
-def test_interrupted_run_goes_on_as_if_nothing_had_happened(prepared, tmp_path, monkeypatch):
-    whole, expected = train(prepared)
-    real = training.train_epoch
-
-    def fails_in_the_third_epoch(*arguments):
-        if arguments[-1] == 2:
+    def on_epoch(run):
+        if step is None and len(run.history) == epoch:
             raise KeyboardInterrupt
-        return real(*arguments)
 
-    monkeypatch.setattr(training, "train_epoch", fails_in_the_third_epoch)
-    with pytest.raises(KeyboardInterrupt):
-        train(prepared, folder=tmp_path)
-    assert len(load(tmp_path).history) <= 2  # the best epoch so far can be used already
-    monkeypatch.undo()
-    resumed, history = train(prepared, folder=tmp_path)
-    assert history.drop(columns="seconds").equals(expected.drop(columns="seconds"))
-    for name, value in whole.state_dict().items():
-        assert torch.equal(value, resumed.state_dict()[name])
-    assert not (tmp_path / training.UNFINISHED).exists()
+    def on_step(run, questions):
+        on_step.seen += len(run.history) == epoch
+        if step is not None and on_step.seen == step:
+            raise KeyboardInterrupt
+
+    on_step.seen = 0
+    return {"on_epoch": on_epoch, "on_step": on_step}
 
 
-def test_unfinished_run_of_other_settings_is_left_alone(prepared, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "train_epoch", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-    vocabulary, split = prepared
-    model = new_model(split, vocabulary, TINY)
-    optimizer = torch.optim.AdamW(model.parameters())
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warmup_cosine(TINY, 4))
-    training.save_progress(tmp_path, model, optimizer, schedule, vocabulary, TINY, 0, [], None)
-    before = (tmp_path / training.UNFINISHED).read_bytes()
-    for preset, seed in ((replace(TINY, dropout=0.3), 0), (TINY, 1)):
-        with pytest.raises(ValueError, match=r"unfinished run of other settings.*delete"):
-            train(prepared, preset, tmp_path, seed)
-    others = Vocabulary(vocabulary.items + 1)
-    with pytest.raises(ValueError, match=r"other settings or data"):
-        fit(model, split, others, TINY, folder=tmp_path)
-    assert (tmp_path / training.UNFINISHED).read_bytes() == before
+def equal_weights(left, right):
+    return all(torch.equal(value, right.state_dict()[name]) for name, value in left.state_dict().items())
 
 
-def test_unreadable_unfinished_run_says_what_to_delete(prepared, tmp_path):
-    (tmp_path / training.UNFINISHED).write_bytes(b"PK cut off")
-    with pytest.raises(ValueError, match=r"unfinished\.pt cannot be read .*delete it"):
-        train(prepared, folder=tmp_path)
+def test_it_learns_and_keeps_the_best_epoch(dataset):
+    split = dataset.split
+    model, history = train(dataset, replace(TINY, epochs=12))
+    assert history.loss.iloc[-1] < history.loss.iloc[0] < math.log(len(dataset.vocabulary)) + 1
+    ndcg = evaluate(model, split.validation, ["full"], progress=False)["full"]["ndcg@10"]
+    assert ndcg == pytest.approx(history["ndcg@10"].max(), rel=1e-4)
+    popular = Popularity(split.train, len(dataset.vocabulary))
+    assert ndcg > evaluate(popular, split.validation, ["full"], progress=False)["full"]["ndcg@10"]
 
 
-def test_finished_run_is_set_aside_not_lost(prepared, tmp_path):
-    train(prepared, folder=tmp_path)
-    first = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    train(prepared, seed=1, folder=tmp_path)
-    assert {path.name: path.read_bytes() for path in (tmp_path / "previous").iterdir()} == first
-    assert (load(tmp_path).seed, load(tmp_path / "previous").seed) == (1, 0)
+def test_training_is_the_recipe_written_out_once_more(dataset):
+    """AdamW (beta .9 and .98; decay for matrices only), clipping at 5, a climb and half a cosine, dropout: by hand."""
+    preset = replace(TINY, weight_decay=2.0, learning_rate=0.01, epochs=4, warmup_share=0.3)
+
+    def large():
+        model = new_model(dataset, preset)
+        torch.nn.init.normal_(model.item_embedding.weight, std=1.0, generator=torch.Generator().manual_seed(0))
+        return model
+
+    model, reference = large(), large()
+    run = Run(model, dataset, seed=5)
+    losses = []
+    for _ in range(2):
+        losses.append(run.train_epoch())
+        run.history.append({})
+
+    weights = list(reference.parameters())
+    first, second = [torch.zeros_like(w) for w in weights], [torch.zeros_like(w) for w in weights]
+    norms, step, steps = [], 0, 4 * 4
+    for epoch in range(2):
+        torch.manual_seed(5 * 100_003 + epoch)
+        reference.train()
+        means = []
+        random = np.random.default_rng([5, epoch])
+        for questions in training_batches(dataset.split.train, reference.mask_token, preset, random):
+            warm = round(0.3 * steps)
+            climb, fall = (step + 1) / warm, 0.5 * (1 + math.cos(math.pi * (step - warm) / (steps - warm)))
+            rate = 0.01 * (climb if step < warm else fall)
+            loss = reference(questions)
+            gradients = torch.autograd.grad(loss, weights)
+            norms.append(math.sqrt(sum(g.square().sum().item() for g in gradients)))
+            step += 1
+            with torch.no_grad():
+                for w, g, m, v in zip(weights, gradients, first, second, strict=True):
+                    g = g * min(1, 5 / norms[-1])
+                    m.mul_(0.9).add_(0.1 * g)
+                    v.mul_(0.98).add_(0.02 * g * g)
+                    if w.ndim > 1:
+                        w -= rate * 2.0 * w
+                    w -= rate * (m / (1 - 0.9**step)) / ((v / (1 - 0.98**step)).sqrt() + 1e-8)
+            means.append(loss.item())
+        assert losses[epoch] == pytest.approx(sum(means) / len(means), rel=1e-4)
+    assert max(norms) > 7 and step == 8  # some gradients are clipped
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(value, reference.state_dict()[name], rtol=1e-3, atol=1e-4)
 
 
-def test_no_epochs_is_an_error(prepared):
-    with pytest.raises(ValueError, match="at least one"):
-        train(prepared, replace(TINY, epochs=0))
+def test_same_seed_same_run(dataset):
+    (left, first), (right, second) = train(dataset), train(dataset)
+    assert first.drop(columns="seconds").equals(second.drop(columns="seconds"))
+    assert equal_weights(left, right)
+    assert train(dataset, seed=1)[1].loss.tolist() != first.loss.tolist()
 
 
-def test_failed_write_leaves_the_old_file(tmp_path):
-    path = tmp_path / "file"
-    path.write_text("old")
-
-    def fail(partial):
-        partial.write_text("ne")
-        raise OSError("disk full")
-
-    with pytest.raises(OSError, match="disk full"):
-        training.replace_file(path, fail)
-    assert path.read_text() == "old"
+def test_learning_rate_of_a_run_climbs_then_falls(dataset):
+    rates = []
+    preset = replace(TINY, epochs=5, warmup_share=0.2, patience=5)
+    train(dataset, preset, on_step=lambda run, _: rates.append(run.schedule.get_last_lr()[0] / preset.learning_rate))
+    assert rates[:3] == pytest.approx([0.5, 0.75, 1]) and len(rates) == 20  # after each step; four make an epoch
+    assert rates[3:] == sorted(rates[3:], reverse=True) and rates[-1] == pytest.approx(0)
 
 
-def test_early_stopping_waits_for_patience(prepared, monkeypatch):
-    found = iter([0.1, 0.3, 0.2, 0.2, 0.9])
-    monkeypatch.setattr(training, "metrics", lambda *_: {"ndcg@10": next(found), "hit@10": 0.0})
-    _, history = train(prepared, replace(TINY, epochs=5, patience=2))
-    assert history["ndcg@10"].tolist() == [0.1, 0.3, 0.2, 0.2]
-
-
-def test_learning_rate_climbs_then_falls_to_zero():
+def test_learning_rate_by_hand():
     share = warmup_cosine(replace(TINY, epochs=10, warmup_share=0.1), steps=10)
     rates = [share(step) for step in range(101)]
     assert rates[:10] == pytest.approx([0.1 * step for step in range(1, 11)])
@@ -139,12 +127,143 @@ def test_learning_rate_climbs_then_falls_to_zero():
     assert rates[55] == pytest.approx(0.5) and rates[100] == pytest.approx(0)
 
 
+@pytest.mark.parametrize("when", [(2, None), (2, 1), (0, 2)])
+def test_interrupted_run_goes_on_as_if_nothing_had_happened(dataset, tmp_path, when):
+    whole, expected = train(dataset)
+    with pytest.raises(KeyboardInterrupt):
+        train(dataset, folder=tmp_path, **interrupt_after(*when))
+    if when[0]:
+        assert len(load(tmp_path).history) <= 2  # the best epoch so far can be used already
+    resumed, history = train(dataset, folder=tmp_path)
+    assert history.drop(columns="seconds").equals(expected.drop(columns="seconds"))
+    assert equal_weights(whole, resumed)
+    assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
+
+
+OTHERS = {
+    "preset": {"preset": replace(TINY, dropout=0.3)},
+    "cold start": {"preset": replace(TINY, warm_start=False)},
+    "half of the users": {"preset": replace(TINY, max_users=60)},
+    "seed": {"seed": 1},
+}
+
+
+@pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS)
+def test_unfinished_run_of_other_settings_is_left_alone(dataset, tmp_path, other):
+    with pytest.raises(KeyboardInterrupt):
+        train(dataset, folder=tmp_path, **interrupt_after(1))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(ValueError, match=r"unfinished run of another .*(preset tiny, seed 0).*delete"):
+        train(load_dataset(other.get("preset", TINY)), folder=tmp_path, **other)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_unfinished_run_from_other_weights_or_on_other_data_is_left_alone(dataset, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        train(dataset, folder=tmp_path, **interrupt_after(1))
+    changed = new_model(dataset, TINY)
+    torch.nn.init.zeros_(changed.item_bias)
+    with pytest.raises(ValueError, match="another start"):
+        fit(changed, dataset, folder=tmp_path)
+    reversed_items = Dataset(Vocabulary(dataset.vocabulary.items + 1), dataset.sequences)
+    with pytest.raises(ValueError, match="another data"):
+        train(reversed_items, folder=tmp_path)
+
+
+def test_run_without_a_whole_epoch_does_not_stand_in_the_way(dataset, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        train(dataset, folder=tmp_path, **interrupt_after(0, step=1))
+    train(dataset, seed=1, folder=tmp_path)
+    assert load(tmp_path).seed == 1
+
+
+def test_unreadable_unfinished_run_says_what_to_delete(dataset, tmp_path):
+    (tmp_path / UNFINISHED).write_bytes(b"PK cut off")
+    with pytest.raises(ValueError, match=r"unfinished\.pt cannot be read .*delete it"):
+        train(dataset, folder=tmp_path)
+
+
+def test_early_stopping_waits_for_patience(dataset):
+    run = Run(new_model(dataset, replace(TINY, epochs=6, patience=2)), dataset, 0)
+    is_over = []
+    for ndcg in (0.1, 0.3, 0.2, 0.3, 0.9, 0.9):
+        is_over.append(run.is_over())
+        run.history.append({"ndcg@10": ndcg})
+    assert is_over == [False, False, False, False, True, False] and run.is_over()
+    assert run.best_epoch == 4
+
+
+def test_interrupted_when_patience_is_used_up_it_stops_there(dataset, tmp_path):
+    still = replace(TINY, learning_rate=1e-12, patience=2, epochs=30)  # nothing changes: the first epoch stays best
+    whole, expected = train(dataset, still)
+    with pytest.raises(KeyboardInterrupt):
+        train(dataset, still, tmp_path, **interrupt_after(3))
+    resumed, history = train(dataset, still, tmp_path)
+    assert len(history) == len(expected) == 3 and equal_weights(whole, resumed)
+
+
+def test_finished_models_are_never_lost(dataset, tmp_path, capsys):
+    fast = replace(TINY, epochs=1)
+    first = [(train(dataset, fast, tmp_path, seed), (tmp_path / "model.safetensors").read_bytes()) for seed in range(3)]
+    assert [load(tmp_path / place).seed for place in ("previous-1", "previous-2", ".")] == [0, 1, 2]
+    assert (tmp_path / "previous-1" / "model.safetensors").read_bytes() == first[0][1]
+    printed = capsys.readouterr().out
+    assert "previous-2" in printed and str(tmp_path / "model.safetensors") in printed
+
+
+def test_whenever_it_is_stopped_a_finished_model_survives(tmp_path, monkeypatch):
+    """A crash before each of the renames of a run, two times over, then the run again: nothing of the past is lost."""
+    few = load_dataset(replace(TINY, max_users=30))
+    fast = replace(TINY, max_users=30, epochs=2)
+    replace_of_system = os.replace
+    for crash_at in count(1):
+        folder = tmp_path / str(crash_at)
+        train(few, fast, folder)
+        finished = (folder / "model.safetensors").read_bytes()
+        crashes = 0
+        for _ in range(2):
+            renames = count(1)
+
+            def crash(source, target, renames=renames, crash_at=crash_at):
+                if next(renames) == crash_at:
+                    raise KeyboardInterrupt
+                replace_of_system(source, target)
+
+            monkeypatch.setattr(os, "replace", crash)
+            try:
+                train(few, fast, folder, seed=1)
+            except KeyboardInterrupt:
+                crashes += 1
+            monkeypatch.undo()
+        train(few, fast, folder, seed=1)
+        assert load(folder).seed == 1
+        assert finished in [path.read_bytes() for path in folder.glob("previous-*/model.safetensors")]
+        if not crashes:
+            break
+    assert crash_at > 5
+
+
+def test_loss_that_is_no_number_stops_the_run(dataset):
+    model = new_model(dataset, TINY)
+    torch.nn.init.constant_(model.item_bias, math.nan)
+    with pytest.raises(FloatingPointError, match="a lower learning rate"):
+        fit(model, dataset)
+
+
+def test_model_of_another_vocabulary_is_refused(dataset):
+    model = new_model(dataset, TINY)
+    other = Dataset(Vocabulary(np.arange(50)), rows([1, 2, 3], [4, 5, 6]))
+    with pytest.raises(ValueError, match="items, the data 50"):
+        fit(model, other)
+
+
 def test_weight_decay_spares_biases_and_norms(small_model):
     decayed, spared = training.parameter_groups(small_model, 0.1)
     names = {id(parameter): name for name, parameter in small_model.named_parameters()}
-    assert {names[id(p)].rsplit(".", 1)[-1] for p in spared["params"]} == {"bias", "weight", "item_bias"}
     assert all("norm" in names[id(p)] or "bias" in names[id(p)] for p in spared["params"])
+    assert not any("norm" in names[id(p)] or "bias" in names[id(p)] for p in decayed["params"])
     assert len(decayed["params"]) + len(spared["params"]) == len(names)
+    assert (decayed["weight_decay"], spared["weight_decay"]) == (0.1, 0)
 
 
 def test_sample_of_a_holdout_keeps_pairs():
@@ -155,22 +274,6 @@ def test_sample_of_a_holdout_keeps_pairs():
     assert sample_holdout(holdout, 50, seed=0) is holdout
 
 
-def test_loading_errors_say_what_to_do(prepared, tmp_path):
-    with pytest.raises(FileNotFoundError, match="run notebook 03"):
-        load(tmp_path / "nowhere")
-    train(prepared, replace(TINY, epochs=1), tmp_path)
-    weights = tmp_path / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:100])
-    with pytest.raises(ValueError, match="train it again"):
-        load(tmp_path)
-
-
-def test_checkpoint_of_another_vocabulary_is_refused(prepared, tmp_path):
-    train(prepared, replace(TINY, epochs=1), tmp_path)
-    with pytest.raises(ValueError, match="train again on this data"):
-        load(tmp_path).check(Vocabulary(np.arange(7)))
-
-
 def test_presets(monkeypatch):
     assert list(PRESETS) == ["tiny", "small", "ml-1m", "ml-20m", "ml-25m", "ml-32m"]
     assert get_preset().name == "tiny"  # conftest.py sets BERTREC_PRESET
@@ -178,4 +281,19 @@ def test_presets(monkeypatch):
     assert get_preset().name == "small"
     with pytest.raises(ValueError, match=r"no preset 'huge'.*tiny, small, ml-1m"):
         get_preset("huge")
-    assert json.loads(json.dumps(vars(get_preset()))) == vars(Preset(**vars(get_preset())))
+    assert Preset(**json.loads(json.dumps(vars(get_preset())))) == get_preset()
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"layers": 0}, {"epochs": 0}, {"width": 30, "heads": 4}, {"heads": 0}, {"dropout": 1.0}, {"dropout": -0.1},
+        {"mask_ratio": 1.5}, {"next_only": 0.7, "cloze_only": 0.4}, {"learning_rate": 0.0}, {"batch_size": 0},
+        {"patience": 0}, {"history_length": 0}, {"weight_decay": -1.0}, {"learning_rate": math.nan},
+    ],
+)  # fmt: skip
+def test_impossible_settings_are_refused(setting):
+    with pytest.raises(
+        ValueError, match=f"the setting {list(setting)[-1] if len(setting) == 1 else '(width|cloze_only)'} is"
+    ):
+        replace(TINY, **setting)

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from bertrec_utils.model import BERT4Rec, ModelConfig
+from bertrec_utils.model import BERT4Rec
 from bertrec_utils.warm_start import STANDARD_DEVIATION, cooccurrence, item_vectors, positive_pmi, warm_start
-from conftest import rows
+from conftest import preset, rows
 
 
 def test_cooccurrence_by_hand():
@@ -40,13 +40,13 @@ def test_vectors_put_items_of_the_same_taste_together():
 
 
 def test_nothing_to_count_is_an_error():
-    with pytest.raises(ValueError, match="warm=False"):
+    with pytest.raises(ValueError, match="warm_start=False"):
         item_vectors(rows([1], [2], [3]), 3, width=2)
 
 
 def test_warm_start_sets_items_and_bias_only():
     torch.manual_seed(0)
-    model = BERT4Rec(ModelConfig(item_count=4, width=4, heads=1))
+    model = BERT4Rec(4, preset(width=4, heads=1))
     before = {name: value.clone() for name, value in model.state_dict().items()}
     warm_start(model, rows([1, 2, 3], [1, 2], [1, 4]))
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}

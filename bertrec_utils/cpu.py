@@ -1,6 +1,8 @@
-"""Softmax cross-entropy over all items without the whole (questions, V) matrix of scores in memory."""
+"""Two parts of a training step that compute what PyTorch's do, faster on a CPU: benchmarks/step_parts.py compares."""
 
 import torch
+import torch.nn.functional as F
+from torch import nn
 
 ROWS = 256  # scores of so many questions stay in the processor's cache
 
@@ -8,8 +10,8 @@ ROWS = 256  # scores of so many questions stay in the processor's cache
 class ChunkedCrossEntropy(torch.autograd.Function):
     """`F.cross_entropy(F.linear(states, weight, bias), labels)`, and the gradients with it, a few rows at a time.
 
-    Same numbers, one buffer of scores, and faster on a CPU: benchmarks/step_parts.py says by how much. With p the
-    softmax of a row's scores, d loss / d scores = (p - onehot(label)) / N; the one-hot part is added at the end.
+    The whole (N, V) matrix of scores is never in memory. With p the softmax of a row's scores,
+    d loss / d scores = (p - onehot(label)) / N; the one-hot part is added at the end.
     """
 
     @staticmethod
@@ -39,3 +41,24 @@ class ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(context, gradient):
         return *(gradient * part for part in context.saved_tensors), None
+
+
+class Dropout(nn.Module):
+    """Dropout; on the CPU with a random byte an element, drawn eight at a time, and the rate rounded to 1/256.
+
+    PyTorch's Bernoulli draws are slow there. ValueError unless 0 <= rate < 1.
+    """
+
+    def __init__(self, rate: float):
+        super().__init__()
+        if not 0 <= rate < 1:
+            raise ValueError(f"the dropout rate is {rate}; it must be at least 0 and below 1")
+        self.rate = rate
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        threshold = min(255, round(256 * self.rate))
+        if not self.training or threshold == 0 or states.device.type != "cpu":
+            return F.dropout(states, self.rate, self.training)
+        eights = torch.empty(-(-states.numel() // 8), dtype=torch.int64).random_(-(2**63), None)
+        kept = eights.view(torch.uint8)[: states.numel()].view(states.shape) >= threshold
+        return states * (kept * (256 / (256 - threshold)))

@@ -1,0 +1,119 @@
+"""Trained models on disk: one safetensors file a model, with its vocabulary, settings and history inside."""
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import safetensors.torch
+import torch
+from safetensors import safe_open
+
+from .dataset import Dataset, load_dataset
+from .files import replace_file
+from .model import BERT4Rec
+from .presets import Preset
+from .sequences import Vocabulary
+
+MODEL = "model.safetensors"
+NO_SUM = "0" * 64  # stands where the checksum of the file will stand, while it is computed
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained model with what is needed to use it."""
+
+    model: BERT4Rec  # its settings are `model.preset`
+    vocabulary: Vocabulary
+    seed: int
+    history: pd.DataFrame  # a row an epoch, as `fit` returns it
+    fingerprint: dict[str, str]  # `Dataset.fingerprint` of what it was trained on
+
+    def check(self, dataset: Dataset) -> None:
+        """ValueError unless `dataset` is what the model was trained on."""
+        for part, digest in self.fingerprint.items():
+            if dataset.fingerprint[part] != digest:
+                raise ValueError(
+                    f"the model was trained on other {part} than the data at hand ({len(self.vocabulary):,} items of "
+                    f"{self.log_name}; at hand: {len(dataset.vocabulary):,}); use that data, or train again on this"
+                )
+
+    @property
+    def log_name(self) -> str:
+        return self.model.preset.ratings_file or self.model.preset.release
+
+    def load_dataset(self) -> Dataset:
+        """The data the model was trained on, read again. ValueError if the files have changed since."""
+        dataset = load_dataset(self.model.preset)
+        self.check(dataset)
+        return dataset
+
+
+def best_device() -> torch.device:
+    """CUDA, then Apple's MPS, then the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def save(folder: str | Path, checkpoint: Checkpoint) -> Path:
+    """Write the checkpoint into `folder`, wholly or not at all; the path of its file."""
+    path = Path(folder) / MODEL
+    path.parent.mkdir(parents=True, exist_ok=True)
+    description = {
+        "preset": asdict(checkpoint.model.preset),
+        "seed": checkpoint.seed,
+        "history": checkpoint.history.to_dict("records"),
+        "fingerprint": checkpoint.fingerprint,
+        "items": checkpoint.vocabulary.items.tolist(),
+    }
+    weights = {name: value.cpu().contiguous() for name, value in checkpoint.model.state_dict().items()}
+    content = safetensors.torch.save(weights, {"bertrec": json.dumps(description), "sha256": NO_SUM})
+    digest = hashlib.sha256(content).hexdigest()
+    content = content.replace(NO_SUM.encode(), digest.encode(), 1)
+    replace_file(path, lambda partial: partial.write_bytes(content))
+    return path
+
+
+def load(folder: str | Path) -> Checkpoint:
+    """Read what `save` wrote, onto the best device.
+
+    FileNotFoundError if there is nothing, ValueError if the file is damaged or of another version.
+    """
+    path = Path(folder) / MODEL
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{folder} holds no trained model ({MODEL} is missing); run notebook 03, or "
+            "python -m bertrec_utils train --preset PRESET --out DIR"
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+        content = path.read_bytes()
+        description, digest = json.loads(metadata["bertrec"]), metadata["sha256"]
+        if hashlib.sha256(content.replace(digest.encode(), NO_SUM.encode(), 1)).hexdigest() != digest:
+            raise ValueError("its checksum is wrong")
+        vocabulary = Vocabulary(np.array(description["items"]))
+        model = BERT4Rec(len(vocabulary), Preset(**description["preset"]))
+        model.load_state_dict(safetensors.torch.load(content))
+    except Exception as error:  # whatever a damaged file makes of a header, a JSON text or a tensor
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{path} is damaged or of another version ({reason}); train it again") from error
+    history = pd.DataFrame(description["history"])
+    return Checkpoint(model.to(best_device()), vocabulary, description["seed"], history, description["fingerprint"])
+
+
+def set_aside(folder: Path) -> Path | None:
+    """Move the model in `folder`, if there is one, to the first free of its subfolders previous-1, previous-2, ..."""
+    if not (folder / MODEL).exists():
+        return None
+    number = 1
+    while (folder / f"previous-{number}" / MODEL).exists():
+        number += 1
+    place = folder / f"previous-{number}"
+    place.mkdir(exist_ok=True)
+    os.replace(folder / MODEL, place / MODEL)
+    return place

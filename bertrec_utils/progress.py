@@ -1,0 +1,14 @@
+"""Progress bars where somebody watches: in a terminal or a notebook, not in a log file."""
+
+import sys
+
+from tqdm.auto import tqdm
+
+
+def is_watched() -> bool:
+    return sys.stderr.isatty() or "ipykernel" in sys.modules
+
+
+def progress_bar(iterable=None, *, show: bool = True, **settings) -> tqdm:
+    """tqdm with its own `settings`, silent where nobody watches or `show` is False."""
+    return tqdm(iterable, disable=not (show and is_watched()), **settings)

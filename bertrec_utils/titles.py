@@ -1,0 +1,129 @@
+"""Finds films by title, however people write it."""
+
+import re
+import unicodedata
+from collections.abc import Mapping
+
+import pandas as pd
+from rapidfuzz import fuzz, process
+
+ARTICLES = "the|a|an|le|la|les|un|une|il|lo|gli|una|uno|el|los|las|der|das|det|ett|het"
+# articles only behind a name (`Vitelloni, I`): before one they may be words (`I Spy`, `Die Hard`)
+ALSO_WORDS = "i|o|os|as|die|den|en|de"
+ARTICLE_BEFORE = re.compile(rf"^(?:(?:{ARTICLES}) |l')(?=\S)")
+ARTICLE_BEHIND = re.compile(rf"(.+), ?({ARTICLES}|{ALSO_WORDS}|l')")
+YEAR = re.compile(r"\s*\((\d{4})(?:\s*[-–]\s*(?:\d{4})?)?\)\s*$")
+LAST_PARENTHESES = re.compile(r"(?<=\S)\s+\(((?:[^()]|\([^()]*\))*)\)\s*$")
+ALSO_KNOWN_AS = re.compile(r"^\s*a\.?k\.?a\.?\s+", re.IGNORECASE)
+# ø, ł and the like are letters of their own, which Unicode does not take apart
+PLAIN = str.maketrans({"ø": "o", "ł": "l", "đ": "d", "æ": "ae", "œ": "oe", "&": " and ", "'": ""})
+
+
+class UnknownTitle(LookupError):
+    """No film has this title; `.closest` lists the titles most like it."""
+
+    def __init__(self, title: str, closest: list[str], reason: str = "is not a title here"):
+        self.title, self.closest = title, closest
+        hint = f"; closest: {' | '.join(closest)}" if closest else ""
+        super().__init__(f"{title!r} {reason}{hint}")
+
+
+class NewerTitle(UnknownTitle):
+    """The title's year lies after the last film of the release."""
+
+
+def split_year(title: str) -> tuple[str, int | None]:
+    """A title without its `(Year)`, and the year if it has one; the first of several years, as in `(2006-2010)`."""
+    year = YEAR.search(title)
+    return (title[: year.start()], int(year[1])) if year else (title, None)
+
+
+def names_of(title: str) -> list[str]:
+    """The names in a title: all of it but the year, the main name, then the aliases in parentheses at the end."""
+    whole = main = split_year(title)[0].strip()
+    aliases = []
+    while last := LAST_PARENTHESES.search(main):
+        main = main[: last.start()]
+        aliases.insert(0, ALSO_KNOWN_AS.sub("", last[1]).strip())
+    return [name for name in dict.fromkeys([whole, main, *aliases]) if name]
+
+
+def normalise(name: str) -> str:
+    """The words of a name, one space between them: no accents, case or punctuation."""
+    letters = unicodedata.normalize("NFKD", name.casefold().translate(PLAIN))
+    letters = "".join(letter for letter in letters if not unicodedata.combining(letter))
+    return " ".join(re.findall(r"[^\W_]+", letters)) or name
+
+
+def spellings(name: str) -> tuple[str, str, str, str]:
+    """Four forms of a name to look up, from strict to tolerant.
+
+    The name in small letters, its article in front (`Avengers, The` is `the avengers`); that normalised; without the
+    article; without spaces too.
+    """
+    name = " ".join(name.casefold().replace("’", "'").split())
+    bare = ARTICLE_BEFORE.sub("", name)
+    if behind := ARTICLE_BEHIND.fullmatch(name):
+        bare, article = behind.groups()
+        name = article + bare if article == "l'" else f"{article} {bare}"
+    words = normalise(bare)
+    return name, normalise(name), words, words.replace(" ", "")
+
+
+class TitleIndex:
+    """Finds films by title, whatever the article, year, alias, accents or case.
+
+    Several films may fit: one of the very year asked for comes first (one year off is forgiven), then the strictest
+    spelling, then the main name before an alias, then `popularity` (item -> number of ratings).
+    """
+
+    def __init__(self, movies: pd.DataFrame, popularity: Mapping[int, int] | None = None):
+        popularity = {} if popularity is None else dict(popularity.items())
+        self.titles = dict(zip(movies.item.tolist(), movies.title.tolist(), strict=True))
+        self.years = {item: split_year(title)[1] for item, title in self.titles.items()}
+        self.last_year = max((year for year in self.years.values() if year), default=None)
+        # for each of the four spellings: the spelling -> (whether it is an alias, minus the popularity, item)
+        self.films: list[dict[str, list[tuple[bool, int, int]]]] = [{}, {}, {}, {}]
+        for item, title in self.titles.items():
+            for place, name in enumerate(names_of(title)):  # aliases from place 2 on
+                film = (place > 1, -int(popularity.get(item, 0)), item)
+                for films, spelling in zip(self.films, spellings(name), strict=True):
+                    films.setdefault(spelling, []).append(film)
+
+    def find(self, title: str) -> int:
+        """The item of a title. Raises UnknownTitle, or NewerTitle if its year lies after the release's last."""
+        year = split_year(title)[1]
+        for name in names_of(title):  # an alias counts only if the names before it are unknown
+            candidates = [
+                (self._years_off(film[-1], year), tolerance, film)
+                for tolerance, (films, spelling) in enumerate(zip(self.films, spellings(name), strict=True))
+                for film in films.get(spelling, [])
+            ]
+            years_off, _, best = min(candidates, default=(None, None, None))
+            if years_off in (0, 1):
+                return best[-1]
+        if year and self.last_year and year > self.last_year:
+            raise NewerTitle(title, [], f"is newer than this release, whose last film is of {self.last_year}")
+        raise UnknownTitle(title, self.closest(title))
+
+    def _years_off(self, item, year):
+        """How many years a film is from the year asked for: 0 if none was asked for, 1 if the film has none."""
+        if year is None:
+            return 0
+        return 1 if self.years[item] is None else abs(self.years[item] - year)
+
+    def closest(self, title: str, count: int = 3) -> list[str]:
+        """Up to `count` titles for an error message: names that contain this one, most rated first, then like ones."""
+        films = self.films[2]  # whole words, so that `E.T.` is not the start of `Eternal`
+        wanted = next((spellings(name)[2] for name in reversed(names_of(title)[:2])), "")
+        letters = wanted.replace(" ", "")
+        if not letters.isalnum():
+            return []
+
+        def how_far(name):
+            return not f"{name} ".startswith(f"{wanted} "), not name.startswith(wanted), min(films[name])[1]
+
+        longer = sorted((name for name in films if letters in name.replace(" ", "")), key=how_far)
+        alike = process.extract(wanted, films.keys(), scorer=fuzz.ratio, limit=count, score_cutoff=60)
+        items = (min(films[name])[-1] for name in [*longer, *(name for name, _, _ in alike)])
+        return [self.titles[item] for item in dict.fromkeys(items)][:count]
