@@ -59,7 +59,7 @@ PRESETS = {
     preset.name: preset
     for preset in (
         Preset("tiny", max_users=120, history_length=50, width=32, epochs=3, batch_size=32),
-        Preset("small", next_ratio=1.0, batch_size=64, epochs=50, patience=20),
+        Preset("small", width=128, heads=4, next_ratio=1.0, batch_size=16, learning_rate=1e-3, epochs=10),
         Preset("ml-1m", "ml-1m", width=128, heads=4, next_ratio=1.0, batch_size=32, learning_rate=1e-3, epochs=20),
         *(Preset(name, name, width=128, heads=4, batch_size=256, epochs=30) for name in ("ml-20m", "ml-25m", "ml-32m")),
     )

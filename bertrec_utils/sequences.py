@@ -129,9 +129,8 @@ def build_sequences(
     order = order[np.bincount(item_codes[order], minlength=len(items))[item_codes[order]] >= min_item_ratings]
     order = order[np.bincount(user_codes[order], minlength=len(users))[user_codes[order]] >= 3]
     if not len(order):
-        raise ValueError(
-            f"no user has three items with {min_item_ratings} ratings or more; lower min_item_ratings (--min-item-ratings)"
-        )
+        rule = f"three items with {min_item_ratings} ratings or more"
+        raise ValueError(f"no user has {rule}; lower min_item_ratings (--min-item-ratings)")
     vocabulary = Vocabulary(np.asarray(items[np.unique(item_codes[order])]))
     rows, lengths = np.unique(user_codes[order], return_counts=True)
     tokens = vocabulary.tokens(ratings.item.to_numpy()[order])

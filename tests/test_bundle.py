@@ -5,11 +5,9 @@ import zipfile
 
 import pandas as pd
 import pytest
+from build_ml_latest_2k import SHA256, USERS, main
 
 from bertrec_utils.files import PROJECT
-
-sys.path.insert(0, str(PROJECT / "data"))
-from build_ml_latest_2k import SHA256, USERS, main
 
 RATINGS = ["userId,movieId,rating,timestamp", "1,7,4.0,100", "1,31,2.5,99", "2,31,5.0,50", "4,8,3.0,60", "4,9,3.0,61"]
 MOVIES = [

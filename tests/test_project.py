@@ -4,12 +4,11 @@ import json
 import re
 import sys
 import tomllib
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from bertrec_utils.presets import get_preset
+from bertrec_utils.presets import Preset, get_preset
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -84,7 +83,7 @@ def test_numbers_in_the_readme_come_from_the_recorded_runs():
 def test_recorded_runs_are_those_of_the_preset():
     runs = [json.loads(path.read_text()) for path in sorted((ROOT / "results").glob("ml-1m-seed*.json"))]
     assert sorted(run["seed"] for run in runs) == [0, 1, 2]
-    assert all(run["preset"] == asdict(get_preset("ml-1m")) for run in runs)
+    assert all(Preset(**run["preset"]) == get_preset("ml-1m") for run in runs)
 
 
 def test_speed_in_the_readme_is_the_recorded_one():
