@@ -40,21 +40,24 @@ def _lines(path):
     return Path(path).read_text().splitlines() if Path(path).exists() else []
 
 
-def commit() -> dict:
+def code_version() -> dict:
     """The commit the code is at, and the files that differ from it: none if the tree is clean."""
 
     def git(*arguments):
-        return subprocess.run(["git", *arguments], cwd=PROJECT, capture_output=True, text=True, check=True).stdout
+        return subprocess.run(["git", *arguments], cwd=PROJECT, capture_output=True, text=True, check=False).stdout
 
     changed = [line[3:] for line in git("status", "--porcelain").splitlines() if not line[3:].startswith("results/")]
-    return {"commit": git("rev-parse", "HEAD").strip(), "changed": changed}
+    return {"commit": git("rev-parse", "HEAD").strip() or None, "changed": changed}
+
+
+CODE = code_version()  # when a run starts: it takes long, and files may change meanwhile
 
 
 def write_result(name: str, command: str, **contents) -> None:
     """Write results/NAME.json: the command, date, code, machine and versions, then `contents`."""
     versions = {"python": platform.python_version()} | {name: version(name) for name in ("torch", "numpy", "pandas")}
     today = datetime.date.today().isoformat()
-    origin = {"command": command, "date": today, "code": commit(), "machine": machine(), "versions": versions}
+    origin = {"command": command, "date": today, "code": CODE, "machine": machine(), "versions": versions}
     text = json.dumps(origin | contents, indent=1) + "\n"
     replace_file(PROJECT / "results" / f"{name}.json", lambda path: path.write_text(text))
 
