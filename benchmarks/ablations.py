@@ -65,7 +65,7 @@ ABLATIONS = {
 
 
 def run(ablation: Ablation, preset: Preset, dataset: Dataset) -> list[dict]:
-    """A row an epoch; `preset` holds the ablation's settings."""
+    """One row per epoch; `preset` holds the ablation's settings."""
     return fit(new_model(dataset, preset, kind=ablation.kind), dataset).to_dict("records")
 
 

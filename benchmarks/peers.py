@@ -48,8 +48,8 @@ def python_of(library: str) -> str:
 def versions_of(library: str) -> dict[str, str]:
     names = ["torch", "numpy", *([] if library == "ours" else [library])]
     code = f"from importlib.metadata import version; print(*map(version, {names}))"
-    found = subprocess.run([python_of(library), "-c", code], stdout=subprocess.PIPE, text=True, check=True).stdout
-    return dict(zip(names, found.split(), strict=True))
+    printed = subprocess.run([python_of(library), "-c", code], stdout=subprocess.PIPE, text=True, check=True).stdout
+    return dict(zip(names, printed.split(), strict=True))
 
 
 def run(library: str, minutes: float, validate_every: float | None = None) -> list[dict]:

@@ -61,12 +61,12 @@ def matrix_rate(size: int = 4096) -> float:
 def main():
     for library in peers.REQUIREMENTS:
         peers.python_of(library)
-    found = {library: [] for library in ("ours", *peers.REQUIREMENTS)}
+    lines = {library: [] for library in ("ours", *peers.REQUIREMENTS)}
     for _ in tqdm(range(ROUNDS), desc="rounds"):
-        for library, rounds in found.items():
+        for library, rounds in lines.items():
             rounds += peers.run(library, MINUTES)
     table = {}
-    for library, rounds in found.items():
+    for library, rounds in lines.items():
         rates = [line["sequences"] / line["seconds"] for line in rounds]
         table[library] = {
             "versions": peers.versions_of(library),

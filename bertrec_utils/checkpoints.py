@@ -29,7 +29,7 @@ class Checkpoint:
     model: BERT4Rec  # its settings are `model.preset`
     vocabulary: Vocabulary
     seed: int
-    history: pd.DataFrame  # a row an epoch, as `fit` returns it
+    history: pd.DataFrame  # one row per epoch, as `fit` returns it
     fingerprint: dict[str, str]  # `Dataset.fingerprint` of what it was trained on
 
     def check(self, dataset: Dataset) -> None:

@@ -44,7 +44,7 @@ class ChunkedCrossEntropy(torch.autograd.Function):
 
 
 class Dropout(nn.Module):
-    """Dropout; on the CPU with a random byte an element, drawn eight at a time, and the rate rounded to 1/256.
+    """Dropout; on the CPU with one random byte per element, drawn eight at a time, and the rate rounded to 1/256.
 
     PyTorch's Bernoulli draws are slow there. ValueError unless 0 <= rate < 1.
     """

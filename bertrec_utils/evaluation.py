@@ -68,7 +68,7 @@ def target_ranks(
 
 
 def draw_negatives(eligible: np.ndarray, weights: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Choose NEGATIVES different items a row among the `eligible` (B, V), in proportion to `weights` (V,): (B, V) bool.
+    """NEGATIVES different items per row, (B, V) bool, of the `eligible` (B, V), in proportion to `weights` (V,).
 
     The items with the smallest exponential waiting times at rates `weights` are a weighted draw without replacement
     (Efraimidis & Spirakis, 2006). ValueError if a row has too few eligible items.

@@ -30,7 +30,7 @@ class Interactions:
 
 
 def load_interactions(ratings_csv: str | Path, items_csv: str | Path | None = None) -> Interactions:
-    """Read a log of your own: a CSV in UTF-8 with columns user, item, timestamp (rating optional), one row a line.
+    """Read a log of your own: a CSV in UTF-8 with columns user, item, timestamp (rating optional), one row per line.
 
     Ids are whole numbers or texts. Timestamps are numbers, kept as they are (int64 if all are whole, else float64), or
     ISO dates such as 2020-01-31, which become nanoseconds since 1970 in UTC (int64); the first row decides which.

@@ -1,6 +1,6 @@
 """BERT4Rec (Sun et al., CIKM 2019) from PyTorch parts.
 
-Shapes: B users, T places of the history, K questions a user, Q places that look, D width, H heads, V items.
+Shapes: B users, T places of the history, K questions per user, Q places that look, D width, H heads, V items.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ def rotations(places: torch.Tensor, pairs: int) -> torch.Tensor:
     Their angles grow with the place, at a speed of its own for each pair of coordinates. They are float32 whatever the
     precision of the model: half of it could not tell neighbouring places of a long history apart.
     """
-    speeds = 1000.0 ** -(torch.arange(pairs, dtype=torch.float32, device=places.device) / pairs)  # radians a place
+    speeds = 1000.0 ** -(torch.arange(pairs, dtype=torch.float32, device=places.device) / pairs)  # radians per place
     angles = places[:, :, None, None] * speeds
     return torch.polar(torch.ones_like(angles), angles)
 
@@ -166,7 +166,7 @@ class BERT4Rec(nn.Module):
 
     @torch.inference_mode()
     def attention_maps(self, questions: Questions) -> list[torch.Tensor]:
-        """One (B, H, T + K, T) tensor of weights a block: where each place, then each question, looks."""
+        """One (B, H, T + K, T) tensor of weights per block: where each place, then each question, looks."""
         with evaluating(self):
             states, visible, rotation = self.start(questions)
             maps = []

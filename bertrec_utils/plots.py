@@ -115,14 +115,14 @@ def plot_attention(
 def plot_training_curves(
     histories: Mapping[str, pd.DataFrame], references: Mapping[str, float] | None = None
 ) -> np.ndarray:
-    """Training loss and validation NDCG@10 by epoch, a line a run; `references` are level lines on the right."""
+    """Training loss and validation NDCG@10 by epoch, one line per run; `references` are level lines on the right."""
     _, axes = plt.subplots(1, 2, figsize=(10, 3.8))
     for (name, history), (marker, line) in zip(histories.items(), LINES, strict=False):
         every = max(1, len(history) // 10)
         for ax, column in zip(axes, ("loss", "ndcg@10"), strict=True):
             ax.plot(history.epoch, history[column], marker=marker, ls=line, markevery=every, label=name)
     _level_lines(axes[1], references or {})
-    axes[0].set(xlabel="epoch", ylabel="cross-entropy (nats a question)", title="Training loss")
+    axes[0].set(xlabel="epoch", ylabel="cross-entropy (nats per question)", title="Training loss")
     axes[1].set(xlabel="epoch", ylabel="NDCG@10, full ranking", title="Validation NDCG@10", ylim=(0, None))
     axes[0].legend()
     return axes
@@ -131,7 +131,7 @@ def plot_training_curves(
 def plot_quality_by_minutes(
     histories: Mapping[str, pd.DataFrame], references: Mapping[str, float] | None = None, ax: Axes | None = None
 ) -> Axes:
-    """Validation NDCG@10 by minutes of training, a line a run; `references` are level lines."""
+    """Validation NDCG@10 by minutes of training, one line per run; `references` are level lines."""
     ax = _axes(ax, figsize=(9, 4.5))
     for (name, history), (marker, line) in zip(histories.items(), LINES, strict=False):
         minutes = history.seconds / 60
@@ -152,7 +152,7 @@ def _level_lines(ax: Axes, references: Mapping[str, float]) -> None:
 
 
 def plot_metric_at_k(tables: Mapping[str, Mapping[str, float]], metric: str = "ndcg", ax: Axes | None = None) -> Axes:
-    """`metric` ("hit", "ndcg" or "mrr") at each cutoff, a line a model; `tables`: model -> metrics of its ranks."""
+    """`metric` ("hit", "ndcg" or "mrr") at each cutoff, one line per model; `tables`: model -> metrics of its ranks."""
     ax = _axes(ax)
     for (name, table), (marker, line) in zip(tables.items(), LINES, strict=False):
         cutoffs = [int(key.split("@")[1]) for key in table if key.startswith(metric + "@")]

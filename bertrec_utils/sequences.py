@@ -46,7 +46,7 @@ class Vocabulary:
 
 @dataclass(frozen=True)
 class Sequences:
-    """One sequence of tokens a user, in compressed rows: row r is `tokens[offsets[r]:offsets[r + 1]]`."""
+    """One sequence of tokens per user, in compressed rows: row r is `tokens[offsets[r]:offsets[r + 1]]`."""
 
     tokens: np.ndarray  # int32, all rows one after the other
     offsets: np.ndarray  # int64, one more than there are rows
@@ -87,7 +87,7 @@ class Sequences:
 
 @dataclass(frozen=True)
 class Holdout:
-    """What is asked at evaluation: after `histories`, which item came next? `targets` (one token a row) did."""
+    """What is asked at evaluation: after `histories`, which item came next? `targets` (one token per row) did."""
 
     histories: Sequences
     targets: np.ndarray

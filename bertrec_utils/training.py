@@ -50,7 +50,7 @@ class Run:
             parameter_groups(model, preset.weight_decay), lr=preset.learning_rate, betas=(0.9, 0.98)
         )
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, warmup_cosine(preset, self.steps))
-        self.history: list[dict[str, float]] = []  # a row an epoch
+        self.history: list[dict[str, float]] = []  # one row per epoch
         self.best_weights: dict[str, torch.Tensor] = {}
         self.identity = {
             "preset": asdict(preset),
@@ -153,7 +153,7 @@ def fit(
 ) -> pd.DataFrame:
     """Train `model` in place, as its preset says, and leave it with the weights of the best validation NDCG@10.
 
-    Returns a row an epoch: epoch, loss (mean cross-entropy, nats a question), learning_rate, hit@10 and ndcg@10
+    Returns one row per epoch: epoch, loss (mean cross-entropy, nats per question), learning_rate, hit@10 and ndcg@10
     (validation, full ranking), seconds (of training and validation since the start). With a `folder`, the best epoch
     is kept there for `load`, and a run that was interrupted goes on from its last epoch; a finished model that lies
     there is moved to a subfolder first. `on_step` is called after each batch, `on_epoch` after each epoch.
@@ -226,7 +226,7 @@ def parameter_groups(model: BERT4Rec, weight_decay: float) -> list[dict]:
     return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
 
 
-def warmup_cosine(preset: Preset, steps: int):
+def warmup_cosine(preset: Preset, steps: int) -> Callable[[int], float]:
     """step -> share of the learning rate: a linear climb, then half a cosine down to zero."""
     total = preset.epochs * steps
     warmup = max(1, round(preset.warmup_share * total))

@@ -70,6 +70,17 @@ def test_one_list_of_dependencies_holds_whatever_the_package_imports():
     assert {"sklearn": "scikit_learn"}.get("sklearn") in listed and imported - {"sklearn"} <= listed
 
 
+def test_modules_import_only_from_those_above_them_in_the_readme():
+    order = re.findall(r"^\| `(\w+)\.py` \|", (ROOT / "README.md").read_text(), re.MULTILINE)
+    modules = {path.stem for path in (ROOT / "bertrec_utils").glob("*.py")} - {"__init__", "__main__"}
+    assert set(order) == modules and len(order) == len(modules)
+    for place, module in enumerate(order):
+        imported = re.findall(
+            r"^from \.(\w+) import", (ROOT / "bertrec_utils" / f"{module}.py").read_text(), re.MULTILINE
+        )
+        assert set(imported) <= set(order[:place]), module
+
+
 def test_numbers_in_the_readme_come_from_the_recorded_runs():
     readme = (ROOT / "README.md").read_text()
     runs = [json.loads(path.read_text()) for path in sorted((ROOT / "results").glob("ml-1m-seed*.json"))]
