@@ -3,7 +3,8 @@
     python benchmarks/record_run.py ml-1m --seeds 0 1 2
 
 One file per seed, results/PRESET-seedN.json: settings, seed, date, commit, machine, versions, one row per epoch, the
-test metrics of all protocols. The trained model stays in runs/PRESET-seedN; an interrupted run goes on where it stopped.
+test metrics of all protocols. The trained model stays in runs/PRESET-seedN; an interrupted run goes on where it
+stopped.
 """
 
 import argparse
