@@ -45,10 +45,13 @@ def code_version() -> dict:
     """The commit the code is at, and the files that differ from it: none if the tree is clean."""
 
     def git(*arguments):
-        return subprocess.run(["git", *arguments], cwd=PROJECT, capture_output=True, text=True, check=False).stdout
+        return subprocess.run(["git", *arguments], cwd=PROJECT, capture_output=True, text=True, check=True).stdout
 
-    changed = [line[3:] for line in git("status", "--porcelain").splitlines() if not line[3:].startswith("results/")]
-    return {"commit": git("rev-parse", "HEAD").strip() or None, "changed": changed}
+    try:
+        changed = [line[3:] for line in git("status", "--porcelain").splitlines()]
+        return {"commit": git("rev-parse", "HEAD").strip(), "changed": [f for f in changed if f[:8] != "results/"]}
+    except (OSError, subprocess.CalledProcessError):  # no git, or no repository
+        return {"commit": None, "changed": None}
 
 
 CODE = code_version()  # when a run starts: it takes long, and files may change meanwhile

@@ -8,22 +8,26 @@ from pathlib import Path
 
 from .checkpoints import load
 from .dataset import load_dataset
-from .evaluation import evaluate
+from .evaluation import PROTOCOLS, evaluate
 from .presets import PRESETS, get_preset
 from .recommend import Recommender
 from .releases import RELEASES, download
 from .training import fit, new_model
 
 
-def train_command(arguments):
-    preset = get_preset(arguments.preset)
-    name = preset.name
+def own_log(arguments):
+    """The settings that say where a log of the user's own lies; none if the arguments name none."""
     if arguments.items and not arguments.ratings:
         raise ValueError("--items names the items of a log of your own; give that log with --ratings FILE")
+    files = {"ratings_file": arguments.ratings, "items_file": arguments.items}
+    return {name: str(path.resolve()) for name, path in files.items() if path}
+
+
+def train_command(arguments):
+    preset = replace(get_preset(arguments.preset), **own_log(arguments))
+    name = preset.name
     if arguments.ratings:
-        files = [path and str(path.resolve()) for path in (arguments.ratings, arguments.items)]
-        preset = replace(preset, ratings_file=files[0], items_file=files[1])
-        name = arguments.ratings.stem
+        preset, name = replace(preset, max_users=None), arguments.ratings.stem
     if arguments.min_item_ratings is not None:
         preset = replace(preset, min_item_ratings=arguments.min_item_ratings)
     folder = arguments.out or Path("runs") / name
@@ -39,7 +43,8 @@ def train_command(arguments):
 
 def evaluate_command(arguments):
     checkpoint = load(arguments.folder)
-    table = evaluate(checkpoint.model, checkpoint.load_dataset().split.test)
+    test = checkpoint.load_dataset(**own_log(arguments)).split.test
+    table = evaluate(checkpoint.model, test, arguments.protocols)
     if arguments.json:
         print(json.dumps(table, indent=2))
         return
@@ -50,7 +55,9 @@ def evaluate_command(arguments):
 
 def recommend_command(arguments):
     checkpoint = load(arguments.folder)
-    recommender = Recommender(checkpoint.model, checkpoint.vocabulary, checkpoint.load_dataset().log)
+    recommender = Recommender(
+        checkpoint.model, checkpoint.vocabulary, checkpoint.load_dataset(**own_log(arguments)).log
+    )
     items, unknown = recommender.look_up(arguments.history)
     for error in unknown.values():
         print(error, file=sys.stderr)
@@ -70,24 +77,27 @@ def seed_number(text):
 
 
 def parser():
+    log = argparse.ArgumentParser(add_help=False)
+    log.add_argument("--ratings", type=Path, metavar="FILE", help="a log of your own: CSV with user, item, timestamp")
+    log.add_argument("--items", type=Path, metavar="FILE", help="its titles: CSV with item, title")
+
     main = argparse.ArgumentParser(prog="python -m bertrec_utils", description=__doc__)
     commands = main.add_subparsers(required=True, metavar="COMMAND")
 
-    train = commands.add_parser("train", help="train a preset; an interrupted run goes on where it stopped")
+    train = commands.add_parser("train", parents=[log], help="train a preset; an interrupted run goes on")
     train.add_argument("--preset", choices=PRESETS, help="default: BERTREC_PRESET, else small")
     train.add_argument("--seed", type=seed_number, default=0)
     train.add_argument("--out", type=Path, metavar="DIR", help="default: runs/PRESET, or runs/NAME for NAME.csv")
-    train.add_argument("--ratings", type=Path, metavar="FILE", help="a log of your own: CSV with user, item, timestamp")
-    train.add_argument("--items", type=Path, metavar="FILE", help="its titles: CSV with item, title")
     train.add_argument("--min-item-ratings", type=int, metavar="N", help="drop items with fewer ratings")
     train.set_defaults(run=train_command)
 
-    evaluation = commands.add_parser("evaluate", help="test metrics of a trained model under three protocols")
+    evaluation = commands.add_parser("evaluate", parents=[log], help="test metrics of a trained model")
     evaluation.add_argument("folder", type=Path, metavar="DIR")
+    evaluation.add_argument("--protocols", nargs="+", choices=PROTOCOLS, default=PROTOCOLS, metavar="NAME")
     evaluation.add_argument("--json", action="store_true")
     evaluation.set_defaults(run=evaluate_command)
 
-    recommend = commands.add_parser("recommend", help="what to watch after a history")
+    recommend = commands.add_parser("recommend", parents=[log], help="what to watch after a history")
     recommend.add_argument("folder", type=Path, metavar="DIR")
     recommend.add_argument("--history", nargs="+", required=True, metavar="TITLE", help="titles, oldest first")
     recommend.add_argument("-k", type=int, default=10, help="how many films (default 10)")

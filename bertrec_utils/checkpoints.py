@@ -2,18 +2,16 @@
 
 import hashlib
 import json
-import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import safetensors.torch
 import torch
-from safetensors import safe_open
 
 from .dataset import Dataset, load_dataset
-from .files import replace_file
+from .files import move_file, replace_file
 from .model import BERT4Rec
 from .presets import Preset
 from .sequences import Vocabulary
@@ -36,18 +34,18 @@ class Checkpoint:
         """ValueError unless `dataset` is what the model was trained on."""
         for part, digest in self.fingerprint.items():
             if dataset.fingerprint[part] != digest:
+                log = self.model.preset.ratings_file or self.model.preset.release
                 raise ValueError(
                     f"the model was trained on other {part} than the data at hand ({len(self.vocabulary):,} items of "
-                    f"{self.log_name}; at hand: {len(dataset.vocabulary):,}); use that data, or train again on this"
+                    f"{log}; at hand: {len(dataset.vocabulary):,}); use that data, or train again on this"
                 )
 
-    @property
-    def log_name(self) -> str:
-        return self.model.preset.ratings_file or self.model.preset.release
+    def load_dataset(self, **log: str) -> Dataset:
+        """The data the model was trained on, read again. ValueError if it has changed since.
 
-    def load_dataset(self) -> Dataset:
-        """The data the model was trained on, read again. ValueError if the files have changed since."""
-        dataset = load_dataset(self.model.preset)
+        `log` gives the files of an own log that has moved: `ratings_file`, `items_file`.
+        """
+        dataset = load_dataset(replace(self.model.preset, **log))
         self.check(dataset)
         return dataset
 
@@ -89,10 +87,9 @@ def load(folder: str | Path) -> Checkpoint:
             f"{folder} holds no trained model ({MODEL} is missing); run notebook 03, or "
             "python -m bertrec_utils train --preset PRESET --out DIR"
         )
+    content = path.read_bytes()
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-        content = path.read_bytes()
+        metadata = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
         description, digest = json.loads(metadata["bertrec"]), metadata["sha256"]
         if hashlib.sha256(content.replace(digest.encode(), NO_SUM.encode(), 1)).hexdigest() != digest:
             raise ValueError("its checksum is wrong")
@@ -113,7 +110,5 @@ def set_aside(folder: Path) -> Path | None:
     number = 1
     while (folder / f"previous-{number}" / MODEL).exists():
         number += 1
-    place = folder / f"previous-{number}"
-    place.mkdir(exist_ok=True)
-    os.replace(folder / MODEL, place / MODEL)
-    return place
+    move_file(folder / MODEL, folder / f"previous-{number}" / MODEL)
+    return folder / f"previous-{number}"

@@ -12,7 +12,7 @@ from .sequences import LeaveOneOut, Sequences, Vocabulary, build_sequences, leav
 
 @dataclass(frozen=True)
 class Dataset:
-    """A vocabulary, the sequences over it and, where items have names, the log that both come from."""
+    """A vocabulary, the sequences over it, and the log they were built from, if there is one."""
 
     vocabulary: Vocabulary
     sequences: Sequences

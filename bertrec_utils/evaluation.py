@@ -75,7 +75,7 @@ def draw_negatives(eligible: np.ndarray, weights: np.ndarray, random: np.random.
     """
     rates = np.where(eligible, weights, 0)
     if ((rates > 0).sum(1) < NEGATIVES).any():
-        raise ValueError(f"a user has fewer than {NEGATIVES} unseen items to draw negatives from; use the full ranking")
+        raise ValueError(f"a user has fewer than {NEGATIVES} unseen items; use the full ranking (--protocols full)")
     waits = random.standard_exponential(eligible.shape, dtype=np.float32)
     waits = np.divide(waits, rates, out=np.full(eligible.shape, np.inf), where=rates > 0)
     chosen = np.zeros(eligible.shape, dtype=bool)

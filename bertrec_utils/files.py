@@ -1,15 +1,16 @@
-"""Where the project lies, and how a file is replaced without ever being half-written."""
+"""Where the project lies, and how a file gets its place and content so that a crash or a full disk loses nothing."""
 
 import os
 from collections.abc import Callable
 from pathlib import Path
 
-PROJECT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = ROOT if (ROOT / "pyproject.toml").exists() else Path.cwd()  # installed without the clone: the folder at hand
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """`write` a file under another name, flush it to disk, then rename it: after a crash or a full disk the old file
-    is there or the new one, never a part."""
+    """`write` a file under another name, flush it to disk, then rename it: there is the old file or the new one, never
+    a part."""
     partial = path.with_name(path.name + ".partial")
     try:
         write(partial)
@@ -17,11 +18,20 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
-    if os.name == "posix":
-        _flush(path.parent)  # the new name is on disk too
+    _flush(path.parent)  # the new name is on disk too
+
+
+def move_file(path: Path, target: Path) -> None:
+    """Rename a file, into a new folder if need be, and flush both folders to disk."""
+    target.parent.mkdir(exist_ok=True)
+    os.replace(path, target)
+    _flush(target.parent)
+    _flush(path.parent)
 
 
 def _flush(path: Path) -> None:
+    if path.is_dir() and os.name != "posix":
+        return  # Windows cannot open a folder
     descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(descriptor)

@@ -131,7 +131,7 @@ def _parse(path, **options):
     """A table by pandas' fast parser; None if it fails, or if the first row is too long (pandas makes it an index)."""
     try:
         with np.errstate(all="ignore"):
-            table = pd.read_csv(path, header=None, keep_default_na=False, **options)
+            table = pd.read_csv(path, header=None, keep_default_na=False, compression=None, **options)
     except (ValueError, TypeError, OverflowError):
         return None
     return table if isinstance(table.index, pd.RangeIndex) else None

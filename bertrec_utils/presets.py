@@ -25,8 +25,8 @@ class Preset:
     dropout: float = 0.2
     warm_start: bool = True  # film vectors start from co-occurrence counts, else at random
 
-    next_only: float = 0.5  # share of the histories that are asked for next films only
-    cloze_only: float = 0.0  # share of the histories that are asked for hidden films only; the rest is asked for both
+    next_only: float = 0.5  # share of the histories with next-film questions only
+    cloze_only: float = 0.0  # share of the histories with cloze questions only; the rest has both
     mask_ratio: float = 0.3  # share of a history's prefix that is hidden and asked about
     next_ratio: float = 0.5  # share of the films after the prefix that are asked about
 
@@ -42,6 +42,7 @@ class Preset:
         counts = ("min_item_ratings", "history_length", "width", "layers", "heads", "batch_size", "epochs")
         for name in (*counts, "patience", "validation_users"):
             self._require(name, getattr(self, name) >= 1, "at least 1")
+        self._require("max_users", self.max_users is None or self.max_users >= 1, "None or at least 1")
         for name in ("next_only", "cloze_only", "mask_ratio", "next_ratio", "warmup_share"):
             self._require(name, 0 <= getattr(self, name) <= 1, "from 0 to 1")
         self._require("dropout", 0 <= self.dropout < 1, "at least 0 and below 1")

@@ -94,7 +94,7 @@ def choose_places(
     """Which places of histories `tokens` (B, T) are asked about, as `cloze` and `next_film`, both (B, T) bool.
 
     cloze: a share `mask_ratio` of the first `prefix` (B,) films, none if that is a single one. next film: a share
-    `next_ratio` of the films after them. A history that would be asked nothing is asked for its newest film.
+    `next_ratio` of the films after them. A history with no place chosen is asked for its newest film.
     """
     after_prefix = np.arange(tokens.shape[1]) >= first_place_after(tokens, prefix)[:, None]
     cloze = choose((tokens != PAD) & ~after_prefix & (prefix > 1)[:, None], mask_ratio, random)

@@ -17,7 +17,7 @@ class Recommender:
     def __init__(self, model: Scorer, vocabulary: Vocabulary, log: Interactions):
         self.model = model
         self.vocabulary = vocabulary
-        self.movies = log.movies.drop_duplicates("item").set_index("item")
+        self.movies = log.movies.set_index("item")
         unnamed = ~np.isin(vocabulary.items, log.movies.item)
         if unnamed.any():
             raise ValueError(

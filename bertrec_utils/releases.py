@@ -12,6 +12,7 @@ import pooch
 
 from .files import PROJECT
 from .logs import Interactions, read_movies, read_ratings
+from .progress import is_watched
 
 ARCHIVE_URL = "https://files.grouplens.org/datasets/movielens/{name}.zip"
 BUNDLED = "ml-latest-2k"
@@ -93,7 +94,7 @@ def download(name: str) -> Path:
     try:
         home.mkdir(parents=True, exist_ok=True)
         checksum = release.md5 and f"md5:{release.md5}"
-        archive = Path(pooch.retrieve(url, checksum, fname=f"{name}.zip", path=home, progressbar=True))
+        archive = Path(pooch.retrieve(url, checksum, fname=f"{name}.zip", path=home, progressbar=is_watched()))
     except ValueError as error:
         raise ValueError(f"{url} does not have the published checksum, so it was not kept; {by_hand}") from error
     except OSError as error:

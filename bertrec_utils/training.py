@@ -1,10 +1,12 @@
 """The training loop: validation after each epoch, early stopping, resuming."""
 
+import hashlib
+import io
 import math
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -50,14 +52,15 @@ class Run:
             parameter_groups(model, preset.weight_decay), lr=preset.learning_rate, betas=(0.9, 0.98)
         )
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, warmup_cosine(preset, self.steps))
+        self.parts = {"weights": model, "optimizer": self.optimizer, "schedule": self.schedule}
         self.history: list[dict[str, float]] = []  # one row per epoch
         self.best_weights: dict[str, torch.Tensor] = {}
         self.identity = {
-            "preset": asdict(preset),
+            "preset": asdict(replace(preset, ratings_file=None, items_file=None)),  # a log may move: `data` is it
             "seed": seed,
             "data": dataset.fingerprint,
             "model": type(model).__name__,
-            # three digits: another machine may round the warm start differently
+            # roughly: another machine may round the warm start differently
             "start": {name: f"{value.norm():.3g}" for name, value in model.state_dict().items()},
         }
 
@@ -111,35 +114,30 @@ class Run:
     def save(self, path: Path) -> None:
         """Write all that `load` needs to go on after the last whole epoch."""
         state = {"identity": self.identity, "history": self.history, "best_weights": self.best_weights}
-        for name, part in self._parts().items():
-            state[name] = part.state_dict()
-        replace_file(path, lambda partial: torch.save(state, partial))
+        state |= {name: part.state_dict() for name, part in self.parts.items()}
+        content = io.BytesIO()
+        torch.save(state, content)
+        digest = hashlib.sha256(content.getvalue()).digest()
+        replace_file(path, lambda partial: partial.write_bytes(digest + content.getvalue()))
 
     def load(self, path: Path) -> None:
-        """Go on from what `save` wrote. ValueError if it is unreadable or of another run; then nothing is changed.
-
-        A run without a whole epoch has nothing to go on from and is passed over, whatever its settings.
-        """
-        try:
-            state = torch.load(path, map_location=self.model.device, weights_only=True)
-            identity, history = state["identity"], state["history"]
-        except Exception as error:
-            raise ValueError(f"{path} cannot be read ({type(error).__name__}); delete it to start over") from error
-        if not history:
-            return
+        """Go on from what `save` wrote. ValueError, and an unchanged run, if it is damaged or of another run."""
+        content = path.read_bytes()
+        digest, content = content[:32], content[32:]
+        if hashlib.sha256(content).digest() != digest:
+            raise ValueError(f"{path} is damaged; delete it to start over")
+        state = torch.load(io.BytesIO(content), map_location=self.model.device, weights_only=True)
+        identity = state["identity"]
         others = [name for name, value in self.identity.items() if identity.get(name) != value]
         if others:
             raise ValueError(
                 f"{path.parent} holds the unfinished run of another {' and '.join(others)} (preset "
                 f"{identity['preset']['name']}, seed {identity['seed']}); choose another folder or delete {path}"
             )
-        self.history, self.best_weights = history, state["best_weights"]
-        for name, part in self._parts().items():
+        self.history, self.best_weights = state["history"], state["best_weights"]
+        for name, part in self.parts.items():
             part.load_state_dict(state[name])
-        tqdm.write(f"Going on with the run in {path.parent} after epoch {len(history)}.")
-
-    def _parts(self):
-        return {"weights": self.model, "optimizer": self.optimizer, "schedule": self.schedule}
+        tqdm.write(f"Going on with the run in {path.parent} after epoch {len(self.history)}.")
 
 
 def fit(
@@ -156,13 +154,15 @@ def fit(
     Returns one row per epoch: epoch, loss (mean cross-entropy, nats per question), learning_rate, hit@10 and ndcg@10
     (validation, full ranking), seconds (of training and validation since the start). With a `folder`, the best epoch
     is kept there for `load`, and a run that was interrupted goes on from its last epoch; a finished model that lies
-    there is moved to a subfolder first. `on_step` is called after each batch, `on_epoch` after each epoch.
+    there is moved to a subfolder. `on_step` is called after each batch, `on_epoch` after each epoch.
     ValueError if the folder holds the unfinished run of other settings or data.
     """
     run = Run(model, dataset, seed)
     if folder:
         folder = Path(folder)
-        claim(folder, run)
+        folder.mkdir(parents=True, exist_ok=True)
+        if (folder / UNFINISHED).exists():
+            run.load(folder / UNFINISHED)
     tqdm.write(
         f"Training on {model.device}: up to {run.preset.epochs} epochs of {run.steps} batches, "
         f"{model.item_count:,} items; the time left is known after the first epoch."
@@ -175,9 +175,7 @@ def fit(
         epoch |= {"learning_rate": run.schedule.get_last_lr()[0]} | run.validate()
         run.history.append(epoch | {"seconds": before + time.perf_counter() - started})
         if folder:
-            run.save(folder / UNFINISHED)
-            if run.best_epoch == len(run.history) - 1:
-                save(folder, run.checkpoint())
+            keep(run, folder)
         bar.update()
         report(run, bar)
         if on_epoch:
@@ -191,17 +189,16 @@ def fit(
     return pd.DataFrame(run.history)
 
 
-def claim(folder: Path, run: Run) -> None:
-    """Go on with the unfinished run in `folder`, or set the finished one that lies there aside and begin.
+def keep(run: Run, folder: Path) -> None:
+    """Write what the last epoch has brought.
 
-    While UNFINISHED is there, the model in the folder belongs to the run under way; without it, to a finished one.
+    A model in the folder is that of a finished run, unless UNFINISHED lies beside it: the first epoch sets it aside.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    if (folder / UNFINISHED).exists():
-        run.load(folder / UNFINISHED)
-    if not run.history and (place := set_aside(folder)):
+    if len(run.history) == 1 and (place := set_aside(folder)):
         tqdm.write(f"The finished model in {folder} is moved to {place}.")
     run.save(folder / UNFINISHED)
+    if run.best_epoch == len(run.history) - 1:
+        save(folder, run.checkpoint())
 
 
 def report(run: Run, bar: tqdm) -> None:

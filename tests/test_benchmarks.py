@@ -27,10 +27,20 @@ def sequences():
     return rows(*((random.permutation(ITEMS)[: 5 + row] + 1).tolist() for row in range(20)))
 
 
-def test_each_ablation_differs_from_the_whole_recipe_in_what_its_name_says():
-    whole = get_preset("ml-1m")
-    for name, ablation in ablations.ABLATIONS.items():
-        assert replace(whole, **ablation.settings) != whole or ablation.kind is not BERT4Rec or name == "full"
+def counts(name, sequences):
+    """How many films an epoch of the ablation hides, and how many questions it asks."""
+    settings = replace(get_preset("tiny"), **ablations.ABLATIONS[name].settings)
+    batches = list(training_batches(sequences, ITEMS + 1, settings, np.random.default_rng(0)))
+    return sum((b.history == ITEMS + 1).sum() for b in batches), sum((b.labels > 0).sum() for b in batches)
+
+
+def test_ablations_take_out_the_questions_that_their_names_say(sequences):
+    hidden, asked = counts("cloze-only", sequences)
+    assert hidden == asked
+    hidden, asked = counts("next-only", sequences)
+    assert hidden < 0.1 * asked  # only where a prefix leaves nothing else to ask
+    whole = ablations.ABLATIONS["full"]
+    assert whole.settings == {} and whole.kind is BERT4Rec
 
 
 def test_learned_positions_are_the_only_ones():

@@ -232,6 +232,13 @@ def test_a_log_saved_by_excel_is_read(tmp_path):
     assert load_interactions(path).ratings.user.tolist() == ["a", "a"]
 
 
+@pytest.mark.parametrize("suffix", ["gz", "bz2", "zip", "xz", "tar", "zst"])
+def test_a_plain_file_is_read_whatever_its_name(suffix, tmp_path):
+    path = tmp_path / f"log.csv.{suffix}"  # pandas would unpack it
+    path.write_text("user,item,timestamp\na,1,1\n")
+    assert load_interactions(path).ratings.item.tolist() == [1]
+
+
 def test_own_items_may_lack_genres_titles_and_rows(tmp_path):
     (tmp_path / "items.csv").write_text("item,title\n1,Hat\n2,\n")
     log = load_interactions(

@@ -65,9 +65,28 @@ def test_changed_or_missing_log_is_noticed(own_log):
         done = run(*command, folder=own_log)
         assert done.returncode == 1 and not done.stdout
         assert "trained on other sequences than the data at hand" in done.stderr and done.stderr.count("\n") == 1
-    (own_log / "books.csv").unlink()
+
+
+def test_log_that_has_moved(own_log, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    run(
+        "train", "--preset", "tiny", "--ratings", "books.csv", "--items", "titles.csv", "--out", "model", folder=own_log
+    )
+    (own_log / "books.csv").rename(elsewhere / "moved.csv")
     done = run("recommend", "model", "--history", "Volume 3", folder=own_log)
     assert done.returncode == 1 and "books.csv" in done.stderr and done.stderr.count("\n") == 1
+    done = run("recommend", "model", "--ratings", elsewhere / "moved.csv", "--history", "Volume 3", folder=own_log)
+    assert done.returncode == 0 and "Volume" in done.stdout
+
+
+def test_log_with_few_items_is_evaluated_by_the_full_ranking(tmp_path):
+    lines = [f"{reader},{(reader * 7 + day) % 40},{day}" for reader in range(30) for day in range(20)]
+    (tmp_path / "few.csv").write_text("user,item,timestamp\n" + "\n".join(lines) + "\n")
+    run("train", "--preset", "tiny", "--ratings", "few.csv", folder=tmp_path)
+    done = run("evaluate", "runs/few", folder=tmp_path)
+    assert done.returncode == 1 and "--protocols full" in done.stderr
+    table = json.loads(run("evaluate", "runs/few", "--protocols", "full", "--json", folder=tmp_path).stdout)
+    assert list(table) == ["full"]
 
 
 def test_items_without_their_log_are_refused(own_log):

@@ -196,7 +196,24 @@ def test_scoring_leaves_the_model_as_it_was(small_model):
         assert torch.equal(maps[1], small_model.attention_maps(batch)[1])
 
 
-def test_training_drops_states(small_model):
+def test_training_drops_embeddings(small_model):
     small_model.train()
+    for block in small_model.blocks:
+        block.dropout.rate = 0.0
     batch = asked([[1, 2, 3, 4, 5]], [3], 0.5, 1.0, 31)
     assert small_model(batch) != small_model(batch)
+
+
+@pytest.mark.parametrize("silent", ["project", "contract"])
+def test_training_drops_what_attention_and_feed_forward_add(small_model, silent):
+    """With one of the two silenced, what the other adds to the states is dropped in part, and scaled up in part."""
+    block = small_model.blocks[0].train()
+    part = {"project": block.attention.project, "contract": block.contract}[silent]
+    for parameter in part.parameters():
+        torch.nn.init.zeros_(parameter)
+    states, visible, rotation = small_model.start(append_mask(rows([1, 2, 3, 4]), 12))
+    added = block(states, visible, rotation) - states
+    whole = block.eval()(states, visible, rotation) - states
+    dropped = added == 0
+    assert 0.2 < dropped.float().mean() < 0.8
+    torch.testing.assert_close(added[~dropped], 2 * whole[~dropped], rtol=1e-3, atol=1e-4)

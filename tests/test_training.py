@@ -140,10 +140,22 @@ def test_interrupted_run_goes_on_as_if_nothing_had_happened(dataset, tmp_path, w
     assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
 
 
+def test_new_models_know_nothing_of_the_held_out_films(dataset):
+    """Another validation and test film for everybody leaves the warm start as it was; without it nothing is counted."""
+    tokens = dataset.sequences.tokens.copy()
+    ends = dataset.sequences.offsets[1:]
+    tokens[ends - 1], tokens[ends - 2] = tokens[ends - 2], tokens[ends - 1]
+    tokens[ends - 1] = tokens[ends - 1] % len(dataset.vocabulary) + 1
+    other = Dataset(dataset.vocabulary, replace(dataset.sequences, tokens=tokens))
+    warm = new_model(dataset, TINY)
+    assert equal_weights(warm, new_model(other, TINY))
+    cold = new_model(dataset, replace(TINY, warm_start=False))
+    assert not equal_weights(warm, cold) and not cold.item_bias.any()
+
+
 OTHERS = {
     "preset": {"preset": replace(TINY, dropout=0.3)},
     "cold start": {"preset": replace(TINY, warm_start=False)},
-    "half of the users": {"preset": replace(TINY, max_users=60)},
     "seed": {"seed": 1},
 }
 
@@ -165,22 +177,37 @@ def test_unfinished_run_from_other_weights_or_on_other_data_is_left_alone(datase
     torch.nn.init.zeros_(changed.item_bias)
     with pytest.raises(ValueError, match="another start"):
         fit(changed, dataset, folder=tmp_path)
-    reversed_items = Dataset(Vocabulary(dataset.vocabulary.items + 1), dataset.sequences)
-    with pytest.raises(ValueError, match="another data"):
-        train(reversed_items, folder=tmp_path)
+    other_items = Dataset(Vocabulary(dataset.vocabulary.items + 1), dataset.sequences)
+    half = Dataset(dataset.vocabulary, dataset.sequences.rows(np.arange(60)))
+    for other in (other_items, half):
+        with pytest.raises(ValueError, match="another data"):
+            train(other, folder=tmp_path)
 
 
-def test_run_without_a_whole_epoch_does_not_stand_in_the_way(dataset, tmp_path):
+def test_run_without_a_whole_epoch_changes_nothing(dataset, tmp_path):
+    train(dataset, replace(TINY, epochs=1), folder=tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        train(dataset, folder=tmp_path, **interrupt_after(0, step=1))
-    train(dataset, seed=1, folder=tmp_path)
-    assert load(tmp_path).seed == 1
+        train(dataset, folder=tmp_path, seed=1, **interrupt_after(0, step=1))
+    assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"] and load(tmp_path).seed == 0
 
 
-def test_unreadable_unfinished_run_says_what_to_delete(dataset, tmp_path):
-    (tmp_path / UNFINISHED).write_bytes(b"PK cut off")
-    with pytest.raises(ValueError, match=r"unfinished\.pt cannot be read .*delete it"):
-        train(dataset, folder=tmp_path)
+def test_damaged_unfinished_run_says_what_to_delete(dataset, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        train(dataset, folder=tmp_path, **interrupt_after(1))
+    path = tmp_path / UNFINISHED
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1  # a bit of a weight: the zip archive within would not notice
+    for damaged in (content, content[:100], b"", b"PK cut off"):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"unfinished\.pt is damaged; delete it"):
+            train(dataset, folder=tmp_path)
+
+
+def test_run_of_a_log_that_has_moved_goes_on(dataset, tmp_path):
+    here = Dataset(dataset.vocabulary, dataset.sequences)
+    with pytest.raises(KeyboardInterrupt):
+        train(here, replace(TINY, ratings_file="old/log.csv"), tmp_path, **interrupt_after(1))
+    assert len(train(here, replace(TINY, ratings_file="new/log.csv"), tmp_path)[1]) == 3
 
 
 def test_early_stopping_waits_for_patience(dataset):
