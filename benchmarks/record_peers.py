@@ -2,8 +2,8 @@
 
     BERTREC_DATA=FOLDER python benchmarks/record_peers.py
 
-Width, layers, heads, dropout, history, batch and mask ratio as in train_speed.py, everything else as they come.
-Validation data, our ranking of all items. Writes results/rectools-ml-1m.json and results/recbole-ml-1m.json.
+Width, layers, heads, dropout, history, batch and mask ratio as in train_speed.py, everything else is their default.
+Validated with our ranking of all items. Writes results/rectools-ml-1m.json and results/recbole-ml-1m.json.
 """
 
 import argparse
