@@ -8,6 +8,12 @@ ROOT = Path(__file__).resolve().parents[1]
 PROJECT = ROOT if (ROOT / "pyproject.toml").exists() else Path.cwd()  # installed without the clone: the folder at hand
 
 
+def short(path: Path) -> Path:
+    """A path as messages show it: from the project on, if it lies inside."""
+    path = Path(path).resolve()
+    return path.relative_to(PROJECT) if path.is_relative_to(PROJECT) else path
+
+
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     """`write` a file under another name, flush it to disk, then rename it: there is the old file or the new one, never
     a part."""

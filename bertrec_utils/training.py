@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from .checkpoints import Checkpoint, best_device, save, set_aside
 from .dataset import Dataset
 from .evaluation import metrics, target_ranks
-from .files import replace_file
+from .files import replace_file, short
 from .model import BERT4Rec
 from .presets import Preset
 from .progress import is_watched, progress_bar
@@ -137,7 +137,7 @@ class Run:
         self.history, self.best_weights = state["history"], state["best_weights"]
         for name, part in self.parts.items():
             part.load_state_dict(state[name])
-        tqdm.write(f"Going on with the run in {path.parent} after epoch {len(self.history)}.")
+        tqdm.write(f"Going on with the run in {short(path.parent)} after epoch {len(self.history)}.")
 
 
 def fit(
@@ -185,7 +185,7 @@ def fit(
     if folder:
         path = save(folder, run.checkpoint())
         (folder / UNFINISHED).unlink()
-        tqdm.write(f"The model lies in {path}.")
+        tqdm.write(f"The model lies in {short(path)}.")
     return pd.DataFrame(run.history)
 
 
@@ -195,7 +195,7 @@ def keep(run: Run, folder: Path) -> None:
     A model in the folder is that of a finished run, unless UNFINISHED lies beside it: the first epoch sets it aside.
     """
     if len(run.history) == 1 and (place := set_aside(folder)):
-        tqdm.write(f"The finished model in {folder} is moved to {place}.")
+        tqdm.write(f"The finished model in {short(folder)} is moved to {short(place)}.")
     run.save(folder / UNFINISHED)
     if run.best_epoch == len(run.history) - 1:
         save(folder, run.checkpoint())

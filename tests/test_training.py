@@ -67,7 +67,7 @@ def test_training_is_the_recipe_written_out_once_more(dataset):
         return model
 
     model, reference = large(), large()
-    run = Run(model, dataset, seed=5)
+    run = Run(model.eval(), dataset, seed=5)  # it trains in training mode, whatever mode it was in
     losses = []
     for _ in range(2):
         losses.append(run.train_epoch())
