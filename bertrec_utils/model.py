@@ -68,14 +68,6 @@ class Attention(nn.Module):
         query, key = rotate(query, rotation[:, -query.shape[1] :]), rotate(key, rotation[:, : key.shape[1]])
         return query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
 
-    def weights(
-        self, asking: torch.Tensor, history: torch.Tensor, visible: torch.Tensor, rotation: torch.Tensor
-    ) -> torch.Tensor:
-        """The attention weights themselves, (B, H, Q, T), for looking at; `forward` never forms them."""
-        query, key, _ = self.heads_of(asking, history, rotation)
-        scores = query @ key.transpose(-2, -1) / query.shape[-1] ** 0.5
-        return scores.masked_fill(~visible, -torch.inf).softmax(-1)
-
 
 class Block(nn.Module):
     """A transformer layer (section 3.3), layer norm first: it trains without a long warm-up."""
@@ -163,19 +155,6 @@ class BERT4Rec(nn.Module):
         questions = append_mask(histories, self.preset.history_length).to(self.device)
         with evaluating(self):
             return self.logits(self.states(questions)[:, 0]).float().cpu().numpy()
-
-    @torch.inference_mode()
-    def attention_maps(self, questions: Questions) -> list[torch.Tensor]:
-        """One (B, H, T + K, T) tensor of weights per block: where each place, then each question, looks."""
-        with evaluating(self):
-            states, visible, rotation = self.start(questions)
-            maps = []
-            for block in self.blocks:
-                normed = block.attention_norm(states)
-                history = normed[:, : questions.history.shape[1]]
-                maps.append(block.attention.weights(normed, history, visible, rotation))
-                states = block(states, visible, rotation)
-            return maps
 
 
 @contextlib.contextmanager

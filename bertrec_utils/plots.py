@@ -62,7 +62,7 @@ def plot_ratings_over_time(timestamps: pd.Series, ax: Axes | None = None) -> Axe
     ax = _axes(ax)
     days = pd.to_datetime(timestamps, unit="s")
     months = days.dt.to_period("M").value_counts().sort_index()
-    ax.bar(months.index.to_timestamp(), months, width=31, align="edge")
+    ax.bar(months.index.to_timestamp(), months, width=31, align="edge", linewidth=0)
     ax.set(xlabel="month", ylabel="ratings a month", title="Ratings arrive in bursts")
     ax.yaxis.set_major_formatter(THOUSANDS)
     return ax
@@ -116,16 +116,14 @@ def plot_training_curves(
     histories: Mapping[str, pd.DataFrame], references: Mapping[str, float] | None = None
 ) -> np.ndarray:
     """Training loss and validation NDCG@10 by epoch, one line per run; `references` are level lines on the right."""
-    _, axes = plt.subplots(1, 2, figsize=(10, 3.8))
-    for (name, history), (marker, line) in zip(histories.items(), LINES, strict=False):
-        every = max(1, len(history) // 10)
-        for ax, column in zip(axes, ("loss", "ndcg@10"), strict=True):
-            ax.plot(history.epoch, history[column], marker=marker, ls=line, markevery=every, label=name)
-    _level_lines(axes[1], references or {})
-    axes[0].set(xlabel="epoch", ylabel="cross-entropy (nats per question)", title="Training loss")
-    axes[1].set(xlabel="epoch", ylabel="NDCG@10, full ranking", title="Validation NDCG@10", ylim=(0, None))
-    axes[0].legend()
-    return axes
+    _, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8))
+    _lines(left, {name: (history.epoch, history.loss) for name, history in histories.items()})
+    _lines(right, {name: (history.epoch, history["ndcg@10"]) for name, history in histories.items()})
+    _level_lines(right, references or {})
+    left.set(xlabel="epoch", ylabel="cross-entropy (nats per question)", title="Training loss")
+    right.set(xlabel="epoch", ylabel="NDCG@10, full ranking", title="Validation NDCG@10", ylim=(0, None))
+    left.legend()
+    return np.array([left, right])
 
 
 def plot_quality_by_minutes(
@@ -133,14 +131,17 @@ def plot_quality_by_minutes(
 ) -> Axes:
     """Validation NDCG@10 by minutes of training, one line per run; `references` are level lines."""
     ax = _axes(ax, figsize=(9, 4.5))
-    for (name, history), (marker, line) in zip(histories.items(), LINES, strict=False):
-        minutes = history.seconds / 60
-        ax.plot(minutes, history["ndcg@10"], marker=marker, ls=line, markevery=max(1, len(history) // 10), label=name)
+    _lines(ax, {name: (history.seconds / 60, history["ndcg@10"]) for name, history in histories.items()})
     _level_lines(ax, references or {})
     ax.set(xlabel="minutes of training", ylabel="NDCG@10, full ranking", title="Validation NDCG@10 by time")
     ax.set(xlim=(0, None), ylim=(0, None))
     ax.legend(loc="center right")
     return ax
+
+
+def _lines(ax: Axes, curves: Mapping[str, tuple]) -> None:
+    for (name, (across, up)), (marker, line) in zip(curves.items(), LINES, strict=False):
+        ax.plot(across, up, marker=marker, ls=line, markevery=max(1, len(up) // 10), label=name)
 
 
 def _level_lines(ax: Axes, references: Mapping[str, float]) -> None:
@@ -154,9 +155,8 @@ def _level_lines(ax: Axes, references: Mapping[str, float]) -> None:
 def plot_metric_at_k(tables: Mapping[str, Mapping[str, float]], metric: str = "ndcg", ax: Axes | None = None) -> Axes:
     """`metric` ("hit", "ndcg" or "mrr") at each cutoff, one line per model; `tables`: model -> metrics of its ranks."""
     ax = _axes(ax)
-    for (name, table), (marker, line) in zip(tables.items(), LINES, strict=False):
-        cutoffs = [int(key.split("@")[1]) for key in table if key.startswith(metric + "@")]
-        ax.plot(cutoffs, [table[f"{metric}@{cutoff}"] for cutoff in cutoffs], marker=marker, ls=line, label=name)
+    cutoffs = [int(key.split("@")[1]) for key in next(iter(tables.values())) if key.startswith(metric + "@")]
+    _lines(ax, {name: (cutoffs, [table[f"{metric}@{k}"] for k in cutoffs]) for name, table in tables.items()})
     label = {"hit": "Hit", "ndcg": "NDCG", "mrr": "MRR"}[metric]
     ax.set(xlabel="length of the list, k", ylabel=f"{label}@k", title=f"{label}@k by model")
     ax.set(xticks=cutoffs, ylim=(0, None))

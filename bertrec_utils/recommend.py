@@ -32,7 +32,7 @@ class Recommender:
             try:
                 item = self.titles.find(title)
                 if item not in self.vocabulary:
-                    raise UnknownTitle(title, [], "has too few ratings in this release for the model to know it")
+                    raise UnknownTitle(title, [], "has too few ratings in the model's data to be known")
                 items.append(item)
             except UnknownTitle as error:
                 unknown[title] = error

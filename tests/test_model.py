@@ -167,18 +167,17 @@ def test_output_weights_are_the_item_embeddings(small_model):
 
 
 @torch.no_grad()
-def test_attention_maps_are_what_the_model_uses(small_model):
+def test_attention_by_hand(small_model):
+    """Equation 1, written out: weights that sum to one over what is visible, and the values they mix."""
     batch = append_mask(rows([1, 2, 3], [4]), 12)
-    first = small_model.attention_maps(batch)[0]
-    assert first.shape == (2, 2, 4, 3)  # three places and one question look at three places
-    torch.testing.assert_close(first.sum(-1), torch.ones(2, 2, 4))
-    assert (first[1, :, :, :2] == 0).all()  # nobody looks at padding
-    attention = small_model.blocks[0].attention
     states, visible, rotation = small_model.start(batch)
-    context = small_model.blocks[0].attention_norm(states)
-    value = attention.key_value(context[:, :3]).chunk(2, -1)[1].unflatten(-1, (2, 8)).transpose(1, 2)
-    by_hand = attention.project((first @ value).transpose(1, 2).flatten(2))
-    torch.testing.assert_close(attention(context, context[:, :3], visible, rotation), by_hand, rtol=1e-4, atol=1e-5)
+    attention = small_model.blocks[0].attention
+    query, key, value = attention.heads_of(states, states[:, :3], rotation)
+    weights = (query @ key.transpose(-2, -1) / 8**0.5).masked_fill(~visible, -torch.inf).softmax(-1)
+    assert weights.shape == (2, 2, 4, 3)  # three places and one question look at three places
+    assert (weights[1, :, :, :2] == 0).all()  # nobody looks at padding
+    by_hand = attention.project((weights @ value).transpose(1, 2).flatten(2))
+    torch.testing.assert_close(attention(states, states[:, :3], visible, rotation), by_hand, rtol=1e-4, atol=1e-5)
 
 
 def test_long_history_is_cut_to_the_newest(small_model):
@@ -187,13 +186,11 @@ def test_long_history_is_cut_to_the_newest(small_model):
 
 
 def test_scoring_leaves_the_model_as_it_was(small_model):
-    batch = append_mask(rows([1, 2, 3]), 12)
     for is_training in (True, False):
         small_model.train(is_training)
-        scores, maps = small_model.score(rows([1, 2, 3])), small_model.attention_maps(batch)
+        scores = small_model.score(rows([1, 2, 3]))
         assert small_model.training == small_model.blocks[0].dropout.training == is_training
         np.testing.assert_array_equal(scores, small_model.score(rows([1, 2, 3])))  # without dropout
-        assert torch.equal(maps[1], small_model.attention_maps(batch)[1])
 
 
 def test_training_drops_embeddings(small_model):
