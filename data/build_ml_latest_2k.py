@@ -2,7 +2,7 @@
 
     python data/build_ml_latest_2k.py ml-latest.zip [--users N] [--out FOLDER]
 
-Takes the first users with their whole histories, and the films that they rated. Lines are copied as they are.
+Takes the first users with their whole histories, and the films that they rated. Lines are copied unchanged, with plain line ends.
 """
 
 import argparse
@@ -60,10 +60,10 @@ def first_users(rows, user_count):
     if kept != [b"userId,movieId,rating,timestamp\n"]:
         raise ValueError(f"ratings.csv in the archive starts with {kept[0][:80]!r}; fetch ml-latest.zip again")
     users = groupby(rows, key=lambda row: row.split(b",", 1)[0])
-    for found in range(user_count):
+    for user in range(user_count):
         _, histories = next(users, (None, None))
         if histories is None:
-            raise ValueError(f"the archive holds {found:,} users, not {user_count:,}; ask for fewer with --users")
+            raise ValueError(f"the archive holds {user:,} users, not {user_count:,}; ask for fewer with --users")
         kept.extend(histories)
     return kept
 

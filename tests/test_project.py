@@ -91,6 +91,16 @@ def test_numbers_in_the_readme_come_from_the_recorded_runs():
         assert cell == "**" + " / ".join(f"{mean:.4f}".removeprefix("0") for mean in means) + "**"
 
 
+def test_the_notebooks_show_the_recorded_run_of_the_bundled_data():
+    run = json.loads((ROOT / "results" / "small-seed0.json").read_text())
+    assert Preset(**run["preset"]) == get_preset("small")
+    evaluated = json.loads((ROOT / "notebooks" / "04_evaluate.ipynb").read_text())["cells"]
+    outputs = json.dumps([cell["outputs"] for cell in evaluated if cell["cell_type"] == "code"])
+    shown = re.search(r"BERT4Rec((?: +0\.\d{4}){6})", outputs)[1].split()
+    table = [run["test"][protocol][name] for protocol in run["test"] for name in ("hit@10", "ndcg@10")]
+    assert shown == [f"{value:.4f}" for value in table]
+
+
 def test_recorded_runs_are_those_of_the_preset():
     runs = [json.loads(path.read_text()) for path in sorted((ROOT / "results").glob("ml-1m-seed*.json"))]
     assert sorted(run["seed"] for run in runs) == [0, 1, 2]
