@@ -2,7 +2,8 @@
 
     python data/build_ml_latest_2k.py ml-latest.zip [--users N] [--out FOLDER]
 
-Takes the first users with their whole histories, and the films that they rated. Lines are copied unchanged, with plain line ends.
+Takes the first users with their whole histories, and the films that they rated. Lines are copied as they are,
+but for their ends, which become plain.
 """
 
 import argparse
