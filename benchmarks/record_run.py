@@ -3,8 +3,8 @@
     python benchmarks/record_run.py ml-1m --seeds 0 1 2
 
 One file per seed, results/PRESET-seedN.json: settings, seed, date, commit, machine, versions, one row per epoch, the
-test metrics of all protocols. The trained model stays in runs/PRESET-seedN; an interrupted run goes on where it
-stopped.
+test metrics of all protocols: `test` of the transformer alone, `test-with-counting` of its mixture with counting. The
+trained model stays in runs/PRESET-seedN; an interrupted run goes on where it stopped.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from bertrec_utils.checkpoints import best_device
+from bertrec_utils.checkpoints import best_device, load
 from bertrec_utils.dataset import load_dataset
 from bertrec_utils.evaluation import evaluate
 from bertrec_utils.files import PROJECT, replace_file
@@ -70,7 +70,9 @@ def record(preset: Preset, seed: int) -> dict:
     dataset = load_dataset(preset)
     vocabulary, sequences = dataset.vocabulary, dataset.sequences
     model = new_model(dataset, preset, seed)
-    history = fit(model, dataset, seed=seed, folder=PROJECT / "runs" / f"{preset.name}-seed{seed}")
+    folder = PROJECT / "runs" / f"{preset.name}-seed{seed}"
+    history = fit(model, dataset, seed=seed, folder=folder)
+    mixture = load(folder).with_counting(dataset)
     return {
         "preset": asdict(preset),
         "seed": seed,
@@ -78,6 +80,9 @@ def record(preset: Preset, seed: int) -> dict:
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "history": history.to_dict("records"),
         "test": evaluate(model, dataset.split.test),
+        "counting_weight": mixture.weight,
+        "validation-with-counting": evaluate(mixture, dataset.split.validation, ["full"]),
+        "test-with-counting": evaluate(mixture, dataset.split.test),
     }
 
 
@@ -90,9 +95,10 @@ def main():
         result = record(get_preset(arguments.preset), seed)
         name = f"{arguments.preset}-seed{seed}"
         write_result(name, f"python benchmarks/record_run.py {arguments.preset} --seeds {seed}", **result)
-        full = result["test"]["full"]
-        minutes = result["history"][-1]["seconds"] / 60
-        print(f"{name}: {minutes:.1f} min, test NDCG@10 {full['ndcg@10']:.4f}, Hit@10 {full['hit@10']:.4f} (full)")
+        print(f"{name}: {result['history'][-1]['seconds'] / 60:.1f} min")
+        for test in ("test", "test-with-counting"):
+            full = result[test]["full"]
+            print(f"  {test}, full: NDCG@10 {full['ndcg@10']:.4f}, Hit@10 {full['hit@10']:.4f}")
 
 
 if __name__ == "__main__":

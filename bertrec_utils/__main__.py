@@ -41,10 +41,17 @@ def train_command(arguments):
     print(f"{folder}: best epoch {best.epoch:.0f} of {len(history)}, validation NDCG@10 {best['ndcg@10']:.4f}")
 
 
+def scorer(arguments, checkpoint, dataset):
+    """The transformer mixed with counting, if its run is finished; alone with --transformer-only."""
+    if arguments.transformer_only or checkpoint.counting_weight is None:
+        return checkpoint.model
+    return checkpoint.with_counting(dataset)
+
+
 def evaluate_command(arguments):
     checkpoint = load(arguments.folder)
-    test = checkpoint.load_dataset(**own_log(arguments)).split.test
-    table = evaluate(checkpoint.model, test, arguments.protocols)
+    dataset = checkpoint.load_dataset(**own_log(arguments))
+    table = evaluate(scorer(arguments, checkpoint, dataset), dataset.split.test, arguments.protocols)
     if arguments.json:
         print(json.dumps(table, indent=2))
         return
@@ -55,9 +62,8 @@ def evaluate_command(arguments):
 
 def recommend_command(arguments):
     checkpoint = load(arguments.folder)
-    recommender = Recommender(
-        checkpoint.model, checkpoint.vocabulary, checkpoint.load_dataset(**own_log(arguments)).log
-    )
+    dataset = checkpoint.load_dataset(**own_log(arguments))
+    recommender = Recommender(scorer(arguments, checkpoint, dataset), checkpoint.vocabulary, dataset.log)
     items, unknown = recommender.look_up(arguments.history)
     for error in unknown.values():
         print(error, file=sys.stderr)
@@ -81,6 +87,11 @@ def parser():
     log.add_argument("--ratings", type=Path, metavar="FILE", help="a log of your own: CSV with user, item, timestamp")
     log.add_argument("--items", type=Path, metavar="FILE", help="its titles: CSV with item, title")
 
+    trained = argparse.ArgumentParser(add_help=False, parents=[log])
+    trained.add_argument("folder", type=Path, metavar="DIR")
+    trained.add_argument("--transformer-only", action="store_true", help="without what counting adds")
+    trained.add_argument("--json", action="store_true")
+
     main = argparse.ArgumentParser(prog="python -m bertrec_utils", description=__doc__)
     commands = main.add_subparsers(required=True, metavar="COMMAND")
 
@@ -91,17 +102,13 @@ def parser():
     train.add_argument("--min-item-ratings", type=int, metavar="N", help="drop items with fewer ratings")
     train.set_defaults(run=train_command)
 
-    evaluation = commands.add_parser("evaluate", parents=[log], help="test metrics of a trained model")
-    evaluation.add_argument("folder", type=Path, metavar="DIR")
+    evaluation = commands.add_parser("evaluate", parents=[trained], help="test metrics of a trained model")
     evaluation.add_argument("--protocols", nargs="+", choices=PROTOCOLS, default=PROTOCOLS, metavar="NAME")
-    evaluation.add_argument("--json", action="store_true")
     evaluation.set_defaults(run=evaluate_command)
 
-    recommend = commands.add_parser("recommend", parents=[log], help="what to watch after a history")
-    recommend.add_argument("folder", type=Path, metavar="DIR")
+    recommend = commands.add_parser("recommend", parents=[trained], help="what to watch after a history")
     recommend.add_argument("--history", nargs="+", required=True, metavar="TITLE", help="titles, oldest first")
     recommend.add_argument("-k", type=int, default=10, help="how many films (default 10)")
-    recommend.add_argument("--json", action="store_true")
     recommend.set_defaults(run=recommend_command)
 
     fetch = commands.add_parser("download", help="fetch, verify and unpack a MovieLens release")

@@ -1,9 +1,15 @@
-"""What a model must beat."""
+"""Models that only count: closed forms over the training sequences, without a gradient or a seed.
+
+A neural model must beat them, and can be mixed with them (mixture.py). Users U, items V, a batch of B histories.
+"""
 
 import numpy as np
+import scipy.linalg
 from scipy import sparse
 
 from .sequences import Sequences
+
+MOST_ITEMS = 10_000  # a table of items x items, and what solving for it takes, is 4 GB here
 
 
 class Popularity:
@@ -20,13 +26,138 @@ class MarkovChain:
     """First-order Markov chain: how often the item directly followed the history's last one; popularity breaks ties."""
 
     def __init__(self, train: Sequences, item_count: int):
-        inside = np.ones(len(train.tokens) - 1, dtype=bool)
-        inside[train.offsets[1:-1] - 1] = False  # from one user's last item to the next user's first
-        pairs = (train.tokens[:-1][inside] - 1, train.tokens[1:][inside] - 1)
-        ones = np.ones(len(pairs[0]), dtype=np.float32)
-        self.followers = sparse.coo_array((ones, pairs), shape=(item_count, item_count)).tocsr()
+        self.followers = pair_counts(train, item_count, distance=1)
         counts = train.counts(item_count)
         self.tie_break = (counts / (counts.max() + 1)).astype(np.float32)  # below 1, one observed step
 
     def score(self, histories: Sequences) -> np.ndarray:
         return self.followers[histories.last() - 1].toarray() + self.tie_break
+
+
+class SmoothedChain:
+    """The chain over the last few items: a mean of P(next | the item so many places back), smoothed with popularity.
+
+    The counts of an item's followers are joined by `pseudo_counts` drawn from popularity: an item that was rarely
+    followed says little, one that was never followed says nothing. Scores are logs of probabilities.
+    """
+
+    def __init__(
+        self,
+        train: Sequences,
+        item_count: int,
+        weights: tuple[float, ...] = (0.6, 0.25, 0.15),  # of the last item, the one before it, ...
+        pseudo_counts: float = 20.0,
+    ):
+        self.weights, self.pseudo_counts = weights, pseudo_counts
+        self.popularity = smoothed_popularity(train, item_count)
+        self.followers = [pair_counts(train, item_count, distance) for distance in range(1, len(weights) + 1)]
+
+    def score(self, histories: Sequences) -> np.ndarray:
+        scores = np.zeros((len(histories), len(self.popularity)), dtype=np.float32)
+        for back, (weight, followers) in enumerate(zip(self.weights, self.followers, strict=True)):
+            known = np.flatnonzero(histories.lengths > back)
+            counts = np.zeros_like(scores)
+            counts[known] = followers[histories.tokens[histories.offsets[1:][known] - 1 - back] - 1].toarray()
+            counts += self.pseudo_counts * self.popularity
+            scores += weight * counts / counts.sum(1, keepdims=True)
+        return np.log(scores)
+
+
+class EASE:
+    """The linear model that fills in a user's items from the others (Steck, WWW 2019, equation 8), blind to order.
+
+    Only when it is asked, the history's items are weighted: one that is `age` items old weighs decay ** age.
+    """
+
+    def __init__(self, train: Sequences, item_count: int, ridge: float = 500.0, decay: float = 0.9):
+        self.decay = decay
+        seen = fading(train, item_count, decay=1.0)
+        inverse = np.linalg.inv((seen.T @ seen).toarray() + ridge * np.eye(item_count, dtype=np.float32))
+        self.weights = -inverse / np.diag(inverse)
+        np.fill_diagonal(self.weights, 0)
+
+    def score(self, histories: Sequences) -> np.ndarray:
+        return fading(histories, len(self.weights), self.decay) @ self.weights
+
+
+class LinearNext:
+    """The linear model of the next item: ridge regression from a fading history, in closed form.
+
+    An item that is `age` items old has weight decay ** age; a history is two such rows side by side, one that fades
+    fast and one that fades slowly, (2 V). Over every place of the training sequences, W (2 V, V) minimises
+    |history W - next item|^2 + ridge |W|^2, the next item being a row with a single 1. With one decay this is SLIT
+    (Choi et al., WWW 2021, equation 10). Scores estimate probabilities, but may be negative.
+    ValueError if there are more than MOST_ITEMS items.
+    """
+
+    def __init__(self, train: Sequences, item_count: int, decays: tuple[float, ...] = (0.5, 0.9), ridge: float = 200.0):
+        if item_count > MOST_ITEMS:
+            raise ValueError(f"{item_count:,} items are too many for a table of all pairs; at most {MOST_ITEMS:,}")
+        self.decays = decays
+        self.popularity = smoothed_popularity(train, item_count)
+        histories, next_items = normal_equations(train, item_count, decays)
+        histories[np.diag_indices_from(histories)] += ridge
+        self.weights = scipy.linalg.solve(histories, next_items, assume_a="pos", overwrite_a=True, overwrite_b=True)
+
+    def score(self, histories: Sequences) -> np.ndarray:
+        rows = [fading(histories, len(self.popularity), decay) for decay in self.decays]
+        return sparse.hstack(rows, format="csr") @ self.weights
+
+
+def smoothed_popularity(train: Sequences, item_count: int) -> np.ndarray:
+    """(V,) float32: the share of each item among the training interactions, each counted once more."""
+    counts = train.counts(item_count) + 1
+    return (counts / counts.sum()).astype(np.float32)
+
+
+def pair_counts(train: Sequences, item_count: int, distance: int) -> sparse.csr_array:
+    """(V, V) float32: how often the column's item stands `distance` places after the row's."""
+    earlier, later = train.pairs(distance)
+    ones = np.ones(len(earlier), dtype=np.float32)
+    return sparse.coo_array((ones, (earlier - 1, later - 1)), shape=(item_count, item_count)).tocsr()
+
+
+def oldest(decay: float) -> int:
+    """The age from which on an item weighs less than 0.1 %, and is left out."""
+    return int(np.log(0.001) / np.log(decay)) + 1
+
+
+def fading(histories: Sequences, item_count: int, decay: float) -> sparse.csr_array:
+    """(B, V) float32: decay ** age for each item of a history, the last item's age being 0."""
+    rows = np.repeat(np.arange(len(histories)), histories.lengths)
+    ages = np.repeat(histories.offsets[1:], histories.lengths) - 1 - np.arange(len(histories.tokens))
+    kept = ages < oldest(decay) if decay < 1 else slice(None)
+    weights = (decay ** ages[kept]).astype(np.float32)
+    return sparse.coo_array((weights, (rows[kept], histories.tokens[kept] - 1)), (len(histories), item_count)).tocsr()
+
+
+def normal_equations(train: Sequences, item_count: int, decays: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """The two tables of the ridge regression, (K V, K V) and (K V, V) float32 for K decays, H its rows of histories.
+
+    No row is ever written down. Of all pairs of a sequence's items, the one `distance` places after the other, F sums
+    decay ** (distance - 1): that is the second table. For the first, an item's weight in history after history is a
+    geometric series, and so is the product of two. These series run on after the end of a sequence, where no next item
+    is known; what the last history would add is taken off.
+    """
+    following = fading_pairs(train, item_count, decays)
+    last = [fading(train, item_count, decay) for decay in decays]
+    counts = np.diag(train.counts(item_count).astype(np.float32))
+    histories = np.empty((len(decays) * item_count, len(decays) * item_count), dtype=np.float32)
+    for row, slow in enumerate(decays):
+        for column, fast in enumerate(decays):
+            block = counts + fast * following[column].T + slow * following[row] - (last[row].T @ last[column]).toarray()
+            part = np.s_[row * item_count : (row + 1) * item_count, column * item_count : (column + 1) * item_count]
+            histories[part] = block / (1 - slow * fast)
+    return histories, np.concatenate(following)
+
+
+def fading_pairs(train: Sequences, item_count: int, decays: tuple[float, ...]) -> list[np.ndarray]:
+    """For each decay a table (V, V) float32: over all pairs of a sequence, the sum of decay ** (distance - 1)."""
+    tables = [np.zeros((item_count, item_count), dtype=np.float32) for _ in decays]
+    for distance in range(1, max(map(oldest, decays)) + 1):
+        earlier, later = train.pairs(distance)
+        places = (earlier.astype(np.int64) - 1) * item_count + later - 1
+        for table, decay in zip(tables, decays, strict=True):
+            if distance <= oldest(decay):
+                np.add.at(table.reshape(-1), places, np.float32(decay ** (distance - 1)))
+    return tables

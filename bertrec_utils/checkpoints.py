@@ -12,6 +12,7 @@ import torch
 
 from .dataset import Dataset, load_dataset
 from .files import move_file, replace_file
+from .mixture import Mixture, counting_model
 from .model import BERT4Rec
 from .presets import Preset
 from .sequences import Vocabulary
@@ -29,6 +30,7 @@ class Checkpoint:
     seed: int
     history: pd.DataFrame  # one row per epoch, as `fit` returns it
     fingerprint: dict[str, str]  # `Dataset.fingerprint` of what it was trained on
+    counting_weight: float | None = None  # of counting in the `Mixture`, learned on validation data
 
     def check(self, dataset: Dataset) -> None:
         """ValueError unless `dataset` is what the model was trained on."""
@@ -39,6 +41,15 @@ class Checkpoint:
                     f"the model was trained on other {part} than the data at hand ({len(self.vocabulary):,} items of "
                     f"{log}; at hand: {len(dataset.vocabulary):,}); use that data, or train again on this"
                 )
+
+    def with_counting(self, dataset: Dataset) -> Mixture:
+        """The model mixed with what is counted in `dataset`, which must be what it was trained on.
+
+        ValueError if the run was not finished, so that the weight is not known.
+        """
+        if self.counting_weight is None:
+            raise ValueError("the model's run is not finished; go on with it, or use the transformer alone")
+        return Mixture(self.model, counting_model(dataset.split.train, len(self.vocabulary)), self.counting_weight)
 
     def load_dataset(self, **log: str) -> Dataset:
         """The data the model was trained on, read again. ValueError if it has changed since.
@@ -66,6 +77,7 @@ def save(folder: str | Path, checkpoint: Checkpoint) -> Path:
         "seed": checkpoint.seed,
         "history": checkpoint.history.to_dict("records"),
         "fingerprint": checkpoint.fingerprint,
+        "counting_weight": checkpoint.counting_weight,
         "items": checkpoint.vocabulary.items.tolist(),
     }
     weights = {name: value.cpu().contiguous() for name, value in checkpoint.model.state_dict().items()}
@@ -94,13 +106,14 @@ def load(folder: str | Path) -> Checkpoint:
         if hashlib.sha256(content.replace(digest.encode(), NO_SUM.encode(), 1)).hexdigest() != digest:
             raise ValueError("its checksum is wrong")
         vocabulary = Vocabulary(np.array(description["items"]))
+        known = {name: description[name] for name in ("seed", "fingerprint", "counting_weight")}
         model = BERT4Rec(len(vocabulary), Preset(**description["preset"]))
         model.load_state_dict(safetensors.torch.load(content))
     except Exception as error:  # whatever a damaged file makes of a header, a JSON text or a tensor
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{path} is damaged or of another version ({reason}); train it again") from error
     history = pd.DataFrame(description["history"])
-    return Checkpoint(model.to(best_device()), vocabulary, description["seed"], history, description["fingerprint"])
+    return Checkpoint(model.to(best_device()), vocabulary, history=history, **known)
 
 
 def set_aside(folder: Path) -> Path | None:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .cpu import ChunkedCrossEntropy, Dropout
+from .cpu import ChunkedCrossEntropy, Dropout, attend
 from .presets import Preset
 from .questions import Questions, append_mask
 from .sequences import PAD, Sequences
@@ -56,7 +56,7 @@ class Attention(nn.Module):
         """
         query, key, value = self.heads_of(asking, history, rotation)
         # No dropout on the weights: it would rule out the fused kernels, on the CPU above all.
-        gathered = F.scaled_dot_product_attention(query, key, value, attn_mask=visible)
+        gathered = attend(query, key, value, visible)
         return self.project(gathered.transpose(1, 2).flatten(2))
 
     def heads_of(

@@ -3,6 +3,8 @@
 import os
 from dataclasses import dataclass
 
+PRECISIONS = ("auto", "float32", "bfloat16")
+
 
 @dataclass(frozen=True)
 class Preset:
@@ -36,6 +38,7 @@ class Preset:
     warmup_share: float = 0.05  # share of all steps in which the learning rate climbs
     epochs: int = 60
     patience: int = 10  # epochs without a better validation NDCG@10 before training stops
+    precision: str = "auto"  # of matrix products in training: float32, bfloat16, or bfloat16 where that is faster
     validation_users: int = 10_000  # at most this many users are ranked after each epoch
 
     def __post_init__(self):
@@ -49,6 +52,7 @@ class Preset:
         self._require("cloze_only", self.next_only + self.cloze_only <= 1, "at most 1 - next_only")
         self._require("learning_rate", self.learning_rate > 0, "above 0")
         self._require("weight_decay", self.weight_decay >= 0, "at least 0")
+        self._require("precision", self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}")
         self._require("width", self.width % (2 * self.heads) == 0, f"a multiple of 2 x {self.heads} heads")
 
     def _require(self, name, holds, rule):
@@ -56,12 +60,14 @@ class Preset:
             raise ValueError(f"the setting {name} is {getattr(self, name)}; it must be {rule}")
 
 
+TUNED = {"width": 256, "heads": 4, "dropout": 0.3, "next_ratio": 1.0, "learning_rate": 1e-3}
+
 PRESETS = {
     preset.name: preset
     for preset in (
         Preset("tiny", max_users=120, history_length=50, width=32, epochs=3, batch_size=32),
-        Preset("small", width=128, heads=4, next_ratio=1.0, batch_size=16, learning_rate=1e-3, epochs=10),
-        Preset("ml-1m", "ml-1m", width=128, heads=4, next_ratio=1.0, batch_size=32, learning_rate=1e-3, epochs=20),
+        Preset("small", **TUNED, batch_size=16, epochs=10),
+        Preset("ml-1m", "ml-1m", **TUNED, batch_size=32, epochs=20),
         *(Preset(name, name, width=128, heads=4, batch_size=256, epochs=30) for name in ("ml-20m", "ml-25m", "ml-32m")),
     )
 }

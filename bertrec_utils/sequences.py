@@ -80,6 +80,12 @@ class Sequences:
         keep = np.arange(len(self.tokens)) < np.repeat(self.offsets[1:] - count, self.lengths)
         return Sequences(self.tokens[keep], self.offsets - count * np.arange(len(self.offsets)), self.users)
 
+    def pairs(self, distance: int) -> tuple[np.ndarray, np.ndarray]:
+        """The tokens of all pairs that stand `distance` places apart in a row: the earlier ones, the later ones."""
+        rows = np.repeat(np.arange(len(self)), self.lengths)
+        together = rows[:-distance] == rows[distance:]
+        return self.tokens[:-distance][together], self.tokens[distance:][together]
+
     def last(self) -> np.ndarray:
         """The last token of every row."""
         return self.tokens[self.offsets[1:] - 1]

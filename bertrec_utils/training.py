@@ -15,9 +15,11 @@ import torch
 from tqdm.auto import tqdm
 
 from .checkpoints import Checkpoint, best_device, save, set_aside
+from .cpu import multiplies_bfloat16
 from .dataset import Dataset
 from .evaluation import metrics, target_ranks
 from .files import replace_file, short
+from .mixture import counting_model, learn_mixture
 from .model import BERT4Rec
 from .presets import Preset
 from .progress import is_watched, progress_bar
@@ -46,6 +48,8 @@ class Run:
             raise ValueError(f"the model has {model.item_count:,} items, the data {len(dataset.vocabulary):,}")
         preset = model.preset
         self.model, self.dataset, self.seed, self.preset = model, dataset, seed, preset
+        auto = preset.precision == "auto"
+        self.is_bfloat16 = multiplies_bfloat16(model.device) if auto else preset.precision == "bfloat16"
         self.holdout = sample_holdout(dataset.split.validation, preset.validation_users, seed)
         self.steps = batch_count(dataset.split.train, preset)  # of an epoch
         self.optimizer = torch.optim.AdamW(
@@ -92,7 +96,9 @@ class Run:
 
     def take_step(self, questions: Questions) -> torch.Tensor:
         """Learn from one batch; its loss."""
-        loss = self.model(questions.to(self.model.device))
+        device = self.model.device
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.is_bfloat16):
+            loss = self.model(questions.to(device))
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), MAX_GRADIENT_NORM)
@@ -153,8 +159,9 @@ def fit(
 
     Returns one row per epoch: epoch, loss (mean cross-entropy, nats per question), learning_rate, hit@10 and ndcg@10
     (validation, full ranking), seconds (of training and validation since the start). With a `folder`, the best epoch
-    is kept there for `load`, and a run that was interrupted goes on from its last epoch; a finished model that lies
-    there is moved to a subfolder. `on_step` is called after each batch, `on_epoch` after each epoch.
+    is kept there for `load`, with the weight of counting in its mixture, and a run that was interrupted goes on
+    from its last epoch; a finished model that lies there is moved to a subfolder. `on_step` is called after each batch,
+    `on_epoch` after each epoch.
     ValueError if the folder holds the unfinished run of other settings or data.
     """
     run = Run(model, dataset, seed)
@@ -164,8 +171,8 @@ def fit(
         if (folder / UNFINISHED).exists():
             run.load(folder / UNFINISHED)
     tqdm.write(
-        f"Training on {model.device}: up to {run.preset.epochs} epochs of {run.steps} batches, "
-        f"{model.item_count:,} items; the time left is known after the first epoch."
+        f"Training on {model.device} in {'bfloat16' if run.is_bfloat16 else 'float32'}: up to {run.preset.epochs} "
+        f"epochs of {run.steps} batches, {model.item_count:,} items; the time left is known after the first epoch."
     )
     bar = progress_bar(initial=len(run.history), total=run.preset.epochs, desc="epochs", unit="epoch")
     before = run.history[-1]["seconds"] if run.history else 0.0
@@ -183,7 +190,8 @@ def fit(
     bar.close()
     model.load_state_dict(run.best_weights)
     if folder:
-        path = save(folder, run.checkpoint())
+        mixture = learn_mixture(model, counting_model(dataset.split.train, model.item_count), run.holdout)
+        path = save(folder, replace(run.checkpoint(), counting_weight=mixture.weight))
         (folder / UNFINISHED).unlink()
         tqdm.write(f"The model lies in {short(path)}.")
     return pd.DataFrame(run.history)

@@ -14,13 +14,11 @@ STANDARD_DEVIATION = 0.05
 
 def cooccurrence(sequences: Sequences, item_count: int, window: int = WINDOW) -> sparse.csr_array:
     """Symmetric (V, V) counts of items at most `window` places apart in a sequence, each pair weighing 1 / distance."""
-    rows = np.repeat(np.arange(len(sequences)), sequences.lengths)
     counts = sparse.csr_array((item_count, item_count), dtype=np.float32)
     for distance in range(1, window + 1):
-        together = rows[:-distance] == rows[distance:]
-        left, right = sequences.tokens[:-distance][together] - 1, sequences.tokens[distance:][together] - 1
+        left, right = sequences.pairs(distance)
         weights = np.full(len(left), 1 / distance, dtype=np.float32)
-        counts += sparse.coo_array((weights, (left, right)), shape=counts.shape).tocsr()
+        counts += sparse.coo_array((weights, (left - 1, right - 1)), shape=counts.shape).tocsr()
     return counts + counts.T
 
 
