@@ -72,6 +72,7 @@ class EASE:
     def __init__(self, train: Sequences, item_count: int, ridge: float = 500.0, decay: float = 0.9):
         self.decay = decay
         seen = fading(train, item_count, decay=1.0)
+        seen.data[:] = 1  # an item may have come back
         inverse = np.linalg.inv((seen.T @ seen).toarray() + ridge * np.eye(item_count, dtype=np.float32))
         self.weights = -inverse / np.diag(inverse)
         np.fill_diagonal(self.weights, 0)

@@ -18,8 +18,8 @@ def multiplies_bfloat16(device: torch.device) -> bool:
 
 
 def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
-    """Scaled dot-product attention, (B, H, Q, D / H); on a CPU in float32 always: its bfloat16 kernels are slower."""
-    if query.device.type != "cpu":
+    """Scaled dot-product attention, (B, H, Q, D / H); on a CPU not in bfloat16: those kernels are slower there."""
+    if query.device.type != "cpu" or query.dtype != torch.bfloat16:
         return F.scaled_dot_product_attention(query, key, value, attn_mask=visible)
     with torch.autocast("cpu", enabled=False):
         return F.scaled_dot_product_attention(query.float(), key.float(), value.float(), attn_mask=visible)
@@ -42,7 +42,8 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         torch.set_float32_matmul_precision("medium" if faster else usual)
         try:
             with torch.autocast(device, enabled=False):
-                loss, gradients = loss_and_gradients(states.float(), weight, bias, labels)
+                states = states.to(weight.dtype)
+                loss, gradients = loss_and_gradients(states, weight, bias, labels)
         finally:
             torch.set_float32_matmul_precision(usual)
         context.save_for_backward(*gradients)

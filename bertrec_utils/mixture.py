@@ -45,7 +45,13 @@ def standardised(scores: np.ndarray) -> np.ndarray:
 
 
 def learn_mixture(transformer: BERT4Rec, counting: LinearNext | SmoothedChain, holdout: Holdout) -> Mixture:
-    """The mixture whose weight, one of WEIGHTS, has the best NDCG@10 (full ranking) on `holdout`, new to both parts.
+    """The mixture whose weight, one of WEIGHTS, has the best NDCG@10 (full ranking) on `holdout`, new to both parts."""
+    qualities = try_weights(transformer, counting, holdout)
+    return Mixture(transformer, counting, max(qualities, key=qualities.get))
+
+
+def try_weights(transformer: BERT4Rec, counting: LinearNext | SmoothedChain, holdout: Holdout) -> dict[float, float]:
+    """The NDCG@10 (full ranking) of the mixture for each of WEIGHTS.
 
     A single number needs no more users than MOST_SCORES allows; of more, the first are taken.
     """
@@ -60,7 +66,7 @@ def learn_mixture(transformer: BERT4Rec, counting: LinearNext | SmoothedChain, h
         ranks = target_ranks(remembered, Holdout(histories, holdout.targets[rows]), ["full"], progress=False)
         return metrics(ranks["full"], [10])["ndcg@10"]
 
-    return Mixture(transformer, counting, max(WEIGHTS, key=quality))
+    return {weight: quality(weight) for weight in WEIGHTS}
 
 
 class Remembered:

@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from bertrec_utils.cpu import ROWS, ChunkedCrossEntropy, Dropout
+from bertrec_utils.cpu import ROWS, ChunkedCrossEntropy, Dropout, attend, multiplies_bfloat16
 
 
 @pytest.mark.parametrize("count", [1, ROWS, 2 * ROWS + 5])
@@ -41,3 +41,35 @@ def test_dropout_drops_its_share_and_keeps_the_mean(rate):
 def test_impossible_dropout_is_an_error(rate):
     with pytest.raises(ValueError, match="at least 0 and below 1"):
         Dropout(rate)
+
+
+def test_autocast_changes_cross_entropy_by_rounding_only():
+    torch.manual_seed(0)
+    states, weight, bias = (torch.randn(shape, requires_grad=True) for shape in ((300, 8), (50, 8), (50,)))
+    labels = torch.randint(0, 50, (300,))
+    exact = torch.autograd.grad(F.cross_entropy(F.linear(states, weight, bias), labels), (states, weight, bias))
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = ChunkedCrossEntropy.apply(states.bfloat16(), weight, bias, labels)
+    assert loss.dtype == torch.float32
+    for found, expected in zip(torch.autograd.grad(loss, (states, weight, bias)), exact, strict=True):
+        assert (found - expected).norm() < 0.02 * expected.norm()
+    assert torch.get_float32_matmul_precision() == "highest"  # as it was
+
+
+def test_attention_is_not_made_in_bfloat16_on_a_cpu():
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(2, 3, 5, 4) for _ in range(3))
+    visible = torch.rand(2, 1, 5, 5) < 0.5
+    visible[..., 0] = True
+    expected = F.scaled_dot_product_attention(query, key, value, attn_mask=visible)
+    torch.testing.assert_close(attend(query, key, value, visible), expected)
+    rounded = [part.bfloat16() for part in (query, key, value)]
+    with torch.autocast("cpu", torch.bfloat16):
+        found = attend(*rounded, visible)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, atol=0.05, rtol=0.05)
+
+
+def test_bfloat16_is_for_devices_that_multiply_it():
+    assert multiplies_bfloat16(torch.device("cpu")) == bool(torch.cpu.get_capabilities().get("amx_bf16"))
+    assert not multiplies_bfloat16(torch.device("mps"))

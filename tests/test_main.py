@@ -6,6 +6,9 @@ import sys
 import pytest
 
 from bertrec_utils.__main__ import main
+from bertrec_utils.checkpoints import load
+from bertrec_utils.evaluation import evaluate
+from bertrec_utils.recommend import Recommender
 
 HISTORY = ["Toy Story (1995)", "finding nemo", "Toy Story 9 (2031)", "No Such Film At All (1983)"]
 
@@ -104,6 +107,18 @@ def test_evaluate_prints_all_protocols_as_json(trained):
     assert list(table) == ["full", "uniform-100", "popularity-100"]
     for found in table.values():
         assert 0 <= found["ndcg@10"] <= found["hit@10"] <= 1
+
+
+def test_counting_is_mixed_in_unless_it_is_left_out(trained, dataset, capsys):
+    checkpoint = load(trained)
+    for option, scorer in ([], checkpoint.with_counting(dataset)), (["--transformer-only"], checkpoint.model):
+        main(["evaluate", str(trained), "--protocols", "full", "--json", *option])
+        expected = evaluate(scorer, dataset.split.test, ["full"])["full"]
+        assert json.loads(capsys.readouterr().out)["full"] == pytest.approx(expected)
+        main(["recommend", str(trained), "--history", "Toy Story", "-k", "3", "--json", *option])
+        titles = [film["title"] for film in json.loads(capsys.readouterr().out)["recommendations"]]
+        expected = Recommender(scorer, dataset.vocabulary, dataset.log).recommend(["Toy Story"], 3).title
+        assert titles == expected.tolist()
 
 
 def test_evaluate_prints_a_table(trained, capsys):

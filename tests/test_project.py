@@ -84,11 +84,18 @@ def test_modules_import_only_from_those_above_them_in_the_readme():
 def test_numbers_in_the_readme_come_from_the_recorded_runs():
     readme = (ROOT / "README.md").read_text()
     runs = [json.loads(path.read_text()) for path in sorted((ROOT / "results").glob("ml-1m-seed*.json"))]
-    row = next(line for line in readme.splitlines() if line.startswith("| **this project"))
-    cells = [cell.strip() for cell in row.strip("|").split("|")][1:]
-    for cell, protocol in zip(cells, ("full", "uniform-100", "popularity-100"), strict=True):
-        means = [sum(run["test"][protocol][name] for run in runs) / len(runs) for name in ("hit@10", "ndcg@10")]
-        assert cell == "**" + " / ".join(f"{mean:.4f}".removeprefix("0") for mean in means) + "**"
+    counting = json.loads((ROOT / "results" / "counting-ml-1m.json").read_text())["models"]
+    tests = {
+        "| **BERT4Rec with counting": [run["test-with-counting"] for run in runs],
+        "| **BERT4Rec, this project": [run["test"] for run in runs],
+        "| Linear model of the next film": [counting["linear next"]["test"]],
+    }
+    for start, each in tests.items():
+        row = next(line for line in readme.splitlines() if line.startswith(start))
+        cells = [cell.strip("* ") for cell in row.strip("|").split("|")][1:]
+        for cell, protocol in zip(cells, ("full", "uniform-100", "popularity-100"), strict=True):
+            means = [sum(test[protocol][name] for test in each) / len(each) for name in ("hit@10", "ndcg@10")]
+            assert cell == " / ".join(f"{mean:.4f}".removeprefix("0") for mean in means)
 
 
 def test_the_notebooks_show_the_recorded_run_of_the_bundled_data():
@@ -96,15 +103,17 @@ def test_the_notebooks_show_the_recorded_run_of_the_bundled_data():
     assert Preset(**run["preset"]) == get_preset("small")
     evaluated = json.loads((ROOT / "notebooks" / "04_evaluate.ipynb").read_text())["cells"]
     outputs = json.dumps([cell["outputs"] for cell in evaluated if cell["cell_type"] == "code"])
-    shown = re.search(r"BERT4Rec((?: +0\.\d{4}){6})", outputs)[1].split()
-    table = [run["test"][protocol][name] for protocol in run["test"] for name in ("hit@10", "ndcg@10")]
-    assert shown == [f"{value:.4f}" for value in table]
+    for name, test in (("BERT4Rec", "test"), ("BERT4Rec with counting", "test-with-counting")):
+        shown = re.search(name + r"((?: +0\.\d{4}){6})", outputs)[1].split()
+        table = [run[test][protocol][metric] for protocol in run[test] for metric in ("hit@10", "ndcg@10")]
+        assert shown == [f"{value:.4f}" for value in table]
 
 
 def test_recorded_runs_are_those_of_the_preset():
-    runs = [json.loads(path.read_text()) for path in sorted((ROOT / "results").glob("ml-1m-seed*.json"))]
-    assert sorted(run["seed"] for run in runs) == [0, 1, 2]
-    assert all(Preset(**run["preset"]) == get_preset("ml-1m") for run in runs)
+    for preset in ("ml-1m", "small"):
+        runs = [json.loads(path.read_text()) for path in (ROOT / "results").glob(f"{preset}-seed*.json")]
+        assert sorted(run["seed"] for run in runs) == list(range(len(runs))) and len(runs) >= 3
+        assert all(Preset(**run["preset"]) == get_preset(preset) for run in runs)
 
 
 def test_speed_in_the_readme_is_the_recorded_one():

@@ -59,7 +59,7 @@ def test_it_learns_and_keeps_the_best_epoch(dataset):
 
 def test_training_is_the_recipe_written_out_once_more(dataset):
     """AdamW (beta .9 and .98; decay for matrices only), clipping at 5, a climb and half a cosine, dropout: by hand."""
-    preset = replace(TINY, weight_decay=2.0, learning_rate=0.01, epochs=4, warmup_share=0.3)
+    preset = replace(TINY, precision="float32", weight_decay=2.0, learning_rate=0.01, epochs=4, warmup_share=0.3)
 
     def large():
         model = new_model(dataset, preset)

@@ -1,0 +1,129 @@
+"""How far does counting alone go, each model at its best settings, and how soon? Nothing is trained here.
+
+    python benchmarks/counting.py small --runs runs/small-seed0 runs/small-seed1
+
+Every counting model is tried with a few settings on validation data; the best one is tested once, and so is the best
+sum of all (scores standardised for each history). `seconds` goes from before the ratings are read to the metrics of the
+test, for that one setting. With `--runs`, trained models and their mixtures are compared with that sum on the same test
+users. Writes results/counting-PRESET.json.
+"""
+
+import argparse
+import itertools
+import time
+from pathlib import Path
+
+import numpy as np
+from record_run import write_result
+from tqdm import tqdm
+
+from bertrec_utils.baselines import EASE, LinearNext, MarkovChain, Popularity, SmoothedChain
+from bertrec_utils.checkpoints import load
+from bertrec_utils.dataset import Dataset, load_dataset
+from bertrec_utils.evaluation import evaluate, metrics, target_ranks
+from bertrec_utils.mixture import standardised
+from bertrec_utils.presets import PRESETS, get_preset
+
+
+def grid(**settings: list) -> list[dict]:
+    return [dict(zip(settings, values, strict=True)) for values in itertools.product(*settings.values())]
+
+
+MODELS = {
+    "Popularity": (Popularity, [{}]),
+    "Markov chain": (MarkovChain, [{}]),
+    "smoothed chain": (
+        SmoothedChain,
+        grid(weights=[(1.0,), (0.6, 0.25, 0.15), (0.4, 0.3, 0.2, 0.1)], pseudo_counts=[20.0, 80.0]),
+    ),
+    "EASE": (EASE, grid(ridge=[200.0, 500.0, 1000.0], decay=[0.8, 0.9, 0.95])),
+    "linear next": (LinearNext, grid(decays=[(0.8,), (0.5, 0.9)], ridge=[100.0, 200.0, 400.0])),
+}
+SHARES = (0.0, 0.25, 0.5, 1.0)  # of the smoothed chain and of EASE, beside 1 of the linear model
+
+
+class Sum:
+    """The weighted sum of models' standardised scores."""
+
+    def __init__(self, models, weights):
+        self.parts = [(model, weight) for model, weight in zip(models, weights, strict=True) if weight]
+
+    def score(self, histories):
+        return sum(weight * standardised(model.score(histories)) for model, weight in self.parts)
+
+
+def full(model, holdout):
+    return target_ranks(model, holdout, ["full"], progress=False)["full"]
+
+
+def quality(model, holdout):
+    return metrics(full(model, holdout), [10])["ndcg@10"]
+
+
+def seconds_to_test(preset, kind, settings) -> float:
+    started = time.perf_counter()
+    dataset = load_dataset(preset)
+    quality(kind(dataset.split.train, len(dataset.vocabulary), **settings), dataset.split.test)
+    return time.perf_counter() - started
+
+
+def ndcg_of_users(ranks):
+    return (ranks <= 10) / np.log2(ranks + 1)
+
+
+def difference(one: list[np.ndarray], other: np.ndarray) -> dict:
+    """Of NDCG@10, user by user, `one` averaged over seeds: the mean, and half of its 95 % interval over users."""
+    of_users = np.mean([ndcg_of_users(ranks) for ranks in one], axis=0) - ndcg_of_users(other)
+    return {"mean": of_users.mean(), "interval": 1.96 * of_users.std(ddof=1) / np.sqrt(len(of_users))}
+
+
+def best_models(preset, dataset: Dataset) -> tuple[dict, dict]:
+    """name -> what is written about it, name -> the model, for every model at its best settings and for their sum."""
+    train, item_count, split = dataset.split.train, len(dataset.vocabulary), dataset.split
+    table, models = {}, {}
+    for name, (kind, settings) in tqdm(MODELS.items(), desc="models"):
+        tried = [(quality(kind(train, item_count, **each), split.validation), each) for each in settings]
+        _, best = max(tried, key=lambda pair: pair[0])
+        models[name] = kind(train, item_count, **best)
+        table[name] = {"tried": tried, "settings": best, "seconds": seconds_to_test(preset, kind, best)}
+    parts = [models[name] for name in ("linear next", "smoothed chain", "EASE")]
+    sums = [Sum(parts, (1.0, *shares)) for shares in itertools.product(SHARES, SHARES)]
+    tried = [(quality(each, split.validation), [weight for _, weight in each.parts], each) for each in tqdm(sums)]
+    _, weights, models["together"] = max(tried, key=lambda triple: triple[0])
+    table["together"] = {"settings": dict(zip(("linear next", "smoothed chain", "EASE"), weights, strict=False))}
+    for name, model in models.items():
+        table[name]["validation"] = evaluate(model, split.validation, ["full"], progress=False)["full"]
+        table[name]["test"] = evaluate(model, split.test, progress=False)
+    return table, models
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("preset", choices=PRESETS)
+    parser.add_argument("--runs", type=Path, nargs="*", default=[], help="folders of trained models")
+    arguments = parser.parse_args()
+    preset = get_preset(arguments.preset)
+    dataset = load_dataset(preset)
+    table, models = best_models(preset, dataset)
+    for name, row in table.items():
+        print(f"{name:16} {row['settings']}: test NDCG@10 {row['test']['full']['ndcg@10']:.4f}", end="")
+        print(f", {row['seconds']:.1f} s" if "seconds" in row else "")
+    comparison = {}
+    if arguments.runs:
+        together = full(models["together"], dataset.split.test)
+        checkpoints = [load(folder) for folder in arguments.runs]
+        for checkpoint in checkpoints:
+            checkpoint.check(dataset)
+        scorers = {
+            "transformer alone": [checkpoint.model for checkpoint in checkpoints],
+            "transformer with counting": [checkpoint.with_counting(dataset) for checkpoint in checkpoints],
+        }
+        for name, each in scorers.items():
+            comparison[name] = difference([full(scorer, dataset.split.test) for scorer in each], together)
+            print("{} - counting together: {mean:+.4f} +- {interval:.4f}".format(name, **comparison[name]))
+    command = f"python benchmarks/counting.py {arguments.preset}" + (" --runs ..." if arguments.runs else "")
+    write_result(f"counting-{arguments.preset}", command, models=table, difference_to_together=comparison)
+
+
+if __name__ == "__main__":
+    main()

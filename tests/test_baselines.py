@@ -1,0 +1,73 @@
+import numpy as np
+import pytest
+
+from bertrec_utils import baselines
+from bertrec_utils.baselines import EASE, LinearNext, SmoothedChain
+from conftest import rows
+
+ITEMS = 6
+
+
+def random_sequences(users, longest, seed=0):
+    random = np.random.default_rng(seed)
+    return rows(*(random.integers(1, ITEMS + 1, random.integers(1, longest + 1)).tolist() for _ in range(users)))
+
+
+def test_smoothed_chain_by_hand():
+    train = rows([1, 2, 3], [1, 2], [1, 3])  # popularity, each once more: 4, 3, 3 of 10
+    chain = SmoothedChain(train, 3, weights=(0.75, 0.25), pseudo_counts=2)
+    last = (np.array([0, 2, 1]) + 2 * np.array([0.4, 0.3, 0.3])) / 5  # film 1 was followed by 2, 2 and 3
+    before = (np.array([0, 0, 0]) + 2 * np.array([0.4, 0.3, 0.3])) / 2  # nothing came two places after film 3
+    scores = chain.score(rows([3, 1], [1]))
+    np.testing.assert_allclose(np.exp(scores[0]), 0.75 * last + 0.25 * before, rtol=1e-6)
+    np.testing.assert_allclose(np.exp(scores[1]), 0.75 * last + 0.25 * np.array([0.4, 0.3, 0.3]), rtol=1e-6)
+    np.testing.assert_allclose(np.exp(scores).sum(1), 1, rtol=1e-6)
+
+
+def test_ease_predicts_each_item_from_the_others():
+    """Every column is a ridge regression of its own, with the item itself left out."""
+    train = random_sequences(40, 5)
+    model = EASE(train, ITEMS, ridge=3.0)
+    seen = np.array([np.isin(np.arange(1, ITEMS + 1), train[row]) for row in range(len(train))], dtype=float)
+    for item in range(ITEMS):
+        others = np.arange(ITEMS) != item
+        left = seen[:, others].T @ seen[:, others] + 3.0 * np.eye(ITEMS - 1)
+        np.testing.assert_allclose(
+            model.weights[others, item], np.linalg.solve(left, seen[:, others].T @ seen[:, item]), atol=1e-4
+        )
+        assert model.weights[item, item] == 0
+
+
+def test_ease_asks_a_fading_history():
+    model = EASE(rows([1, 2], [2, 3]), 3, decay=0.5)
+    np.testing.assert_allclose(model.score(rows([1, 3]))[0], 0.5 * model.weights[0] + model.weights[2], rtol=1e-6)
+
+
+@pytest.mark.parametrize("longest", [1, 9, 60])
+@pytest.mark.parametrize("decays", [(0.5,), (0.3, 0.8)])
+def test_linear_next_is_the_ridge_regression_written_out(longest, decays):
+    """One row of weights per place, each item found at its age: what the closed form never writes down."""
+    train = random_sequences(30, longest)
+    ages, next_items = [], []
+    for row in range(len(train)):
+        for place in range(1, len(train[row])):
+            history = np.zeros((len(decays), ITEMS))
+            for age, token in enumerate(train[row][:place][::-1]):
+                history[:, token - 1] += np.power(decays, age)
+            ages.append(history.ravel())
+            next_items.append(np.eye(ITEMS)[train[row][place] - 1])
+    histories = np.array(ages).reshape(len(ages), len(decays) * ITEMS)
+    left = histories.T @ histories + 2.0 * np.eye(len(decays) * ITEMS)
+    expected = np.linalg.solve(left, histories.T @ np.array(next_items).reshape(len(ages), ITEMS))
+    model = LinearNext(train, ITEMS, decays, ridge=2.0)
+    np.testing.assert_allclose(model.weights, expected, atol=2e-3)
+    asked = np.zeros((len(decays), ITEMS))
+    asked[:, 1] += np.power(decays, 1)
+    asked[:, 3] += 1
+    np.testing.assert_allclose(model.score(rows([2, 4]))[0], asked.ravel() @ expected, atol=5e-3)
+
+
+def test_a_table_of_all_pairs_has_a_limit(monkeypatch):
+    monkeypatch.setattr(baselines, "MOST_ITEMS", ITEMS - 1)
+    with pytest.raises(ValueError, match="too many for a table of all pairs"):
+        LinearNext(random_sequences(5, 5), ITEMS)

@@ -1,0 +1,73 @@
+import numpy as np
+import pytest
+
+from bertrec_utils import mixture
+from bertrec_utils.baselines import LinearNext, SmoothedChain
+from bertrec_utils.evaluation import metrics, target_ranks
+from bertrec_utils.mixture import Mixture, counting_model, learn_mixture, standardised
+from bertrec_utils.model import BERT4Rec
+from bertrec_utils.sequences import Holdout
+from bertrec_utils.training import new_model
+from conftest import preset, rows
+
+
+def test_standardised_by_hand():
+    scores = standardised(np.array([[1.0, 2.0, 3.0], [5.0, 5.0, 5.0]], dtype=np.float32))
+    np.testing.assert_allclose(scores, [[-np.sqrt(1.5), 0, np.sqrt(1.5)], [0, 0, 0]], rtol=1e-6)
+
+
+class Fixed:
+    """Scores that do not depend on the history."""
+
+    def __init__(self, scores):
+        self.scores, self.item_count = np.array(scores, dtype=np.float32), len(scores)
+
+    def score(self, histories):
+        return np.tile(self.scores, (len(histories), 1))
+
+
+def test_mixture_by_hand():
+    scores = Mixture(Fixed(np.log([0.5, 0.25, 0.25])), Fixed([1.0, 2.0, 3.0]), 0.5).score(rows([1], [2]))
+    expected = np.log([0.5, 0.25, 0.25]) + 0.5 * np.array([-np.sqrt(1.5), 0, np.sqrt(1.5)])
+    np.testing.assert_allclose(scores, [expected, expected], rtol=1e-6)
+
+
+@pytest.fixture
+def holdout():
+    """Forty users who have seen item 1 and then take one of items 2 to 20."""
+    return Holdout(rows(*([1] for _ in range(40))), np.random.default_rng(0).integers(2, 21, 40))
+
+
+def test_what_knows_nothing_gets_no_weight(holdout):
+    useful, useless = np.bincount(holdout.targets - 1, minlength=20), -np.bincount(holdout.targets - 1, minlength=20)
+    assert learn_mixture(Fixed(useful), Fixed(useless), holdout).weight == 0
+    assert learn_mixture(Fixed(np.zeros(20)), Fixed(useful), holdout).weight > 0
+
+
+def test_the_weight_is_the_best_of_those_tried(dataset):
+    transformer = new_model(dataset, preset(width=16, warm_start=True))
+    counting = counting_model(dataset.split.train, transformer.item_count)
+    qualities = [
+        metrics(target_ranks(Mixture(transformer, counting, weight), dataset.split.validation, ["full"])["full"])
+        for weight in mixture.WEIGHTS
+    ]
+    best = max(quality["ndcg@10"] for quality in qualities)
+    chosen = learn_mixture(transformer, counting, dataset.split.validation).weight
+    assert qualities[mixture.WEIGHTS.index(chosen)]["ndcg@10"] == best > qualities[0]["ndcg@10"]
+
+
+def test_few_users_are_enough_where_many_do_not_fit(monkeypatch, holdout):
+    monkeypatch.setattr(mixture, "MOST_SCORES", 20 * 10)
+    scores = np.bincount(holdout.targets[:10] - 1, minlength=20)  # knows the first ten only
+    seen = learn_mixture(Fixed(np.zeros(20)), Fixed(scores), holdout).weight
+    monkeypatch.setattr(mixture, "MOST_SCORES", 1)
+    assert seen > 0 and learn_mixture(Fixed(np.zeros(20)), Fixed(scores), holdout).weight > 0
+
+
+def test_large_catalogues_are_counted_by_the_chain(monkeypatch):
+    train = rows([1, 2, 3], [3, 2, 1])
+    assert isinstance(counting_model(train, 3), LinearNext)
+    monkeypatch.setattr(mixture, "MOST_ITEMS", 2)
+    counting = counting_model(train, 3)
+    assert isinstance(counting, SmoothedChain)
+    assert np.isfinite(Mixture(BERT4Rec(3, preset(width=8)), counting, 0.3).score(rows([1], [2, 3]))).all()
