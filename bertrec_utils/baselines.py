@@ -64,7 +64,7 @@ class SmoothedChain:
 
 
 class EASE:
-    """The linear model that fills in a user's items from the others (Steck, WWW 2019, equation 8), blind to order.
+    """The linear model that fills in a user's items from the others (Steck, WWW 2019), blind to order.
 
     Only when it is asked, the history's items are weighted: one that is `age` items old weighs decay ** age.
     """
@@ -86,22 +86,21 @@ class LinearNext:
 
     An item that is `age` items old has weight decay ** age; a history is two such rows side by side, one that fades
     fast and one that fades slowly, (2 V). Over every place of the training sequences, W (2 V, V) minimises
-    |history W - next item|^2 + ridge |W|^2, the next item being a row with a single 1. With one decay this is SLIT
-    (Choi et al., WWW 2021, equation 10). Scores estimate probabilities, but may be negative.
+    |history W - next item|^2 + ridge |W|^2, the next item being a row with a single 1. With one decay this is close
+    to SLIT (Choi et al., WWW 2021). Scores estimate probabilities, but may be negative.
     ValueError if there are more than MOST_ITEMS items.
     """
 
     def __init__(self, train: Sequences, item_count: int, decays: tuple[float, ...] = (0.5, 0.9), ridge: float = 200.0):
         if item_count > MOST_ITEMS:
             raise ValueError(f"{item_count:,} items are too many for a table of all pairs; at most {MOST_ITEMS:,}")
-        self.decays = decays
-        self.popularity = smoothed_popularity(train, item_count)
+        self.decays, self.item_count = decays, item_count
         histories, next_items = normal_equations(train, item_count, decays)
         histories[np.diag_indices_from(histories)] += ridge
         self.weights = scipy.linalg.solve(histories, next_items, assume_a="pos", overwrite_a=True, overwrite_b=True)
 
     def score(self, histories: Sequences) -> np.ndarray:
-        rows = [fading(histories, len(self.popularity), decay) for decay in self.decays]
+        rows = [fading(histories, self.item_count, decay) for decay in self.decays]
         return sparse.hstack(rows, format="csr") @ self.weights
 
 
