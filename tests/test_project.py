@@ -112,7 +112,7 @@ def test_the_notebooks_show_the_recorded_run_of_the_bundled_data():
 def test_recorded_runs_are_those_of_the_preset():
     for preset in ("ml-1m", "small"):
         runs = [json.loads(path.read_text()) for path in (ROOT / "results").glob(f"{preset}-seed*.json")]
-        assert sorted(run["seed"] for run in runs) == list(range(len(runs))) and len(runs) >= 3
+        assert sorted(run["seed"] for run in runs) == list(range(len(runs))) and len(runs) >= 2
         assert all(Preset(**run["preset"]) == get_preset(preset) for run in runs)
 
 
