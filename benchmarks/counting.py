@@ -121,7 +121,8 @@ def main():
         for name, each in scorers.items():
             comparison[name] = difference([full(scorer, dataset.split.test) for scorer in each], together)
             print("{} - counting together: {mean:+.4f} +- {interval:.4f}".format(name, **comparison[name]))
-    command = f"python benchmarks/counting.py {arguments.preset}" + (" --runs ..." if arguments.runs else "")
+    runs = "".join(f" runs/{folder.name}" for folder in arguments.runs)
+    command = f"python benchmarks/counting.py {arguments.preset}" + (f" --runs{runs}" if runs else "")
     write_result(f"counting-{arguments.preset}", command, models=table, difference_to_together=comparison)
 
 
