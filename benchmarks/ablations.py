@@ -34,11 +34,11 @@ class LearnedPositions(BERT4Rec):
         nn.init.trunc_normal_(self.positions.weight, std=0.02, a=-0.04, b=0.04)
 
     def start(self, questions):
-        states, visible, rotation = super().start(questions)
+        states, layout = super().start(questions)
         history, asked = questions.history, questions.places
         places = torch.cat([torch.arange(history.shape[1], device=asked.device).expand_as(history), asked], 1)
         states = states + self.positions(places.amax(1, keepdim=True) - places)
-        return states, visible, torch.ones_like(rotation)  # no rotation
+        return states, layout._replace(rotation=torch.ones_like(layout.rotation))  # no rotation
 
 
 CLOZE_ONLY = {"next_only": 0.0, "cloze_only": 1.0}

@@ -5,6 +5,7 @@ Shapes: B users, T places of the history, K questions per user, Q places that lo
 
 import contextlib
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,6 +16,15 @@ from .cpu import ChunkedCrossEntropy, Dropout, attend
 from .presets import Preset
 from .questions import Questions, append_mask
 from .sequences import PAD, Sequences
+
+
+class Layout(NamedTuple):
+    """Where the N = T + K states of a batch stand, the history's first, and what the last Q of them look at."""
+
+    rotation: torch.Tensor  # (B, N, 1, D / H / 2) complex: `rotations` of their places
+    asked: torch.Tensor  # (B, K) int64: the places of the questions
+    shown: torch.Tensor  # (B, T, 1) bool: neither PAD nor hidden
+    visible: torch.Tensor  # (B, 1, Q, T) bool
 
 
 def rotations(places: torch.Tensor, pairs: int) -> torch.Tensor:
@@ -69,27 +79,52 @@ class Attention(nn.Module):
         return query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
 
 
+class Near(nn.Module):
+    """Adds up the few films just before each place, every coordinate of each with a learned weight that starts at 0.
+
+    This is the depthwise causal convolution of Primer (So et al., 2021, section 3). What comes next depends most on the
+    last films, and attention, which has the whole history to look at, is slow to learn that.
+    """
+
+    def __init__(self, preset: Preset):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(preset.near, preset.width))
+
+    def forward(self, history: torch.Tensor, asked: torch.Tensor) -> torch.Tensor:
+        """What stands before each place of `history` (B, T, D), then before the places `asked` (B, K): (B, T + K, D).
+
+        Rows of `history` that nobody may see must be zero.
+        """
+        (batch, length, width), near = history.shape, len(self.weight)
+        padded = F.pad(history, (0, 0, near, 0))
+        before = history.new_zeros(batch, length + 1, width)  # a question may come after the newest film
+        for back, weight in enumerate(self.weight, start=1):
+            before = before + weight * padded[:, near - back : near - back + length + 1]
+        rows = asked + (length + 1) * torch.arange(batch, device=asked.device)[:, None]
+        return torch.cat([before[:, :-1], F.embedding(rows, before.flatten(0, 1))], 1)
+
+
 class Block(nn.Module):
-    """A transformer layer (section 3.3), layer norm first: it trains without a long warm-up."""
+    """A transformer layer (section 3.3), layer norm first: it trains without a long warm-up. `Near` is an addition."""
 
     def __init__(self, preset: Preset):
         super().__init__()
         self.attention_norm = nn.LayerNorm(preset.width)
+        self.near = Near(preset)
         self.attention = Attention(preset)
         self.feed_forward_norm = nn.LayerNorm(preset.width)
         self.expand = nn.Linear(preset.width, 4 * preset.width)
         self.contract = nn.Linear(4 * preset.width, preset.width)
         self.dropout = Dropout(preset.dropout)
 
-    def forward(self, states: torch.Tensor, visible: torch.Tensor, rotation: torch.Tensor) -> torch.Tensor:
-        """New states (B, Q, D) of the last Q of `states` (B, N, D), which are turned by `rotation` (B, N, ...).
-
-        They look at the first T, the history, where `visible` (B, 1, Q, T) says so.
-        """
-        asking, history = slice(-visible.shape[2], None), slice(visible.shape[3])
+    def forward(self, states: torch.Tensor, layout: Layout) -> torch.Tensor:
+        """New states (B, Q, D) of the last Q of `states` (B, N, D). They look at the first T, the history."""
+        asking, history = slice(-layout.visible.shape[2], None), slice(layout.visible.shape[3])
         normed = self.attention_norm(states)
-        gathered = self.attention(normed[:, asking], normed[:, history], visible, rotation)
-        states = states[:, asking] + self.dropout(gathered)
+        near = self.near(normed[:, history] * layout.shown, layout.asked)
+        normed = normed + near
+        gathered = self.attention(normed[:, asking], normed[:, history], layout.visible, layout.rotation)
+        states = states[:, asking] + near[:, asking] + self.dropout(gathered)
         wide = F.gelu(self.expand(self.feed_forward_norm(states)))
         return states + self.dropout(self.contract(wide))
 
@@ -130,20 +165,21 @@ class BERT4Rec(nn.Module):
 
         The last block makes new states for the questions only: nothing looks at the history's states after it.
         """
-        states, visible, rotation = self.start(questions)
+        states, layout = self.start(questions)
         for block in self.blocks[:-1]:
-            states = block(states, visible, rotation)
-        asked = visible[:, :, questions.history.shape[1] :]
-        return self.final_norm(self.blocks[-1](states, asked, rotation))
+            states = block(states, layout)
+        asked = layout.visible[:, :, questions.history.shape[1] :]
+        return self.final_norm(self.blocks[-1](states, layout._replace(visible=asked)))
 
-    def start(self, questions: Questions) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Of history and questions: states (B, T + K, D), the attention mask (B, 1, T + K, T) and the rotations."""
+    def start(self, questions: Questions) -> tuple[torch.Tensor, Layout]:
+        """The states (B, T + K, D) of history and questions before the first block, and their layout."""
         history, asked = questions.history, questions.places
         masks = torch.full_like(asked, self.mask_token)
         states = self.embedding_dropout(self.item_embedding(torch.cat([history, masks], 1)))
         places = torch.cat([torch.arange(history.shape[1], device=history.device).expand_as(history), asked], 1)
         rotation = rotations(places, self.preset.width // self.preset.heads // 2)
-        return states, questions.attention_mask(self.mask_token), rotation
+        shown = questions.is_shown(self.mask_token)
+        return states, Layout(rotation, asked, shown[:, :, None], questions.attention_mask(self.mask_token))
 
     def logits(self, states: torch.Tensor) -> torch.Tensor:
         """Scores of all items, (..., V), from final states (..., D)."""

@@ -24,6 +24,7 @@ class Preset:
     width: int = 64
     layers: int = 2
     heads: int = 2
+    near: int = 4  # so many films just before a place are added to it in each layer
     dropout: float = 0.2
     warm_start: bool = True  # film vectors start from co-occurrence counts, else at random
 
@@ -48,6 +49,7 @@ class Preset:
         self._require("max_users", self.max_users is None or self.max_users >= 1, "None or at least 1")
         for name in ("next_only", "cloze_only", "mask_ratio", "next_ratio", "warmup_share"):
             self._require(name, 0 <= getattr(self, name) <= 1, "from 0 to 1")
+        self._require("near", self.near >= 0, "at least 0")
         self._require("dropout", 0 <= self.dropout < 1, "at least 0 and below 1")
         self._require("cloze_only", self.next_only + self.cloze_only <= 1, "at most 1 - next_only")
         self._require("learning_rate", self.learning_rate > 0, "above 0")
@@ -60,14 +62,14 @@ class Preset:
             raise ValueError(f"the setting {name} is {getattr(self, name)}; it must be {rule}")
 
 
-TUNED = {"width": 256, "heads": 4, "dropout": 0.3, "next_ratio": 1.0, "learning_rate": 1e-3}
+TUNED = {"width": 128, "heads": 4, "next_ratio": 1.0, "learning_rate": 1e-3}
 
 PRESETS = {
     preset.name: preset
     for preset in (
         Preset("tiny", max_users=120, history_length=50, width=32, epochs=3, batch_size=32),
-        Preset("small", **TUNED, batch_size=16, epochs=10),
-        Preset("ml-1m", "ml-1m", **TUNED, batch_size=32, epochs=16),
+        Preset("small", **TUNED, batch_size=16, epochs=8),
+        Preset("ml-1m", "ml-1m", **TUNED, batch_size=32, epochs=18),
         *(Preset(name, name, width=128, heads=4, batch_size=256, epochs=30) for name in ("ml-20m", "ml-25m", "ml-32m")),
     )
 }

@@ -33,16 +33,19 @@ class Questions(NamedTuple):
     def to(self, device: torch.device) -> "Questions":
         return Questions(*(part.to(device) for part in self))
 
+    def is_shown(self, mask_token: int) -> torch.Tensor:
+        """(B, T) bool: where a film of the history can be seen, being neither PAD nor [MASK]."""
+        return (self.history != PAD) & (self.history != mask_token)
+
     def attention_mask(self, mask_token: int) -> torch.Tensor:
         """Who sees which film, (B, 1, T + K, T) bool: first each place of the history, then each question.
 
         PAD and [MASK] are seen by nobody. A row that sees no film looks at place 0, which holds PAD or [MASK] then:
         a softmax over nothing would be NaN.
         """
-        is_shown = (self.history != PAD) & (self.history != mask_token)
         places = torch.arange(self.history.shape[1], device=self.history.device)
         sees = torch.cat([self.history_sees, self.sees], 1)
-        visible = is_shown[:, None, :] & (places < sees[:, :, None])
+        visible = self.is_shown(mask_token)[:, None, :] & (places < sees[:, :, None])
         visible[:, :, 0] |= ~visible.any(-1)
         return visible[:, None]
 

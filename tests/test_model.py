@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from bertrec_utils.model import BERT4Rec, Block, rotate, rotations
+from bertrec_utils.model import BERT4Rec, Block, Layout, Near, rotate, rotations
 from bertrec_utils.questions import Questions, append_mask, ask, choose_places
 from conftest import preset, rows
 
@@ -19,7 +19,7 @@ def asked(tokens, prefix, mask_ratio, next_ratio, mask_token):
 
 def test_block_equals_pytorchs_encoder_layer():
     torch.manual_seed(0)
-    block = Block(preset(width=24, heads=3, dropout=0.0)).eval()
+    block = Block(preset(width=24, heads=3, near=0, dropout=0.0)).eval()
     reference = nn.TransformerEncoderLayer(
         24, 3, dim_feedforward=96, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
     ).eval()
@@ -46,9 +46,33 @@ def test_block_equals_pytorchs_encoder_layer():
     states = torch.randn(2, 5, 24)
     visible = (history != 0)[:, None, None, :].expand(2, 1, 5, 5)
     nowhere = rotations(torch.zeros(2, 5), 4)  # all at one place: no rotation, as PyTorch's layer has none
-    expected = reference(states, src_key_padding_mask=history == 0)
     is_item = history != 0
-    torch.testing.assert_close(block(states, visible, nowhere)[is_item], expected[is_item], rtol=1e-4, atol=1e-5)
+    layout = Layout(nowhere, torch.zeros(2, 0, dtype=torch.int64), is_item[:, :, None], visible)
+    expected = reference(states, src_key_padding_mask=~is_item)
+    torch.testing.assert_close(block(states, layout)[is_item], expected[is_item], rtol=1e-4, atol=1e-5)
+
+
+def test_near_films_by_hand():
+    near = Near(preset(width=4, near=2))
+    near.weight = nn.Parameter(torch.tensor([[1.0, 1.0, 0.0, 2.0], [0.5, -1.0, 3.0, 0.0]]))
+    history = torch.tensor([[[1.0, 1, 1, 1], [10, 10, 10, 10], [100, 100, 100, 100]]])
+    places_of_history = [[0, 0, 0, 0], [1, 1, 0, 2], [10.5, 9, 3, 20]]
+    asked = [[105, 90, 30, 200], [10.5, 9, 3, 20]]  # after the newest film, and at the place of the third
+    expected = torch.tensor([[*places_of_history, *asked]])
+    torch.testing.assert_close(near(history, torch.tensor([[3, 2]])), expected)
+
+
+def test_near_films_reach_as_far_as_they_should(small_model):
+    """With attention silenced, two layers of them reach eight films back, and no further."""
+    for block in small_model.blocks:
+        for parameter in block.attention.project.parameters():
+            nn.init.zeros_(parameter)
+    histories = np.tile(np.arange(1, 11), (4, 1))
+    histories[1, -1], histories[2, -8], histories[3, -9] = 20, 20, 20
+    scores = small_model.score(rows(*histories))
+    changes = np.abs(scores[1:] - scores[0]).max(1)
+    assert (changes[:2] > 1e-3).all()
+    assert changes[2] == 0
 
 
 def test_rotation_is_that_of_the_paper():
@@ -170,14 +194,15 @@ def test_output_weights_are_the_item_embeddings(small_model):
 def test_attention_by_hand(small_model):
     """Equation 1, written out: weights that sum to one over what is visible, and the values they mix."""
     batch = append_mask(rows([1, 2, 3], [4]), 12)
-    states, visible, rotation = small_model.start(batch)
+    states, layout = small_model.start(batch)
     attention = small_model.blocks[0].attention
-    query, key, value = attention.heads_of(states, states[:, :3], rotation)
-    weights = (query @ key.transpose(-2, -1) / 8**0.5).masked_fill(~visible, -torch.inf).softmax(-1)
+    query, key, value = attention.heads_of(states, states[:, :3], layout.rotation)
+    weights = (query @ key.transpose(-2, -1) / 8**0.5).masked_fill(~layout.visible, -torch.inf).softmax(-1)
     assert weights.shape == (2, 2, 4, 3)  # three places and one question look at three places
     assert (weights[1, :, :, :2] == 0).all()  # nobody looks at padding
     by_hand = attention.project((weights @ value).transpose(1, 2).flatten(2))
-    torch.testing.assert_close(attention(states, states[:, :3], visible, rotation), by_hand, rtol=1e-4, atol=1e-5)
+    gathered = attention(states, states[:, :3], layout.visible, layout.rotation)
+    torch.testing.assert_close(gathered, by_hand, rtol=1e-4, atol=1e-5)
 
 
 def test_long_history_is_cut_to_the_newest(small_model):
@@ -208,9 +233,10 @@ def test_training_drops_what_attention_and_feed_forward_add(small_model, silent)
     part = {"project": block.attention.project, "contract": block.contract}[silent]
     for parameter in part.parameters():
         torch.nn.init.zeros_(parameter)
-    states, visible, rotation = small_model.start(append_mask(rows([1, 2, 3, 4]), 12))
-    added = block(states, visible, rotation) - states
-    whole = block.eval()(states, visible, rotation) - states
+    block.near.weight.data.zero_()
+    states, layout = small_model.start(append_mask(rows([1, 2, 3, 4]), 12))
+    added = block(states, layout) - states
+    whole = block.eval()(states, layout) - states
     dropped = added == 0
     assert 0.2 < dropped.float().mean() < 0.8
     torch.testing.assert_close(added[~dropped], 2 * whole[~dropped], rtol=1e-3, atol=1e-4)
