@@ -4,7 +4,7 @@
 
 One file per seed, results/PRESET-seedN.json: settings, seed, date, commit, machine, versions, one row per epoch, the
 test metrics of all protocols: `test` of the transformer alone, `test-with-counting` of its mixture with counting. The
-trained model stays in runs/PRESET-seedN; an interrupted run goes on where it stopped.
+trained model stays in runs/PRESET-seedN; an interrupted run goes on where it stopped, a finished one is only tested.
 """
 
 import argparse
@@ -18,12 +18,12 @@ from pathlib import Path
 
 import torch
 
-from bertrec_utils.checkpoints import best_device, load
-from bertrec_utils.dataset import load_dataset
+from bertrec_utils.checkpoints import MODEL, best_device, load
+from bertrec_utils.dataset import Dataset, load_dataset
 from bertrec_utils.evaluation import evaluate
 from bertrec_utils.files import PROJECT, replace_file
 from bertrec_utils.presets import PRESETS, Preset, get_preset
-from bertrec_utils.training import fit, new_model
+from bertrec_utils.training import UNFINISHED, fit, new_model
 
 
 def machine():
@@ -66,19 +66,29 @@ def write_result(name: str, command: str, **contents) -> None:
     replace_file(PROJECT / "results" / f"{name}.json", lambda path: path.write_text(text))
 
 
+def is_finished(folder: Path, preset: Preset, seed: int, dataset: Dataset) -> bool:
+    """Whether `folder` holds this very run, trained to its end."""
+    if not (folder / MODEL).exists() or (folder / UNFINISHED).exists():
+        return False
+    checkpoint = load(folder)
+    found = checkpoint.model.preset, checkpoint.seed, checkpoint.fingerprint
+    return found == (preset, seed, dataset.fingerprint)
+
+
 def record(preset: Preset, seed: int) -> dict:
     dataset = load_dataset(preset)
     vocabulary, sequences = dataset.vocabulary, dataset.sequences
-    model = new_model(dataset, preset, seed)
     folder = PROJECT / "runs" / f"{preset.name}-seed{seed}"
-    history = fit(model, dataset, seed=seed, folder=folder)
-    mixture = load(folder).with_counting(dataset)
+    if not is_finished(folder, preset, seed, dataset):
+        fit(new_model(dataset, preset, seed), dataset, seed=seed, folder=folder)
+    checkpoint = load(folder)
+    model, mixture = checkpoint.model, checkpoint.with_counting(dataset)
     return {
         "preset": asdict(preset),
         "seed": seed,
         "data": {"users": len(sequences), "items": len(vocabulary), "interactions": len(sequences.tokens)},
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "history": history.to_dict("records"),
+        "history": checkpoint.history.to_dict("records"),
         "test": evaluate(model, dataset.split.test),
         "counting_weight": mixture.weight,
         "validation-with-counting": evaluate(mixture, dataset.split.validation, ["full"]),

@@ -4,14 +4,19 @@ import json
 from dataclasses import replace
 
 import ablations
+import ensemble
 import numpy as np
 import peers
 import pytest
+import record_run
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from train_speed import step_operations
 
+from bertrec_utils.baselines import Popularity
+from bertrec_utils.evaluation import evaluate
+from bertrec_utils.mixture import learn_mixture
 from bertrec_utils.model import BERT4Rec
 from bertrec_utils.presets import PRESETS, get_preset
 from bertrec_utils.questions import training_batches
@@ -75,6 +80,32 @@ def test_an_ablation_runs(dataset):
     history, with_counting = ablations.run(ablation, settings, dataset)
     assert [row["epoch"] for row in history] == [1]
     assert with_counting >= history[0]["ndcg@10"]  # no counting at all is one of the mixtures
+
+
+def test_a_finished_run_is_only_tested(dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr(record_run, "PROJECT", tmp_path)
+    preset = replace(get_preset("tiny"), epochs=1)
+    first = record_run.record(preset, seed=0)
+    monkeypatch.setattr(record_run, "fit", None)  # training again would be an error
+    assert record_run.record(preset, seed=0) == first
+    folder = tmp_path / "runs" / "tiny-seed0"
+    assert not record_run.is_finished(folder, preset, 1, dataset)
+    assert not record_run.is_finished(folder, replace(preset, epochs=2), 0, dataset)
+    (folder / record_run.UNFINISHED).touch()
+    assert not record_run.is_finished(folder, preset, 0, dataset)
+
+
+def test_a_group_of_one_is_the_mixture_itself(dataset):
+    torch.manual_seed(0)
+    transformer = BERT4Rec(len(dataset.vocabulary), get_preset("tiny"))
+    mixture = learn_mixture(
+        transformer, Popularity(dataset.split.train, len(dataset.vocabulary)), dataset.split.validation
+    )
+    members, counted = ensemble.scores([transformer], mixture.counting, dataset.split.validation)
+    assert ensemble.best_weight(members, counted, dataset.split.validation) == mixture.weight
+    together = ensemble.quality(members[0] + np.float32(mixture.weight) * counted, dataset.split.validation)
+    expected = evaluate(mixture, dataset.split.validation, ["full"], progress=False)["full"]
+    assert together["ndcg@10"] == pytest.approx(expected["ndcg@10"], abs=1e-6)
 
 
 def test_our_side_trains_until_the_watch_stops_it(dataset, capsys, monkeypatch):
