@@ -53,16 +53,16 @@ class Ablation(NamedTuple):
 
 ABLATIONS = {
     "full": Ablation("the whole recipe", {}),
+    "no-near": Ablation("no near films", {"near": 0}),
+    "random-start": Ablation("random start", {"warm_start": False}),
+    "next-only": Ablation("no cloze questions", {"mask_ratio": 0.0}),
     "cloze-only": Ablation("no next-film questions", CLOZE_ONLY),
+    "learned-positions": Ablation("learned positions", {}, LearnedPositions),
     "classic": Ablation(
         "no next-film questions, no near films, random start, learned positions",
         CLOZE_ONLY | {"near": 0, "warm_start": False},
         LearnedPositions,
     ),
-    "no-near": Ablation("no near films", {"near": 0}),
-    "random-start": Ablation("random start", {"warm_start": False}),
-    "learned-positions": Ablation("learned positions", {}, LearnedPositions),
-    "next-only": Ablation("no cloze questions", {"mask_ratio": 0.0}),
 }
 
 

@@ -69,7 +69,7 @@ PRESETS = {
     for preset in (
         Preset("tiny", max_users=120, history_length=50, width=32, epochs=3, batch_size=32),
         Preset("small", **TUNED, batch_size=16, epochs=8),
-        Preset("ml-1m", "ml-1m", **TUNED, dropout=0.3, batch_size=32, epochs=18),
+        Preset("ml-1m", "ml-1m", **TUNED, batch_size=32, epochs=18),
         *(Preset(name, name, width=128, heads=4, batch_size=256, epochs=30) for name in ("ml-20m", "ml-25m", "ml-32m")),
     )
 }
