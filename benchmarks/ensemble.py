@@ -9,44 +9,31 @@ spread less than independent ones would.
 """
 
 import argparse
-from dataclasses import replace
 
 import numpy as np
+import torch
 from record_run import write_result
-from tqdm import tqdm
 
 from bertrec_utils.checkpoints import load
 from bertrec_utils.dataset import load_dataset
-from bertrec_utils.evaluation import metrics, target_ranks
+from bertrec_utils.evaluation import evaluate
 from bertrec_utils.files import PROJECT
-from bertrec_utils.mixture import WEIGHTS, Mixture, Remembered, counting_model
+from bertrec_utils.mixture import counting_model, learn_mixture
+from bertrec_utils.model import BERT4Rec
 from bertrec_utils.presets import PRESETS, get_preset
-from bertrec_utils.sequences import Holdout
+from bertrec_utils.sequences import Sequences
 
 
-def scores(transformers: list, counting, holdout: Holdout) -> tuple[list[np.ndarray], np.ndarray]:
-    """Log-probabilities (U, V) of each transformer, and the standardised scores (U, V) of the counting model."""
-    histories = holdout.histories
-    batches = np.array_split(np.arange(len(histories)), -(-len(histories) // 256))
-    of_models = []
-    for transformer in tqdm(transformers, desc="transformers"):
-        mixture = Mixture(transformer, counting, 0.0)
-        parts = [mixture.parts(histories.rows(batch)) for batch in batches]
-        log_probabilities, counted = map(np.concatenate, zip(*parts, strict=True))
-        of_models.append(log_probabilities)
-    return of_models, counted
+class Average:
+    """Scores are the mean of the transformers' log-probabilities."""
 
+    def __init__(self, transformers: list[BERT4Rec]):
+        self.transformers, self.item_count = transformers, transformers[0].item_count
 
-def quality(table: np.ndarray, holdout: Holdout) -> dict[str, float]:
-    """Metrics of scores (U, V), full ranking."""
-    numbered = replace(holdout.histories, users=np.arange(len(table)))
-    ranks = target_ranks(Remembered(table), Holdout(numbered, holdout.targets), ["full"], progress=False)
-    return metrics(ranks["full"], [10])
-
-
-def best_weight(members: list[np.ndarray], counted: np.ndarray, holdout: Holdout) -> float:
-    mean = np.mean(members, axis=0)
-    return max(WEIGHTS, key=lambda weight: quality(mean + np.float32(weight) * counted, holdout)["ndcg@10"])
+    def score(self, histories: Sequences) -> np.ndarray:
+        """(B, V) float32."""
+        scores = [torch.from_numpy(each.score(histories)).log_softmax(1) for each in self.transformers]
+        return torch.stack(scores).mean(0).numpy()
 
 
 def main():
@@ -57,26 +44,23 @@ def main():
     arguments = parser.parse_args()
     preset, seeds = get_preset(arguments.preset), arguments.seeds
     dataset = load_dataset(preset)
-    checkpoints = [load(PROJECT / "runs" / f"{preset.name}-seed{seed}") for seed in seeds]
-    for checkpoint in checkpoints:
+    checkpoints = {seed: load(PROJECT / "runs" / f"{preset.name}-seed{seed}") for seed in seeds}
+    for checkpoint in checkpoints.values():
         checkpoint.check(dataset)
-    transformers = [checkpoint.model for checkpoint in checkpoints]
-    minutes = [checkpoint.history.seconds.iloc[-1] / 60 for checkpoint in checkpoints]
-    split, counting = dataset.split, counting_model(dataset.split.train, len(dataset.vocabulary))
-    validation, test = scores(transformers, counting, split.validation), scores(transformers, counting, split.test)
+    counting, split = counting_model(dataset.split.train, len(dataset.vocabulary)), dataset.split
     groups = []
     for size in arguments.sizes:
         for first in range(len(seeds) if size < len(seeds) else 1):
-            members = [(first + offset) % len(seeds) for offset in range(size)]
-            weight = best_weight([validation[0][member] for member in members], validation[1], split.validation)
-            mean = np.mean([test[0][member] for member in members], axis=0)
+            members = [seeds[(first + offset) % len(seeds)] for offset in range(size)]
+            average = Average([checkpoints[seed].model for seed in members])
+            mixture = learn_mixture(average, counting, split.validation)
             groups.append(
                 {
-                    "seeds": [seeds[member] for member in members],
-                    "minutes": sum(minutes[member] for member in members),
-                    "counting_weight": weight,
-                    "test": quality(mean, split.test),
-                    "test-with-counting": quality(mean + np.float32(weight) * test[1], split.test),
+                    "seeds": members,
+                    "minutes": sum(checkpoints[seed].history.seconds.iloc[-1] / 60 for seed in members),
+                    "counting_weight": mixture.weight,
+                    "test": evaluate(average, split.test, ["full"])["full"],
+                    "test-with-counting": evaluate(mixture, split.test, ["full"])["full"],
                 }
             )
             print(groups[-1], flush=True)

@@ -14,9 +14,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from train_speed import step_operations
 
-from bertrec_utils.baselines import Popularity
-from bertrec_utils.evaluation import evaluate
-from bertrec_utils.mixture import learn_mixture
 from bertrec_utils.model import BERT4Rec
 from bertrec_utils.presets import PRESETS, get_preset
 from bertrec_utils.questions import training_batches
@@ -95,17 +92,16 @@ def test_a_finished_run_is_only_tested(dataset, tmp_path, monkeypatch):
     assert not record_run.is_finished(folder, preset, 0, dataset)
 
 
-def test_a_group_of_one_is_the_mixture_itself(dataset):
+def test_average_by_hand():
+    """Two transformers whose scores differ: the mean of what each log-probability is, written out."""
     torch.manual_seed(0)
-    transformer = BERT4Rec(len(dataset.vocabulary), get_preset("tiny"))
-    mixture = learn_mixture(
-        transformer, Popularity(dataset.split.train, len(dataset.vocabulary)), dataset.split.validation
-    )
-    members, counted = ensemble.scores([transformer], mixture.counting, dataset.split.validation)
-    assert ensemble.best_weight(members, counted, dataset.split.validation) == mixture.weight
-    together = ensemble.quality(members[0] + np.float32(mixture.weight) * counted, dataset.split.validation)
-    expected = evaluate(mixture, dataset.split.validation, ["full"], progress=False)["full"]
-    assert together["ndcg@10"] == pytest.approx(expected["ndcg@10"], abs=1e-6)
+    pair = [BERT4Rec(ITEMS, preset(width=8, heads=1)) for _ in range(2)]
+    for transformer in pair:
+        torch.nn.init.normal_(transformer.item_bias)
+    histories = rows([1, 2, 3], [4, 5])
+    scores = [transformer.score(histories) for transformer in pair]
+    expected = sum(each - np.log(np.exp(each).sum(1, keepdims=True)) for each in scores) / 2
+    np.testing.assert_allclose(ensemble.Average(pair).score(histories), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_our_side_trains_until_the_watch_stops_it(dataset, capsys, monkeypatch):

@@ -75,6 +75,19 @@ def test_near_films_reach_as_far_as_they_should(small_model):
     assert changes[2] == 0
 
 
+@torch.no_grad()
+def test_hidden_films_are_not_near(small_model):
+    """With attention silenced, nothing but its own state depends on the state at a hidden place."""
+    block = small_model.blocks[0]
+    for parameter in block.attention.project.parameters():
+        nn.init.zeros_(parameter)
+    states, layout = small_model.start(cloze([3, 7, 1, 9], 1, small_model.mask_token))
+    other = states.clone()
+    other[0, 1] += torch.randn(16)
+    unlike = (block(states, layout) - block(other, layout)).abs().amax(-1)[0] > 0
+    assert unlike.tolist() == [False, True, False, False, False]
+
+
 def test_rotation_is_that_of_the_paper():
     """Su et al., equation 34, in cosines and sines, written out for pairs of neighbouring coordinates."""
     vectors, places = torch.randn(2, 3, 1, 8), torch.tensor([[0, 5, 190], [7, 8, 9]])
