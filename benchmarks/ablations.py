@@ -68,7 +68,7 @@ ABLATIONS = {
 
 def run(ablation: Ablation, preset: Preset, dataset: Dataset) -> tuple[list[dict], float]:
     """One row per epoch, and the validation NDCG@10 of the mixture; `preset` holds the settings of the ablation."""
-    model = new_model(dataset, preset, kind=ablation.kind)
+    model = new_model(dataset, preset, build=ablation.kind)
     history = fit(model, dataset).to_dict("records")
     counting = counting_model(dataset.split.train, model.item_count)
     return history, max(try_weights(model, counting, dataset.split.validation).values())

@@ -1,10 +1,12 @@
 """Train a preset, test it once, and write what README and the notebooks quote.
 
     python benchmarks/record_run.py ml-1m --seeds 0 1 2
+    python benchmarks/record_run.py ml-1m --recipe sasrec-warm --seeds 0 1 2
 
-One file per seed, results/PRESET-seedN.json: settings, seed, date, commit, machine, versions, one row per epoch, the
-test metrics of all protocols: `test` of the transformer alone, `test-with-counting` of its mixture with counting. The
-trained model stays in runs/PRESET-seedN; an interrupted run goes on where it stopped, a finished one is only tested.
+One file per seed, results/PRESET-seedN.json, or PRESET-RECIPE-seedN.json if the recipe is not ours: settings, seed,
+date, commit, machine, versions, one row per epoch, the test metrics of all protocols: `test` of the transformer alone,
+`test-with-counting` of its mixture with counting. The trained model stays in runs/, under the same name; an interrupted
+run goes on where it stopped, a finished one is only tested.
 """
 
 import argparse
@@ -22,7 +24,7 @@ from bertrec_utils.checkpoints import MODEL, best_device, load
 from bertrec_utils.dataset import Dataset, load_dataset
 from bertrec_utils.evaluation import evaluate
 from bertrec_utils.files import PROJECT, replace_file
-from bertrec_utils.presets import PRESETS, Preset, get_preset
+from bertrec_utils.presets import PRESETS, RECIPES, Preset, get_preset
 from bertrec_utils.training import UNFINISHED, fit, new_model
 
 
@@ -75,10 +77,10 @@ def is_finished(folder: Path, preset: Preset, seed: int, dataset: Dataset) -> bo
     return found == (preset, seed, dataset.fingerprint)
 
 
-def record(preset: Preset, seed: int) -> dict:
+def record(preset: Preset, seed: int, name: str) -> dict:
     dataset = load_dataset(preset)
     vocabulary, sequences = dataset.vocabulary, dataset.sequences
-    folder = PROJECT / "runs" / f"{preset.name}-seed{seed}"
+    folder = PROJECT / "runs" / name
     if not is_finished(folder, preset, seed, dataset):
         fit(new_model(dataset, preset, seed), dataset, seed=seed, folder=folder)
     checkpoint = load(folder)
@@ -99,12 +101,15 @@ def record(preset: Preset, seed: int) -> dict:
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("preset", choices=PRESETS)
+    parser.add_argument("--recipe", choices=RECIPES, default="ours")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     arguments = parser.parse_args()
+    preset, recipe = get_preset(arguments.preset, arguments.recipe), arguments.recipe
     for seed in arguments.seeds:
-        result = record(get_preset(arguments.preset), seed)
-        name = f"{arguments.preset}-seed{seed}"
-        write_result(name, f"python benchmarks/record_run.py {arguments.preset} --seeds {seed}", **result)
+        name = preset.name + (f"-{recipe}" if recipe != "ours" else "") + f"-seed{seed}"
+        options = f"--recipe {recipe} --seeds {seed}" if recipe != "ours" else f"--seeds {seed}"
+        result = {"recipe": recipe} | record(preset, seed, name)
+        write_result(name, f"python benchmarks/record_run.py {preset.name} {options}", **result)
         print(f"{name}: {result['history'][-1]['seconds'] / 60:.1f} min")
         for test in ("test", "test-with-counting"):
             full = result[test]["full"]

@@ -9,7 +9,7 @@ from pathlib import Path
 from .checkpoints import load
 from .dataset import load_dataset
 from .evaluation import PROTOCOLS, evaluate
-from .presets import PRESETS, get_preset
+from .presets import PRESETS, RECIPES, get_preset
 from .recommend import Recommender
 from .releases import RELEASES, download
 from .training import fit, new_model
@@ -24,10 +24,12 @@ def own_log(arguments):
 
 
 def train_command(arguments):
-    preset = replace(get_preset(arguments.preset), **own_log(arguments))
+    preset = replace(get_preset(arguments.preset, arguments.recipe), **own_log(arguments))
     name = preset.name
     if arguments.ratings:
         preset, name = replace(preset, max_users=None), arguments.ratings.stem
+    if arguments.recipe != "ours":
+        name += f"-{arguments.recipe}"
     if arguments.min_item_ratings is not None:
         preset = replace(preset, min_item_ratings=arguments.min_item_ratings)
     folder = arguments.out or Path("runs") / name
@@ -97,8 +99,11 @@ def parser():
 
     train = commands.add_parser("train", parents=[log], help="train a preset; an interrupted run goes on")
     train.add_argument("--preset", choices=PRESETS, help="default: BERTREC_PRESET, else small")
+    train.add_argument("--recipe", choices=RECIPES, default="ours", help="how to train (default: ours)")
     train.add_argument("--seed", type=seed_number, default=0)
-    train.add_argument("--out", type=Path, metavar="DIR", help="default: runs/PRESET, or runs/NAME for NAME.csv")
+    train.add_argument(
+        "--out", type=Path, metavar="DIR", help="default: runs/PRESET[-RECIPE], or by the name of the CSV"
+    )
     train.add_argument("--min-item-ratings", type=int, metavar="N", help="drop items with fewer ratings")
     train.set_defaults(run=train_command)
 

@@ -14,6 +14,7 @@ from .dataset import Dataset, load_dataset
 from .files import move_file, replace_file
 from .mixture import Mixture, counting_model
 from .model import BERT4Rec
+from .paper import PaperBERT4Rec, network
 from .presets import Preset
 from .sequences import Vocabulary
 
@@ -25,7 +26,7 @@ NO_SUM = "0" * 64  # stands where the checksum of the file will stand, while it 
 class Checkpoint:
     """A trained model with what is needed to use it."""
 
-    model: BERT4Rec  # its settings are `model.preset`
+    model: BERT4Rec | PaperBERT4Rec  # its settings are `model.preset`
     vocabulary: Vocabulary
     seed: int
     history: pd.DataFrame  # one row per epoch, as `fit` returns it
@@ -107,7 +108,7 @@ def load(folder: str | Path) -> Checkpoint:
             raise ValueError("its checksum is wrong")
         vocabulary = Vocabulary(np.array(description["items"]))
         known = {name: description[name] for name in ("seed", "fingerprint", "counting_weight")}
-        model = BERT4Rec(len(vocabulary), Preset(**description["preset"]))
+        model = network(len(vocabulary), Preset(**description["preset"]))
         model.load_state_dict(safetensors.torch.load(content))
     except Exception as error:  # whatever a damaged file makes of a header, a JSON text or a tensor
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

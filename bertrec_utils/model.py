@@ -188,7 +188,7 @@ class BERT4Rec(nn.Module):
     @torch.inference_mode()
     def score(self, histories: Sequences) -> np.ndarray:
         """Scores (B, V) float32 of every item as the next one after each history."""
-        questions = append_mask(histories, self.preset.history_length).to(self.device)
+        questions = append_mask(histories, self.preset.history_length, self.preset.causal).to(self.device)
         with evaluating(self):
             return self.logits(self.states(questions)[:, 0]).float().cpu().numpy()
 

@@ -1,7 +1,7 @@
-"""Every setting of a run, in one frozen dataclass, and the six named presets."""
+"""Every setting of a run, in one frozen dataclass; the six named presets; the recipes a preset can be trained by."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 
@@ -20,6 +20,7 @@ class Preset:
     max_users: int | None = None  # keep only the first users
     min_item_ratings: int = 5  # items with fewer ratings are dropped
 
+    paper: bool = False  # the network as the paper describes it (paper.py), not the one of model.py
     history_length: int = 200  # the newest films that the model reads
     width: int = 64
     layers: int = 2
@@ -32,6 +33,8 @@ class Preset:
     cloze_only: float = 0.0  # share of the histories with cloze questions only; the rest has both
     mask_ratio: float = 0.3  # share of a history's prefix that is hidden and asked about
     next_ratio: float = 0.5  # share of the films after the prefix that are asked about
+    last_only: float = 0.0  # share of the histories with no question but the cloze of their newest film
+    causal: bool = False  # in the test, too, each film of a history sees only those before it
 
     batch_size: int = 128
     learning_rate: float = 2e-3
@@ -47,8 +50,9 @@ class Preset:
         for name in (*counts, "patience", "validation_users"):
             self._require(name, getattr(self, name) >= 1, "at least 1")
         self._require("max_users", self.max_users is None or self.max_users >= 1, "None or at least 1")
-        for name in ("next_only", "cloze_only", "mask_ratio", "next_ratio", "warmup_share"):
+        for name in ("next_only", "cloze_only", "mask_ratio", "next_ratio", "last_only", "warmup_share"):
             self._require(name, 0 <= getattr(self, name) <= 1, "from 0 to 1")
+        self._require("history_length", self.history_length >= 1 + self.paper, "at least 2 for the paper's network")
         self._require("near", self.near >= 0, "at least 0")
         self._require("dropout", 0 <= self.dropout < 1, "at least 0 and below 1")
         self._require("cloze_only", self.next_only + self.cloze_only <= 1, "at most 1 - next_only")
@@ -75,11 +79,38 @@ PRESETS = {
 }
 
 
-def get_preset(name: str | None = None) -> Preset:
-    """The preset called `name`, or the one `BERTREC_PRESET` names, or `small`. ValueError if there is none."""
+SASREC = {"next_only": 1.0, "causal": True}
+PAPER = {
+    "paper": True,
+    "near": 0,
+    "next_only": 0.0,
+    "cloze_only": 1.0,
+    "mask_ratio": 0.2,
+    "last_only": 0.1,
+}
+COLD = {"warm_start": False}
+
+RECIPES = {
+    "ours": {},
+    "sasrec": SASREC | COLD,
+    "sasrec-warm": SASREC,
+    "bert4rec-paper": PAPER | COLD,
+    "bert4rec-paper-warm": PAPER,
+}
+
+
+def get_preset(name: str | None = None, recipe: str = "ours") -> Preset:
+    """The preset called `name`, or the one `BERTREC_PRESET` names, or `small`, with the settings of `recipe`.
+
+    ours: cloze and next-film questions in one pass. sasrec: next-film questions only, and a history that is read from
+    left to right (Kang & McAuley, 2018) by our blocks. bert4rec-paper: the paper's network and its cloze. The last two
+    start at random, or, called -warm, from counts. ValueError if there is no such preset or recipe.
+    """
     name = name or os.environ.get("BERTREC_PRESET") or "small"
     if name not in PRESETS:
         raise ValueError(
             f"there is no preset {name!r}; choose one of {', '.join(PRESETS)} (BERTREC_PRESET or --preset)"
         )
-    return PRESETS[name]
+    if recipe not in RECIPES:
+        raise ValueError(f"there is no recipe {recipe!r}; choose one of {', '.join(RECIPES)} (--recipe)")
+    return replace(PRESETS[name], **RECIPES[recipe])

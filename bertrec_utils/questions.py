@@ -62,6 +62,8 @@ def training_batches(
         tokens = pad_left(sequences, rows, starts[rows], ends[rows])
         prefix = draw_prefix(ends[rows] - starts[rows], preset, random)
         cloze, next_film = choose_places(tokens, prefix, preset.mask_ratio, preset.next_ratio, random)
+        if preset.last_only:
+            ask_last_only(cloze, next_film, random.random(len(rows)) < preset.last_only)
         yield ask(tokens, prefix, cloze, next_film, mask_token)
 
 
@@ -108,6 +110,12 @@ def choose_places(
     return cloze, next_film
 
 
+def ask_last_only(cloze: np.ndarray, next_film: np.ndarray, histories: np.ndarray) -> None:
+    """Leave the chosen `histories`, (B,) bool, one question: the cloze of their newest film, as in the test."""
+    cloze[histories] = next_film[histories] = False
+    cloze[histories, -1] = True
+
+
 def choose(eligible: np.ndarray, ratio: float, random: np.random.Generator) -> np.ndarray:
     """A random share `ratio` of the eligible places of each row, (B, T) bool.
 
@@ -145,8 +153,9 @@ def first_place_after(tokens: np.ndarray, prefix: np.ndarray) -> np.ndarray:
     return (tokens == PAD).sum(1) + prefix
 
 
-def append_mask(histories: Sequences, history_length: int) -> Questions:
-    """The question of the test: one [MASK] AFTER each history (section 3.6). Every film sees both sides.
+def append_mask(histories: Sequences, history_length: int, causal: bool = False) -> Questions:
+    """The question of the test: one [MASK] AFTER each history (section 3.6). Every film sees both sides, or, if
+    `causal`, what came up to itself.
 
     Overwriting the newest film with [MASK] instead would throw away the best clue there is. Labels are all PAD.
     ValueError if a history is empty.
@@ -156,8 +165,9 @@ def append_mask(histories: Sequences, history_length: int) -> Questions:
         raise ValueError("a history is empty; give every user at least one film")
     tokens = pad_left(histories, np.arange(len(histories)), np.maximum(ends - history_length, 0), ends)
     after = np.full((len(histories), 1), tokens.shape[1])
-    everything = np.full(tokens.shape, tokens.shape[1])
-    return Questions(*map(torch.from_numpy, (tokens, everything, after, after, np.full_like(after, PAD))))
+    sees = np.arange(tokens.shape[1]) + 1 if causal else np.full(tokens.shape[1], tokens.shape[1])
+    history_sees = np.tile(sees, (len(tokens), 1))
+    return Questions(*map(torch.from_numpy, (tokens, history_sees, after, after, np.full_like(after, PAD))))
 
 
 def pad_left(sequences: Sequences, rows: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:

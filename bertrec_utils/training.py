@@ -21,6 +21,7 @@ from .evaluation import metrics, target_ranks
 from .files import replace_file, short
 from .mixture import counting_model, learn_mixture
 from .model import BERT4Rec
+from .paper import network
 from .presets import Preset
 from .progress import is_watched, progress_bar
 from .questions import Questions, batch_count, training_batches
@@ -31,10 +32,12 @@ UNFINISHED = "unfinished.pt"
 MAX_GRADIENT_NORM = 5.0
 
 
-def new_model(dataset: Dataset, preset: Preset, seed: int = 0, kind: type[BERT4Rec] = BERT4Rec) -> BERT4Rec:
+def new_model(
+    dataset: Dataset, preset: Preset, seed: int = 0, build: Callable[[int, Preset], BERT4Rec] = network
+) -> BERT4Rec:
     """An untrained model of the preset's shape, on the best device, warm-started if the preset says so."""
     torch.manual_seed(seed)
-    model = kind(len(dataset.vocabulary), preset)
+    model = build(len(dataset.vocabulary), preset)
     if preset.warm_start:
         warm_start(model, dataset.split.train, seed)
     return model.to(best_device())

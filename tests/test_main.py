@@ -8,6 +8,7 @@ import pytest
 from bertrec_utils.__main__ import main
 from bertrec_utils.checkpoints import load
 from bertrec_utils.evaluation import evaluate
+from bertrec_utils.presets import get_preset
 from bertrec_utils.recommend import Recommender
 
 HISTORY = ["Toy Story (1995)", "finding nemo", "Toy Story 9 (2031)", "No Such Film At All (1983)"]
@@ -32,6 +33,18 @@ def test_unattended_training_writes_a_line_an_epoch(tmp_path):
     assert "\r" not in done.stderr and len(lines) == 3
     form = r"epoch {}/3: [\d.]+ min, loss [\d.]+, validation NDCG@10 [\d.]+ \(best: epoch \d\), at most [\d.]+ min left"
     assert all(re.fullmatch(form.format(number), line) for number, line in enumerate(lines, 1))
+
+
+@pytest.mark.parametrize("recipe", ["sasrec", "bert4rec-paper-warm"])
+def test_other_recipes_train_and_answer(recipe, tmp_path):
+    done = run("train", "--preset", "tiny", "--recipe", recipe, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "runs" / f"tiny-{recipe}"
+    assert load(folder).model.preset == get_preset("tiny", recipe)
+    table = json.loads(run("evaluate", folder, "--json").stdout)
+    assert set(table) == {"full", "uniform-100", "popularity-100"}
+    done = run("recommend", folder, "--history", *HISTORY[:2], "--json", "-k", "3")
+    assert len(json.loads(done.stdout)["recommendations"]) == 3
 
 
 SHELF = 130  # items of the log below; sampled protocols need more than 100

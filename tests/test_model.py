@@ -253,3 +253,18 @@ def test_training_drops_what_attention_and_feed_forward_add(small_model, silent)
     dropped = added == 0
     assert 0.2 < dropped.float().mean() < 0.8
     torch.testing.assert_close(added[~dropped], 2 * whole[~dropped], rtol=1e-3, atol=1e-4)
+
+
+@torch.no_grad()
+def test_sasrec_is_asked_in_training_what_it_is_asked_in_the_test():
+    """Each next-film question of a pass has the very answer that its history has in the test."""
+    torch.manual_seed(0)
+    model = BERT4Rec(30, preset(history_length=12, width=16, heads=2, next_only=1.0, causal=True)).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    films = [3, 14, 15, 9, 26, 5]
+    after_the_first = np.array([[False] + [True] * 5])
+    questions = ask(np.array([films]), np.array([1]), np.zeros_like(after_the_first), after_the_first, model.mask_token)
+    in_training = model.logits(model.states(questions))[0].numpy()
+    in_the_test = np.concatenate([model.score(rows(films[:count])) for count in range(1, 6)])
+    np.testing.assert_allclose(in_training, in_the_test, rtol=1e-4, atol=1e-5)

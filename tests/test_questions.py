@@ -216,3 +216,20 @@ def test_mask_is_appended_and_sees_the_newest_films():
     assert (batch.history_sees == 4).all()
     with pytest.raises(ValueError, match="history is empty"):
         append_mask(rows([1], []), history_length=4)
+
+
+def test_last_only_leaves_some_histories_their_newest_film():
+    sequences = rows(*[list(range(1, 21))] * 2000)
+    settings = replace(TINY, next_only=0.0, cloze_only=1.0, mask_ratio=0.2, last_only=0.3, batch_size=2000)
+    (batch,) = epoch(sequences, settings)
+    counts = (batch.labels != 0).sum(1).numpy()
+    last = (counts == 1) & (batch.history[:, -1] == MASK).numpy()
+    assert last.mean() == pytest.approx(0.3, abs=0.04)
+    assert set(counts[~last]) == {4}
+    assert (batch.history == MASK).sum() == counts.sum()
+
+
+def test_a_causal_history_sees_what_came_before():
+    test = append_mask(rows([5, 6, 7], [8]), 10, causal=True)
+    assert test.history_sees.tolist() == [[1, 2, 3]] * 2 and test.sees.tolist() == [[3], [3]]
+    assert append_mask(rows([5, 6, 7], [8]), 10).history_sees.tolist() == [[3, 3, 3]] * 2
