@@ -17,7 +17,7 @@ import numpy as np
 from record_run import write_result
 from tqdm import tqdm
 
-from bertrec_utils.baselines import EASE, LinearNext, MarkovChain, Popularity, SmoothedChain
+from bertrec_utils.baselines import EASE, ItemKNN, LinearNext, MarkovChain, Popularity, SmoothedChain
 from bertrec_utils.checkpoints import load
 from bertrec_utils.dataset import Dataset, load_dataset
 from bertrec_utils.evaluation import evaluate, metrics, target_ranks
@@ -34,9 +34,10 @@ MODELS = {
     "Markov chain": (MarkovChain, [{}]),
     "smoothed chain": (
         SmoothedChain,
-        grid(weights=[(1.0,), (0.6, 0.25, 0.15), (0.4, 0.3, 0.2, 0.1)], pseudo_counts=[20.0, 80.0]),
+        grid(weights=[(1.0,), (0.6, 0.25, 0.15), (0.4, 0.3, 0.2, 0.1)], pseudo_counts=[20.0, 80.0, 160.0]),
     ),
-    "EASE": (EASE, grid(ridge=[200.0, 500.0, 1000.0], decay=[0.8, 0.9, 0.95])),
+    "item kNN": (ItemKNN, grid(neighbours=[50, 200, 1000], shrinkage=[5.0, 20.0], decay=[0.6, 0.7, 0.8, 0.9])),
+    "EASE": (EASE, grid(ridge=[100.0, 200.0, 500.0], decay=[0.6, 0.7, 0.8, 0.9])),
     "linear next": (LinearNext, grid(decays=[(0.8,), (0.5, 0.9)], ridge=[100.0, 200.0, 400.0])),
 }
 SHARES = (0.0, 0.25, 0.5, 1.0)  # of the smoothed chain and of EASE, beside 1 of the linear model

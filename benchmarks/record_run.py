@@ -77,10 +77,9 @@ def is_finished(folder: Path, preset: Preset, seed: int, dataset: Dataset) -> bo
     return found == (preset, seed, dataset.fingerprint)
 
 
-def record(preset: Preset, seed: int, name: str) -> dict:
+def record(preset: Preset, seed: int, folder: Path) -> dict:
     dataset = load_dataset(preset)
     vocabulary, sequences = dataset.vocabulary, dataset.sequences
-    folder = PROJECT / "runs" / name
     if not is_finished(folder, preset, seed, dataset):
         fit(new_model(dataset, preset, seed), dataset, seed=seed, folder=folder)
     checkpoint = load(folder)
@@ -108,7 +107,7 @@ def main():
     for seed in arguments.seeds:
         name = preset.name + (f"-{recipe}" if recipe != "ours" else "") + f"-seed{seed}"
         options = f"--recipe {recipe} --seeds {seed}" if recipe != "ours" else f"--seeds {seed}"
-        result = {"recipe": recipe} | record(preset, seed, name)
+        result = {"recipe": recipe} | record(preset, seed, PROJECT / "runs" / name)
         write_result(name, f"python benchmarks/record_run.py {preset.name} {options}", **result)
         print(f"{name}: {result['history'][-1]['seconds'] / 60:.1f} min")
         for test in ("test", "test-with-counting"):

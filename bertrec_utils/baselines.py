@@ -81,6 +81,32 @@ class EASE:
         return fading(histories, len(self.weights), self.decay) @ self.weights
 
 
+class ItemKNN:
+    """Nearest neighbours among items (Sarwar et al., WWW 2001), blind to order until the history is weighted.
+
+    Two items are as similar as the cosine of the users who have them says, less where both are rare (`shrinkage` is
+    added to its denominator). Each item of the history votes for its most similar ones, `decay` ** age strong.
+    """
+
+    def __init__(
+        self, train: Sequences, item_count: int, neighbours: int = 100, shrinkage: float = 20.0, decay: float = 0.9
+    ):
+        self.decay = decay
+        seen = fading(train, item_count, decay=1.0)
+        seen.data[:] = 1  # an item may have come back
+        together = (seen.T @ seen).toarray()
+        norms = np.sqrt(np.diag(together))
+        similarities = together / (np.outer(norms, norms) + shrinkage)
+        np.fill_diagonal(similarities, 0)
+        if neighbours < item_count:
+            weakest = -np.partition(-similarities, neighbours - 1, axis=1)[:, [neighbours - 1]]
+            similarities[similarities < weakest] = 0
+        self.similarities = similarities
+
+    def score(self, histories: Sequences) -> np.ndarray:
+        return fading(histories, len(self.similarities), self.decay) @ self.similarities
+
+
 class LinearNext:
     """The linear model of the next item: ridge regression from a fading history, in closed form.
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from bertrec_utils import baselines
-from bertrec_utils.baselines import EASE, LinearNext, SmoothedChain
+from bertrec_utils.baselines import EASE, ItemKNN, LinearNext, SmoothedChain
 from conftest import rows
 
 ITEMS = 6
@@ -41,6 +41,16 @@ def test_ease_predicts_each_item_from_the_others():
 def test_ease_asks_a_fading_history():
     model = EASE(rows([1, 2], [2, 3]), 3, decay=0.5)
     np.testing.assert_allclose(model.score(rows([1, 3]))[0], 0.5 * model.weights[0] + model.weights[2], rtol=1e-6)
+
+
+def test_item_knn_by_hand():
+    train = rows([1, 2, 1], [1, 2, 3], [1, 4], [4])  # users of the items: 1: 3, 2: 2, 3: 1, 4: 2
+    model = ItemKNN(train, 4, neighbours=2, shrinkage=1.0, decay=0.5)
+    with_two, with_three, with_four = 2 / (6**0.5 + 1), 1 / (3**0.5 + 1), 1 / (6**0.5 + 1)
+    np.testing.assert_allclose(model.similarities[0], [0, with_two, with_three, 0], rtol=1e-6)  # 4 is the third
+    assert with_three > with_four
+    scores = model.score(rows([1, 3]))[0]
+    np.testing.assert_allclose(scores, 0.5 * model.similarities[0] + model.similarities[2], rtol=1e-6)
 
 
 @pytest.mark.parametrize("longest", [1, 9, 60])

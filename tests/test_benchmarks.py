@@ -80,12 +80,10 @@ def test_an_ablation_runs(dataset):
 
 
 def test_a_finished_run_is_only_tested(dataset, tmp_path, monkeypatch):
-    monkeypatch.setattr(record_run, "PROJECT", tmp_path)
-    preset = replace(get_preset("tiny"), epochs=1)
-    first = record_run.record(preset, seed=0)
+    preset, folder = replace(get_preset("tiny"), epochs=1), tmp_path / "tiny-seed0"
+    first = record_run.record(preset, 0, folder)
     monkeypatch.setattr(record_run, "fit", None)  # training again would be an error
-    assert record_run.record(preset, seed=0) == first
-    folder = tmp_path / "runs" / "tiny-seed0"
+    assert record_run.record(preset, 0, folder) == first
     assert not record_run.is_finished(folder, preset, 1, dataset)
     assert not record_run.is_finished(folder, replace(preset, epochs=2), 0, dataset)
     (folder / record_run.UNFINISHED).touch()

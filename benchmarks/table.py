@@ -1,0 +1,157 @@
+"""One table of all recorded runs and counting models, results/table.json: README and notebook 04 are made from it.
+
+    BERTREC_DATA=FOLDER python benchmarks/table.py
+
+data set -> models -> name -> protocol -> metric -> the mean over seeds, `low` and `high` (its bootstrap 95 % interval
+over the test users) and `seeds`, the value of each. Beside the protocols, `minutes` of training. And data set ->
+differences -> "ours - sasrec-warm" and so on: of the full NDCG@10, user by user.
+
+What is resampled are the ranks of the test users, in results/ranks. They are made once, from the trained models in
+runs/, and must give the metrics that were recorded.
+"""
+
+import argparse
+import itertools
+import json
+
+import numpy as np
+from counting import MODELS
+from record_run import write_result
+from scipy.stats import bootstrap
+from tqdm import tqdm
+
+from bertrec_utils.checkpoints import load
+from bertrec_utils.dataset import load_dataset
+from bertrec_utils.evaluation import PROTOCOLS, metrics, target_ranks
+from bertrec_utils.files import PROJECT, replace_file
+from bertrec_utils.presets import get_preset
+
+PRESETS = ("ml-1m", "small")
+RESULTS, RANKS = PROJECT / "results", PROJECT / "results" / "ranks"
+CUTOFF = 10
+
+
+def of_users(ranks: np.ndarray) -> dict[str, np.ndarray]:
+    """The metrics at CUTOFF of each user, (U,)."""
+    hit = ranks <= CUTOFF
+    return {f"hit@{CUTOFF}": hit.astype(float), f"ndcg@{CUTOFF}": hit / np.log2(ranks + 1)}
+
+
+def interval(values: np.ndarray) -> dict[str, float]:
+    """The mean of `values` (U,) and its bootstrap 95 % interval over users."""
+    found = bootstrap((values,), np.mean, n_resamples=2000, batch=200, method="percentile", rng=0).confidence_interval
+    return {"mean": values.mean(), "low": found.low, "high": found.high}
+
+
+def keep_ranks(name: str, ranks: dict[str, np.ndarray]) -> None:
+    """Write ranks, whole or half numbers, as results/ranks/NAME.npz."""
+    RANKS.mkdir(exist_ok=True)
+    doubled = {key: np.rint(2 * value).astype(np.uint16) for key, value in ranks.items()}
+
+    def write(partial):
+        with open(partial, "wb") as file:
+            np.savez_compressed(file, **doubled)
+
+    replace_file(RANKS / f"{name}.npz", write)
+
+
+def kept_ranks(name: str) -> dict[str, np.ndarray]:
+    with np.load(RANKS / f"{name}.npz") as kept:
+        return {key: value / 2 for key, value in kept.items()}
+
+
+def agree(ranks: np.ndarray, recorded: dict[str, float]) -> bool:
+    found = metrics(ranks)
+    return all(abs(found[name] - value) < 5e-5 for name, value in recorded.items())
+
+
+def ranks_of_run(name: str, recorded: dict, dataset) -> dict[str, np.ndarray]:
+    """ "test/PROTOCOL" and "test-with-counting/PROTOCOL" -> ranks (U,) of a recorded run."""
+    if not (RANKS / f"{name}.npz").exists():
+        checkpoint = load(PROJECT / "runs" / name)
+        checkpoint.check(dataset)
+        scorers = {"test": checkpoint.model, "test-with-counting": checkpoint.with_counting(dataset)}
+        keep_ranks(name, every_rank(scorers, dataset))
+    ranks = kept_ranks(name)
+    for key, each in ranks.items():
+        test, protocol = key.split("/")
+        if not agree(each, recorded[test][protocol]):
+            raise ValueError(f"the ranks of {name} ({key}) do not give the metrics that were recorded")
+    return ranks
+
+
+def every_rank(scorers: dict, dataset) -> dict[str, np.ndarray]:
+    return {
+        f"{name}/{protocol}": ranks
+        for name, scorer in scorers.items()
+        for protocol, ranks in target_ranks(scorer, dataset.split.test, progress=False).items()
+    }
+
+
+def runs_of(preset: str, dataset) -> dict[str, tuple[list, list[float]]]:
+    """Name of a model -> one dict protocol -> ranks for each of its seeds, and the minutes of each training."""
+    models = {}
+    for path in tqdm(sorted(RESULTS.glob(f"{preset}-*seed*.json")), desc=preset):
+        recorded = json.loads(path.read_text())
+        ranks = ranks_of_run(path.stem, recorded, dataset)
+        for test, ending in (("test", ""), ("test-with-counting", "-with-counting")):
+            seeds, minutes = models.setdefault(recorded.get("recipe", "ours") + ending, ([], []))
+            seeds.append({protocol: ranks[f"{test}/{protocol}"] for protocol in PROTOCOLS})
+            minutes.append(recorded["history"][-1]["seconds"] / 60)
+    return models
+
+
+def counting_of(preset: str, dataset) -> dict[str, tuple[list, list[float]]]:
+    """The same of the models that only count, at the settings that counting.py has chosen."""
+    recorded, name = json.loads((RESULTS / f"counting-{preset}.json").read_text())["models"], f"counting-{preset}"
+    chosen = {each: row for each, row in recorded.items() if each in MODELS}
+    if not (RANKS / f"{name}.npz").exists():
+        train, item_count = dataset.split.train, len(dataset.vocabulary)
+        scorers = {each: MODELS[each][0](train, item_count, **row["settings"]) for each, row in chosen.items()}
+        keep_ranks(name, every_rank(scorers, dataset))
+    ranks = kept_ranks(name)
+    models = {}
+    for each, row in chosen.items():
+        by_protocol = {protocol: ranks[f"{each}/{protocol}"] for protocol in PROTOCOLS}
+        if not all(agree(by_protocol[protocol], row["test"][protocol]) for protocol in PROTOCOLS):
+            raise ValueError(
+                f"the ranks of {each} do not give the metrics in {name}.json; delete results/ranks/{name}.npz"
+            )
+        models[each.lower().replace(" ", "-")] = [by_protocol], [row["seconds"] / 60]
+    return models
+
+
+def row_of(seeds: list, minutes: list[float]) -> dict:
+    row = {}
+    for protocol in PROTOCOLS:
+        by_seed = [of_users(ranks[protocol]) for ranks in seeds]
+        row[protocol] = {
+            metric: interval(np.mean([each[metric] for each in by_seed], axis=0))
+            | {"seeds": [each[metric].mean() for each in by_seed]}
+            for metric in by_seed[0]
+        }
+    return row | {"minutes": float(np.mean(minutes))}
+
+
+def difference(one: list, other: list) -> dict[str, float]:
+    """Of the full NDCG@10, each side's mean over its seeds."""
+    sides = [np.mean([of_users(ranks["full"])[f"ndcg@{CUTOFF}"] for ranks in seeds], axis=0) for seeds in (one, other)]
+    return interval(sides[0] - sides[1])
+
+
+def main():
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
+    table = {}
+    for preset in PRESETS:
+        dataset = load_dataset(get_preset(preset))
+        models = runs_of(preset, dataset) | counting_of(preset, dataset)
+        pairs = itertools.combinations(models, 2)
+        table[get_preset(preset).release] = {
+            "models": {name: row_of(*model) for name, model in tqdm(models.items(), desc="bootstrap")},
+            "differences": {f"{one} - {other}": difference(models[one][0], models[other][0]) for one, other in pairs},
+        }
+    write_result("table", "python benchmarks/table.py", **table)
+
+
+if __name__ == "__main__":
+    main()
