@@ -14,10 +14,11 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from record_run import write_result
 from tqdm import tqdm
 
-from bertrec_utils.baselines import EASE, ItemKNN, LinearNext, MarkovChain, Popularity, SmoothedChain
+from bertrec_utils.baselines import EASE, ItemKNN, LinearNext, MarkovChain, Popularity, RecentPopularity, SmoothedChain
 from bertrec_utils.checkpoints import load
 from bertrec_utils.dataset import Dataset, load_dataset
 from bertrec_utils.evaluation import evaluate, metrics, target_ranks
@@ -29,16 +30,34 @@ def grid(**settings: list) -> list[dict]:
     return [dict(zip(settings, values, strict=True)) for values in itertools.product(*settings.values())]
 
 
+def counted(kind):
+    """How a model of this kind is made from a data set and its settings."""
+    return lambda dataset, **settings: kind(dataset.split.train, len(dataset.vocabulary), **settings)
+
+
+def recent_popularity(dataset: Dataset, days: float) -> RecentPopularity:
+    train, ratings = dataset.split.train, dataset.log.ratings
+    trained = pd.MultiIndex.from_arrays(
+        [np.repeat(train.users, train.lengths), dataset.vocabulary.item_ids(train.tokens)]
+    )
+    is_trained = pd.MultiIndex.from_frame(ratings[["user", "item"]]).isin(trained)
+    return RecentPopularity(ratings[is_trained], dataset.vocabulary, days)
+
+
 MODELS = {
-    "Popularity": (Popularity, [{}]),
-    "Markov chain": (MarkovChain, [{}]),
+    "Popularity": (counted(Popularity), [{}]),
+    "recent popularity": (recent_popularity, grid(days=[30, 90, 365])),
+    "Markov chain": (counted(MarkovChain), [{}]),
     "smoothed chain": (
-        SmoothedChain,
+        counted(SmoothedChain),
         grid(weights=[(1.0,), (0.6, 0.25, 0.15), (0.4, 0.3, 0.2, 0.1)], pseudo_counts=[20.0, 80.0, 160.0]),
     ),
-    "item kNN": (ItemKNN, grid(neighbours=[50, 200, 1000], shrinkage=[5.0, 20.0], decay=[0.6, 0.7, 0.8, 0.9])),
-    "EASE": (EASE, grid(ridge=[100.0, 200.0, 500.0], decay=[0.6, 0.7, 0.8, 0.9])),
-    "linear next": (LinearNext, grid(decays=[(0.8,), (0.5, 0.9)], ridge=[100.0, 200.0, 400.0])),
+    "item kNN": (
+        counted(ItemKNN),
+        grid(neighbours=[50, 200, 1000], shrinkage=[5.0, 20.0], decay=[0.6, 0.7, 0.8, 0.9]),
+    ),
+    "EASE": (counted(EASE), grid(ridge=[100.0, 200.0, 500.0], decay=[0.6, 0.7, 0.8, 0.9])),
+    "linear next": (counted(LinearNext), grid(decays=[(0.8,), (0.5, 0.9)], ridge=[100.0, 200.0, 400.0])),
 }
 SHARES = (0.0, 0.25, 0.5, 1.0)  # of the smoothed chain and of EASE, beside 1 of the linear model
 
@@ -61,10 +80,10 @@ def quality(model, holdout):
     return metrics(full(model, holdout), [10])["ndcg@10"]
 
 
-def seconds_to_test(preset, kind, settings) -> float:
+def seconds_to_test(preset, build, settings) -> float:
     started = time.perf_counter()
     dataset = load_dataset(preset)
-    quality(kind(dataset.split.train, len(dataset.vocabulary), **settings), dataset.split.test)
+    quality(build(dataset, **settings), dataset.split.test)
     return time.perf_counter() - started
 
 
@@ -80,13 +99,12 @@ def difference(one: list[np.ndarray], other: np.ndarray) -> dict:
 
 def best_models(preset, dataset: Dataset) -> tuple[dict, dict]:
     """name -> what is written about it, name -> the model, for every model at its best settings and for their sum."""
-    train, item_count, split = dataset.split.train, len(dataset.vocabulary), dataset.split
-    table, models = {}, {}
-    for name, (kind, settings) in tqdm(MODELS.items(), desc="models"):
-        tried = [(quality(kind(train, item_count, **each), split.validation), each) for each in settings]
+    split, table, models = dataset.split, {}, {}
+    for name, (build, settings) in tqdm(MODELS.items(), desc="models"):
+        tried = [(quality(build(dataset, **each), split.validation), each) for each in settings]
         _, best = max(tried, key=lambda pair: pair[0])
-        models[name] = kind(train, item_count, **best)
-        table[name] = {"tried": tried, "settings": best, "seconds": seconds_to_test(preset, kind, best)}
+        models[name] = build(dataset, **best)
+        table[name] = {"tried": tried, "settings": best, "seconds": seconds_to_test(preset, build, best)}
     parts = [models[name] for name in ("linear next", "smoothed chain", "EASE")]
     sums = [Sum(parts, (1.0, *shares)) for shares in itertools.product(SHARES, SHARES)]
     tried = [(quality(each, split.validation), [weight for _, weight in each.parts], each) for each in tqdm(sums)]

@@ -106,8 +106,7 @@ def counting_of(preset: str, dataset) -> dict[str, tuple[list, list[float]]]:
     recorded, name = json.loads((RESULTS / f"counting-{preset}.json").read_text())["models"], f"counting-{preset}"
     chosen = {each: row for each, row in recorded.items() if each in MODELS}
     if not (RANKS / f"{name}.npz").exists():
-        train, item_count = dataset.split.train, len(dataset.vocabulary)
-        scorers = {each: MODELS[each][0](train, item_count, **row["settings"]) for each, row in chosen.items()}
+        scorers = {each: MODELS[each][0](dataset, **row["settings"]) for each, row in chosen.items()}
         keep_ranks(name, every_rank(scorers, dataset))
     ranks = kept_ranks(name)
     models = {}

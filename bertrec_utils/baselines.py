@@ -4,10 +4,11 @@ A neural model must beat them, and can be mixed with them (mixture.py). Users U,
 """
 
 import numpy as np
+import pandas as pd
 import scipy.linalg
 from scipy import sparse
 
-from .sequences import Sequences
+from .sequences import Sequences, Vocabulary
 
 MOST_ITEMS = 10_000  # a table of items x items, and what solving for it takes, is 4 GB here
 
@@ -17,6 +18,21 @@ class Popularity:
 
     def __init__(self, train: Sequences, item_count: int):
         self.counts = train.counts(item_count).astype(np.float32)
+
+    def score(self, histories: Sequences) -> np.ndarray:
+        return np.tile(self.counts, (len(histories), 1))
+
+
+class RecentPopularity:
+    """Scores an item by how many of `ratings` it has in the last `days`, whatever the history.
+
+    `ratings` is a log's frame, with timestamps in seconds, without what is held out.
+    """
+
+    def __init__(self, ratings: pd.DataFrame, vocabulary: Vocabulary, days: float):
+        recent = ratings.item[ratings.timestamp > ratings.timestamp.max() - days * 24 * 60 * 60]
+        tokens = vocabulary.tokens(recent[recent.isin(vocabulary.items)])
+        self.counts = np.bincount(tokens, minlength=len(vocabulary) + 1)[1:].astype(np.float32)
 
     def score(self, histories: Sequences) -> np.ndarray:
         return np.tile(self.counts, (len(histories), 1))

@@ -7,7 +7,7 @@ from functools import cached_property
 from .logs import Interactions, load_interactions
 from .presets import Preset
 from .releases import load_movielens
-from .sequences import LeaveOneOut, Sequences, Vocabulary, build_sequences, leave_one_out
+from .sequences import Sequences, Split, Vocabulary, build_sequences, leave_one_out
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Dataset:
     log: Interactions | None = None
 
     @cached_property
-    def split(self) -> LeaveOneOut:
+    def split(self) -> Split:
         return leave_one_out(self.sequences)
 
     @cached_property

@@ -1,4 +1,4 @@
-"""From a rating log to sequences of tokens, and the leave-one-out split.
+"""From a rating log to sequences of tokens, and what of them is held out: the last items, or all after a day.
 
 Token 0 is PAD, tokens 1..V are the items, token V + 1 is [MASK].
 """
@@ -70,15 +70,17 @@ class Sequences:
 
     def rows(self, rows) -> "Sequences":
         """The given rows, in the given order."""
-        lengths = self.lengths[rows]
-        offsets = np.concatenate([[0], lengths.cumsum()])
+        return self.prefixes(rows, self.lengths[rows])
+
+    def prefixes(self, rows, lengths) -> "Sequences":
+        """For each i, the first `lengths[i]` tokens of row `rows[i]`."""
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
         places = np.arange(offsets[-1]) + np.repeat(self.offsets[:-1][rows] - offsets[:-1], lengths)
         return Sequences(self.tokens[places], offsets, self.users[rows])
 
     def without_last(self, count: int) -> "Sequences":
         """Every row without its last `count` tokens; no row may be shorter than that."""
-        keep = np.arange(len(self.tokens)) < np.repeat(self.offsets[1:] - count, self.lengths)
-        return Sequences(self.tokens[keep], self.offsets - count * np.arange(len(self.offsets)), self.users)
+        return self.prefixes(np.arange(len(self)), self.lengths - count)
 
     def pairs(self, distance: int) -> tuple[np.ndarray, np.ndarray]:
         """The tokens of all pairs that stand `distance` places apart in a row: the earlier ones, the later ones."""
@@ -100,12 +102,13 @@ class Holdout:
 
 
 @dataclass(frozen=True)
-class LeaveOneOut:
-    """Last item of each user for the test, the one before for validation, the rest for training (section 4.1)."""
+class Split:
+    """What is trained on, what is chosen by, and what is reported."""
 
     train: Sequences
     validation: Holdout
     test: Holdout  # its histories include the validation item
+    following: Holdout | None = None  # of a split in time: every item after the cut, after all that came before it
 
 
 def build_sequences(
@@ -123,11 +126,7 @@ def build_sequences(
     """
     user_codes, users = pd.factorize(ratings.user, sort=True)
     item_codes, items = pd.factorize(ratings.item, sort=True)
-    keys = [ratings.timestamp.to_numpy(), user_codes]
-    if tie_seed is not None and _sorted_by_item(user_codes, item_codes):
-        # drawn for every row of the file, so that the other arguments do not change a user's order
-        keys.insert(0, np.random.default_rng(tie_seed).permutation(len(ratings)))
-    order = np.lexsort(keys)  # the last key counts first; stable: ties stay in file order
+    order = _in_time_order(user_codes, item_codes, ratings.timestamp.to_numpy(), tie_seed)
     if max_users is not None:
         order = order[user_codes[order] < max_users]
     pairs = pd.Series(user_codes[order].astype(np.int64) * len(items) + item_codes[order])
@@ -143,6 +142,15 @@ def build_sequences(
     return vocabulary, Sequences(tokens, np.concatenate([[0], lengths.cumsum()]), np.asarray(users[rows]))
 
 
+def _in_time_order(user_codes, item_codes, timestamps, tie_seed):
+    """The rows of a log by user, then time; equal times as `build_sequences` says."""
+    keys = [timestamps, user_codes]
+    if tie_seed is not None and _sorted_by_item(user_codes, item_codes):
+        # drawn for every row of the file, so that what is left out later does not change a user's order
+        keys.insert(0, np.random.default_rng(tie_seed).permutation(len(timestamps)))
+    return np.lexsort(keys)  # the last key counts first; stable: ties stay in file order
+
+
 def _sorted_by_item(user_codes, item_codes):
     """Whether items never decrease, in file order, within any user."""
     by_user = np.argsort(user_codes, kind="stable")
@@ -150,10 +158,55 @@ def _sorted_by_item(user_codes, item_codes):
     return bool((np.diff(item_codes[by_user])[same_user] >= 0).all())
 
 
-def leave_one_out(sequences: Sequences) -> LeaveOneOut:
-    """Split off each user's last item (test) and second-last item (validation). ValueError below three items."""
+def leave_one_out(sequences: Sequences) -> Split:
+    """Last item of each user for the test, the one before for validation, the rest for training (section 4.1).
+
+    ValueError below three items.
+    """
     if sequences.lengths.min() < 3:
         raise ValueError("leave-one-out needs at least three items in every sequence")
     known = sequences.without_last(1)
     train = sequences.without_last(2)
-    return LeaveOneOut(train, Holdout(train, known.last()), Holdout(known, sequences.last()))
+    return Split(train, Holdout(train, known.last()), Holdout(known, sequences.last()))
+
+
+def split_in_time(
+    ratings: pd.DataFrame, quantile: float = 0.9, min_item_ratings: int = 5, *, tie_seed: int | None = 0
+) -> tuple[Vocabulary, Split]:
+    """Train before the `quantile` of the timestamps, test after it ("Time to Split", Gusak et al., RecSys 2025).
+
+    Nothing that came after the cut is known in training: the vocabulary and all counts are from before it, and items
+    that are not in it are passed over. `following` asks for every item after the cut, after all that the user had by
+    then, and `test` for the first of them, whether the user is known from before or new. A new user's very first item
+    is not asked for. Validation asks for each user's last item before the cut. Order, repeated items and rare ones are
+    treated as in `build_sequences`. ValueError if nobody can be trained on or tested.
+    """
+    codes = [pd.factorize(ratings[column], sort=True)[0] for column in ("user", "item")]
+    log = ratings.iloc[_in_time_order(*codes, ratings.timestamp.to_numpy(), tie_seed)]
+    log = log.drop_duplicates(["user", "item"])
+    early = log[log.timestamp < ratings.timestamp.quantile(quantile)]
+    counts = early.item.value_counts()
+    log = log[log.item.isin(counts.index[counts >= min_item_ratings])]
+    is_early = log.index.isin(early.index)
+    users, lengths = np.unique(log.user, return_counts=True)
+    vocabulary = Vocabulary(np.unique(log.item[is_early]))
+    whole = Sequences(vocabulary.tokens(log.item), np.concatenate([[0], lengths.cumsum()]), users)
+    user_rows = np.repeat(np.arange(len(users)), lengths)
+    known = np.bincount(user_rows[is_early], minlength=len(users))  # how many items of each user are before the cut
+    first = np.maximum(known, 1)  # the place of the first item that is asked for after it
+    trained, tested = np.flatnonzero(known >= 2), np.flatnonzero(first < lengths)
+    if not len(trained) or not len(tested):
+        raise ValueError(f"there must be users with two items before the {quantile} quantile of time, and items after")
+    places = np.arange(len(user_rows)) - whole.offsets[user_rows]
+    later = places >= first[user_rows]
+
+    def held_out(rows, places):
+        return Holdout(whole.prefixes(rows, places), whole.tokens[whole.offsets[rows] + places])
+
+    validation = held_out(trained, known[trained] - 1)
+    return vocabulary, Split(
+        train=validation.histories,
+        validation=validation,
+        test=held_out(tested, first[tested]),
+        following=held_out(user_rows[later], places[later]),
+    )

@@ -1,8 +1,10 @@
 import numpy as np
+import pandas as pd
 import pytest
 
 from bertrec_utils import baselines
-from bertrec_utils.baselines import EASE, ItemKNN, LinearNext, SmoothedChain
+from bertrec_utils.baselines import EASE, ItemKNN, LinearNext, RecentPopularity, SmoothedChain
+from bertrec_utils.sequences import Vocabulary
 from conftest import rows
 
 ITEMS = 6
@@ -11,6 +13,13 @@ ITEMS = 6
 def random_sequences(users, longest, seed=0):
     random = np.random.default_rng(seed)
     return rows(*(random.integers(1, ITEMS + 1, random.integers(1, longest + 1)).tolist() for _ in range(users)))
+
+
+def test_recent_popularity_counts_the_last_days():
+    day = 24 * 60 * 60
+    ratings = pd.DataFrame({"item": [7, 5, 5, 7, 9, 5], "timestamp": np.array([0, 10, 11, 11.5, 12, 12]) * day})
+    model = RecentPopularity(ratings, Vocabulary(np.array([5, 6, 7])), days=1.5)  # 9 is not in the vocabulary
+    assert model.score(rows([1], [2, 3])).tolist() == [[2, 0, 1]] * 2
 
 
 def test_smoothed_chain_by_hand():

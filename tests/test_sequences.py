@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from bertrec_utils.releases import load_movielens
-from bertrec_utils.sequences import Vocabulary, build_sequences, leave_one_out
+from bertrec_utils.sequences import Vocabulary, build_sequences, leave_one_out, split_in_time
 from conftest import rows
 
 
@@ -144,3 +144,50 @@ def test_ml_1m_is_the_published_data_set(ml_1m_folder, monkeypatch):
     monkeypatch.setenv("BERTREC_DATA", str(ml_1m_folder))
     vocabulary, sequences = build_sequences(load_movielens("ml-1m").ratings, min_item_ratings=5)
     assert (len(sequences), len(vocabulary), len(sequences.tokens)) == (6_040, 3_416, 999_611)
+
+
+def test_split_in_time_by_hand():
+    log = {
+        1: [(5, 11), (6, 12), (7, 13), (10, 11), (11, 15), (12, 14), (13, 12)],  # 11 and 12 again; 15 is new to all
+        2: [(1, 14), (2, 13), (3, 11)],  # nothing after day 10
+        3: [(4, 12), (20, 13), (21, 14)],  # one item before it
+        4: [(15, 15), (16, 14), (17, 11)],  # a new user
+        5: [(18, 13)],  # a new user of whom nothing can be asked
+    }
+    rows = [(user, item, 5.0, day) for user, items in log.items() for day, item in items]
+    ratings = pd.DataFrame(rows, columns=["user", "item", "rating", "timestamp"])
+    vocabulary, split = split_in_time(ratings, quantile=7 / 16, min_item_ratings=1)  # the eighth of 17 days, the 10th
+    assert vocabulary.items.tolist() == [11, 12, 13, 14]
+    assert split.train.users.tolist() == [1, 2]
+    assert [split.train[row].tolist() for row in range(2)] == [[1, 2], [4, 3]]
+    assert split.validation.targets.tolist() == [3, 1]
+    asked = [
+        [(user, history.tolist(), target) for user, history, target in zip(*each, strict=True)]
+        for each in ((part.histories.users, part.histories, part.targets) for part in (split.test, split.following))
+    ]
+    assert asked[0] == [(1, [1, 2, 3], 4), (3, [2], 3), (4, [4], 1)]
+    assert asked[1] == [(1, [1, 2, 3], 4), (3, [2], 3), (3, [2, 3], 4), (4, [4], 1)]
+
+
+def test_split_in_time_knows_nothing_of_the_time_after_the_cut(bundled):
+    vocabulary, split = split_in_time(bundled.ratings)
+    following, log = split.following, bundled.ratings.drop_duplicates(["user", "item"])
+    times = log[log.item.isin(vocabulary.items)].set_index(["user", "item"]).timestamp
+    cut = bundled.ratings.timestamp.quantile(0.9)
+    before = log[log.timestamp < cut]
+    assert set(vocabulary.items) == set(before.item.value_counts().loc[lambda counts: counts >= 5].index)
+    for row, user in enumerate(split.train.users):
+        films = vocabulary.item_ids(np.append(split.train[row], split.validation.targets[row]))
+        assert set(films) == set(before.item[before.user == user]) & set(vocabulary.items)
+    for row in np.random.default_rng(0).integers(0, len(following.targets), 200):
+        user, history = following.histories.users[row], vocabulary.item_ids(following.histories[row])
+        target = vocabulary.item_ids(following.targets[row])
+        assert target not in history and times[user, target] >= cut
+        assert max(times[user, film] for film in history) <= times[user, target]
+    assert len(split.test.targets) == len(set(following.histories.users)) > 100
+
+
+def test_split_in_time_needs_somebody_after_the_cut():
+    ratings = pd.DataFrame({"user": [1, 1, 2], "item": [5, 6, 5], "rating": 4.0, "timestamp": [1, 2, 3]})
+    with pytest.raises(ValueError, match=r"two items before the 0\.9 quantile of time, and items after"):
+        split_in_time(ratings, min_item_ratings=1)
