@@ -82,6 +82,8 @@ PRESETS = {
 SASREC = {"next_only": 1.0, "causal": True}
 PAPER = {
     "paper": True,
+    "width": 64,
+    "heads": 2,
     "near": 0,
     "next_only": 0.0,
     "cloze_only": 1.0,
