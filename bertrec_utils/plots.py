@@ -79,10 +79,15 @@ def plot_tokens(
     return _grid(kinds, texts, row_labels, "Tokens", ax, cmap=TOKEN_COLORS, vmin=0, vmax=2)
 
 
-def plot_visible(visible: np.ndarray, row_labels: Sequence[str], title: str, ax: Axes | None = None) -> Axes:
-    """Who (rows) may look at which place (columns): `visible` (Q, T) bool."""
+def plot_visible(
+    visible: np.ndarray, row_labels: Sequence[str], title: str, prefix: int | None = None, ax: Axes | None = None
+) -> Axes:
+    """Who (rows) may look at which place (columns): `visible` (Q, T) bool. A line marks the end of a `prefix`."""
     visible = np.asarray(visible)
-    return _grid(visible, np.where(visible, "sees", ""), row_labels, title, ax, cmap="Greys_r", vmin=-0.3, vmax=1)
+    ax = _grid(visible, np.where(visible, "sees", ""), row_labels, title, ax, cmap="Greys_r", vmin=-0.3, vmax=1)
+    if prefix:
+        ax.axvline(prefix, color="C3", lw=3)
+    return ax
 
 
 def _grid(values, texts, row_labels, title, ax, **colors):
@@ -97,6 +102,40 @@ def _grid(values, texts, row_labels, title, ax, **colors):
     ax.invert_yaxis()
     ax.grid(False)
     return ax
+
+
+def plot_network(ax: Axes | None = None) -> Axes:
+    """The paper's network, drawn from the bottom up: what happens to a history of five films of which one is hidden."""
+    ax = _axes(ax, figsize=(8.5, 6.2))
+    tokens, hidden = ["11", "12", "[MASK]", "14", "15"], 2
+    colors = [TOKEN_COLORS(2 if place == hidden else 1) for place in range(len(tokens))]
+    for place, (token, color) in enumerate(zip(tokens, colors, strict=True)):
+        _box(ax, place + 0.1, 0, 0.8, token, color)
+        _box(ax, place + 0.1, 1, 0.8, f"vector of {token}\n+ of place {place}", "white")
+        _arrow(ax, place + 0.5, 0.6, 1)
+        _arrow(ax, place + 0.5, 1.6, 2.1)
+        _arrow(ax, place + 0.5, 5.1, 5.6)
+        _box(ax, place + 0.1, 5.6, 0.8, "state", color)
+    layers = ("attention over all films", "add, layer norm", "feed-forward, at each place", "add, layer norm")
+    for height, layer in enumerate(layers):
+        _box(ax, 0.1, 2.1 + 0.75 * height, 4.8, layer, "0.88" if height % 2 else "white")
+    ax.text(5.05, 3.5, "one block;\nthe paper\nstacks two", va="center")
+    _arrow(ax, hidden + 0.5, 6.2, 6.7)
+    _box(ax, 0.1, 6.7, 4.8, "project, then a dot product with every film vector: V scores (equation 7)", "white")
+    _arrow(ax, hidden + 0.5, 7.3, 7.8)
+    _box(ax, 1.3, 7.8, 2.4, "softmax: P(film) behind [MASK]", colors[hidden])
+    ax.set(xlim=(0, 6), ylim=(-0.1, 8.5), title="BERT4Rec, from the history (below) to an answer")
+    ax.axis("off")
+    return ax
+
+
+def _box(ax, left, bottom, width, text, color):
+    ax.add_patch(plt.Rectangle((left, bottom), width, 0.6, facecolor=color, edgecolor="0.3"))
+    ax.text(left + width / 2, bottom + 0.3, text, ha="center", va="center", fontsize=8)
+
+
+def _arrow(ax, x, start, end):
+    ax.annotate("", (x, end), (x, start), arrowprops={"arrowstyle": "->", "color": "0.3"})
 
 
 def plot_attention(
