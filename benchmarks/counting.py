@@ -21,7 +21,7 @@ from tqdm import tqdm
 from bertrec_utils.baselines import EASE, ItemKNN, LinearNext, MarkovChain, Popularity, RecentPopularity, SmoothedChain
 from bertrec_utils.checkpoints import load
 from bertrec_utils.dataset import Dataset, load_dataset
-from bertrec_utils.evaluation import evaluate, metrics, target_ranks
+from bertrec_utils.evaluation import Interval, evaluate, interval, metrics, metrics_of_users, target_ranks
 from bertrec_utils.mixture import standardised
 from bertrec_utils.presets import PRESETS, get_preset
 
@@ -87,14 +87,10 @@ def seconds_to_test(preset, build, settings) -> float:
     return time.perf_counter() - started
 
 
-def ndcg_of_users(ranks):
-    return (ranks <= 10) / np.log2(ranks + 1)
-
-
-def difference(one: list[np.ndarray], other: np.ndarray) -> dict:
-    """Of NDCG@10, user by user, `one` averaged over seeds: the mean, and half of its 95 % interval over users."""
-    of_users = np.mean([ndcg_of_users(ranks) for ranks in one], axis=0) - ndcg_of_users(other)
-    return {"mean": of_users.mean(), "interval": 1.96 * of_users.std(ddof=1) / np.sqrt(len(of_users))}
+def difference(one: list[np.ndarray], other: np.ndarray) -> Interval:
+    """Of NDCG@10, user by user, `one` averaged over seeds."""
+    of_one = np.mean([metrics_of_users(ranks, [10])["ndcg@10"] for ranks in one], axis=0)
+    return interval(of_one - metrics_of_users(other, [10])["ndcg@10"])
 
 
 def best_models(preset, dataset: Dataset) -> tuple[dict, dict]:
@@ -138,8 +134,9 @@ def main():
             "transformer with counting": [checkpoint.with_counting(dataset) for checkpoint in checkpoints],
         }
         for name, each in scorers.items():
-            comparison[name] = difference([full(scorer, dataset.split.test) for scorer in each], together)
-            print("{} - counting together: {mean:+.4f} +- {interval:.4f}".format(name, **comparison[name]))
+            found = difference([full(scorer, dataset.split.test) for scorer in each], together)
+            comparison[name] = found._asdict()
+            print(f"{name} - counting together: {found}")
     runs = "".join(f" runs/{folder.name}" for folder in arguments.runs)
     command = f"python benchmarks/counting.py {arguments.preset}" + (f" --runs{runs}" if runs else "")
     write_result(f"counting-{arguments.preset}", command, models=table, difference_to_together=comparison)

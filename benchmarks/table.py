@@ -17,30 +17,17 @@ import json
 import numpy as np
 from counting import MODELS
 from record_run import write_result
-from scipy.stats import bootstrap
 from tqdm import tqdm
 
 from bertrec_utils.checkpoints import load
 from bertrec_utils.dataset import load_dataset
-from bertrec_utils.evaluation import PROTOCOLS, metrics, target_ranks
+from bertrec_utils.evaluation import PROTOCOLS, interval, metrics, metrics_of_users, target_ranks
 from bertrec_utils.files import PROJECT, replace_file
 from bertrec_utils.presets import get_preset
 
 PRESETS = ("ml-1m", "small")
 RESULTS, RANKS = PROJECT / "results", PROJECT / "results" / "ranks"
 CUTOFF = 10
-
-
-def of_users(ranks: np.ndarray) -> dict[str, np.ndarray]:
-    """The metrics at CUTOFF of each user, (U,)."""
-    hit = ranks <= CUTOFF
-    return {f"hit@{CUTOFF}": hit.astype(float), f"ndcg@{CUTOFF}": hit / np.log2(ranks + 1)}
-
-
-def interval(values: np.ndarray) -> dict[str, float]:
-    """The mean of `values` (U,) and its bootstrap 95 % interval over users."""
-    found = bootstrap((values,), np.mean, n_resamples=2000, batch=200, method="percentile", rng=0).confidence_interval
-    return {"mean": values.mean(), "low": found.low, "high": found.high}
 
 
 def keep_ranks(name: str, ranks: dict[str, np.ndarray]) -> None:
@@ -123,9 +110,9 @@ def counting_of(preset: str, dataset) -> dict[str, tuple[list, list[float]]]:
 def row_of(seeds: list, minutes: list[float]) -> dict:
     row = {}
     for protocol in PROTOCOLS:
-        by_seed = [of_users(ranks[protocol]) for ranks in seeds]
+        by_seed = [metrics_of_users(ranks[protocol], [CUTOFF]) for ranks in seeds]
         row[protocol] = {
-            metric: interval(np.mean([each[metric] for each in by_seed], axis=0))
+            metric: interval(np.mean([each[metric] for each in by_seed], axis=0))._asdict()
             | {"seeds": [each[metric].mean() for each in by_seed]}
             for metric in by_seed[0]
         }
@@ -134,8 +121,11 @@ def row_of(seeds: list, minutes: list[float]) -> dict:
 
 def difference(one: list, other: list) -> dict[str, float]:
     """Of the full NDCG@10, each side's mean over its seeds."""
-    sides = [np.mean([of_users(ranks["full"])[f"ndcg@{CUTOFF}"] for ranks in seeds], axis=0) for seeds in (one, other)]
-    return interval(sides[0] - sides[1])
+    sides = [
+        np.mean([metrics_of_users(ranks["full"], [CUTOFF])[f"ndcg@{CUTOFF}"] for ranks in seeds], axis=0)
+        for seeds in (one, other)
+    ]
+    return interval(sides[0] - sides[1])._asdict()
 
 
 def main():

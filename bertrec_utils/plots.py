@@ -203,23 +203,25 @@ def plot_metric_at_k(tables: Mapping[str, Mapping[str, float]], metric: str = "n
     return ax
 
 
-def plot_hits_by_group(
-    ranks: Mapping[str, np.ndarray], values: np.ndarray, groups: int, label: str, ax: Axes | None = None
+def plot_differences_by_group(
+    differences: Mapping[str, np.ndarray], values: np.ndarray, groups: int, label: str, ax: Axes | None = None
 ) -> Axes:
-    """Hit@10 of each model in `groups` equally large groups of users by `values` (U,); lines are 95 % intervals."""
+    """Mean of each difference (U,) in `groups` equally large groups of users by `values` (U,), with 95 % intervals.
+
+    A difference is that of a metric of two models, user by user: only then do intervals tell which of them is better.
+    """
     ax = _axes(ax)
     bins = pd.qcut(pd.Series(values), groups, duplicates="drop")
     lowest = [max(values.min(), np.floor(bin.left) + 1) for bin in bins.cat.categories]
     names = [f"{low:,.0f}-{np.floor(bin.right):,.0f}" for low, bin in zip(lowest, bins.cat.categories, strict=True)]
-    width = 0.8 / len(ranks)
-    for number, (name, of_users) in enumerate(ranks.items()):
-        hits = pd.Series(of_users <= 10).groupby(bins, observed=True)
-        error = 1.96 * np.sqrt(hits.mean() * (1 - hits.mean()) / hits.count())
-        places = np.arange(len(names)) + (number - (len(ranks) - 1) / 2) * width
-        style = {"label": name, "hatch": ("", "//", "..")[number % 3], "edgecolor": "white", "capsize": 2}
-        ax.bar(places, hits.mean(), width, yerr=error, **style)
+    for number, (name, of_users) in enumerate(differences.items()):
+        grouped = pd.Series(of_users).groupby(bins, observed=True)
+        places = np.arange(len(names)) + (number - (len(differences) - 1) / 2) * 0.15
+        marker, _ = LINES[number % len(LINES)]
+        ax.errorbar(places, grouped.mean(), 1.96 * grouped.sem(), fmt=marker, capsize=3, label=name)
+    ax.axhline(0, color="0.4", lw=1)
     ax.set_xticks(range(len(names)), names)
-    ax.set(xlabel=label, ylabel="Hit@10", title=f"Hit@10 by {label.split(' (')[0]}", ylim=(0, None))
+    ax.set(xlabel=label, ylabel="difference of NDCG@10", title=f"Who is better, by {label.split(' (')[0]}")
     ax.legend()
     return ax
 

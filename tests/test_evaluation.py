@@ -1,11 +1,16 @@
 import math
 
+import ir_measures
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from ir_measures import RR, Success, nDCG
 from sklearn.metrics import ndcg_score, top_k_accuracy_score
 
 from bertrec_utils.baselines import MarkovChain, Popularity
-from bertrec_utils.evaluation import NEGATIVES, draw_negatives, evaluate, metrics, target_ranks
+from bertrec_utils.evaluation import NEGATIVES, draw_negatives, evaluate, interval, metrics, target_ranks
 from bertrec_utils.sequences import Holdout
 from conftest import rows
 
@@ -38,6 +43,14 @@ def test_ties_count_half():
     assert ranks.tolist() == [3, 2.5]  # below item 6, level with 2 and 5; below 6, level with 3
 
 
+def test_candidates_can_be_taken_from_the_history_and_be_many():
+    holdout = Holdout(rows([1, 2], [6]), np.array([5, 1]))
+    scorer = FixedScores([9, 8, 7, 6, 5, 4])
+    assert target_ranks(scorer, holdout, ["full"], rank_history=True, progress=False)["full"].tolist() == [5, 1]
+    ranks = target_ranks(scorer, holdout, ["uniform-100"], negatives=3, progress=False)["uniform-100"]
+    assert ranks.tolist() == [3, 1]  # items 3, 4 and 6 are all there is for the first user
+
+
 def test_scores_that_are_not_finite_are_refused():
     holdout = Holdout(rows([1]), np.array([3]))
     with pytest.raises(ValueError, match="not finite"):
@@ -65,6 +78,22 @@ def test_metrics_as_fractions():
     assert found["mrr@10"] == pytest.approx((1 + 1 / 3 + 1 / 10) / 4)
 
 
+def test_interval_holds_the_true_mean_as_often_as_it_says():
+    random = np.random.default_rng(0)
+    found = [interval(random.exponential(1.0, 300), seed) for seed in range(200)]
+    assert 0.90 <= np.mean([each.low <= 1 <= each.high for each in found]) <= 0.985
+    assert all(each.low < each.mean < each.high for each in found)
+    # nearly that of the normal approximation
+    values = random.exponential(1.0, 3000)
+    half = 1.96 * values.std() / np.sqrt(3000)
+    assert interval(values)[1:] == pytest.approx((values.mean() - half, values.mean() + half), abs=0.1 * half)
+
+
+def test_a_difference_within_its_interval_is_a_tie():
+    assert interval(np.array([1.0, -1.0] * 20)).is_tie
+    assert not interval(np.array([1.0, 0.5] * 20)).is_tie
+
+
 def test_metrics_agree_with_scikit_learn():
     random = np.random.default_rng(1)
     scores = random.standard_normal((200, 40)).astype(np.float32)
@@ -77,25 +106,79 @@ def test_metrics_agree_with_scikit_learn():
         assert found[f"hit@{cutoff}"] == pytest.approx(expected)
 
 
+def test_ranks_and_metrics_agree_with_an_evaluation_library():
+    """Coarse random scores: many items tie, but none with a target, for which libraries have rules of their own."""
+    random = np.random.default_rng(2)
+    table = random.integers(0, 12, (30, 60)) * 2.0
+    histories = [random.permutation(60)[: random.integers(1, 20)] + 1 for _ in range(150)]
+    targets = np.array([next(item for item in random.permutation(60) + 1 if item not in h) for h in histories])
+
+    class Scores:
+        def score(self, histories):
+            scores = table[histories.users % 30].astype(np.float32)
+            scores[np.arange(len(histories)), targets[histories.users] - 1] += 1
+            return scores
+
+    holdout = Holdout(rows(*histories), targets)
+    found = metrics(target_ranks(Scores(), holdout, ["full"], progress=False)["full"], [10])
+    scores = Scores().score(holdout.histories)
+    answers = [
+        ir_measures.ScoredDoc(str(user), str(item), float(scores[user, item - 1]))
+        for user, history in enumerate(histories)
+        for item in range(1, 61)
+        if item not in history
+    ]
+    truth = [ir_measures.Qrel(str(user), str(target), 1) for user, target in enumerate(targets)]
+    measures = {"hit@10": Success @ 10, "ndcg@10": nDCG @ 10, "mrr@10": RR @ 10}
+    expected = ir_measures.calc_aggregate(measures.values(), truth, answers)
+    for name, measure in measures.items():
+        assert found[name] == pytest.approx(expected[measure], abs=1e-9)
+
+
+SCORES = arrays(np.float32, 12, elements=st.integers(-5, 5).map(float))
+
+
+def rank_of(scores, history, target):
+    return target_ranks(FixedScores(scores), Holdout(rows(history), np.array([target])), ["full"], progress=False)[
+        "full"
+    ][0]
+
+
+@settings(deadline=None, derandomize=True)
+@given(SCORES, st.permutations(range(12)), st.integers(-100, 100))
+def test_neither_names_nor_a_constant_change_a_rank(scores, order, constant):
+    renamed = np.argsort(order)  # item i is called renamed[i]
+    rank = rank_of(scores, [1, 2], 3)
+    assert rank_of(scores + np.float32(constant), [1, 2], 3) == rank
+    assert rank_of(scores[order], renamed[:2] + 1, renamed[2] + 1) == rank
+
+
+@settings(deadline=None, derandomize=True)
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=11, unique=True))
+def test_a_constant_model_ranks_in_the_middle_of_what_is_left(history):
+    target = next(item for item in range(1, 13) if item not in history)
+    assert rank_of(np.ones(12), history, target) == (1 + 12 - len(history)) / 2
+
+
 def test_negatives_are_never_seen_items_nor_the_target():
     random = np.random.default_rng(0)
     eligible = random.random((60, 300)) < 0.6
     for weights in (np.ones(300), random.integers(1, 1000, 300)):
-        chosen = draw_negatives(eligible, weights, random)
+        chosen = draw_negatives(eligible, weights, NEGATIVES, random)
         assert not (chosen & ~eligible).any()
         assert (chosen.sum(1) == NEGATIVES).all()
 
 
 def test_items_without_a_rating_are_no_popular_negatives():
     weights = np.where(np.arange(300) < 150, 5, 0)
-    chosen = draw_negatives(np.ones((20, 300), bool), weights, np.random.default_rng(0))
+    chosen = draw_negatives(np.ones((20, 300), bool), weights, NEGATIVES, np.random.default_rng(0))
     assert not chosen[:, 150:].any()
 
 
 def test_popular_negatives_are_drawn_in_proportion():
     # few draws from many items: then without replacement is nearly with it, and shares follow the weights
     weights = np.repeat([1.0, 3.0], 20_000)
-    chosen = draw_negatives(np.ones((100, 40_000), bool), weights, np.random.default_rng(0))
+    chosen = draw_negatives(np.ones((100, 40_000), bool), weights, NEGATIVES, np.random.default_rng(0))
     assert abs(chosen[:, 20_000:].sum() / chosen.sum() - 0.75) < 5 * math.sqrt(0.75 * 0.25 / 10_000)
 
 
@@ -115,7 +198,7 @@ class Zeros:
 
 def test_a_draw_of_zero_chooses_nothing_that_is_not_eligible():
     eligible = np.random.default_rng(1).random((20, 500)) < 0.5
-    chosen = draw_negatives(eligible, np.ones(500), Zeros())
+    chosen = draw_negatives(eligible, np.ones(500), NEGATIVES, Zeros())
     assert not (chosen & ~eligible).any() and (chosen.sum(1) == NEGATIVES).all()
 
 
