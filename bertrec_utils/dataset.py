@@ -17,10 +17,12 @@ class Dataset:
     vocabulary: Vocabulary
     sequences: Sequences
     log: Interactions | None = None
+    other_split: Split | None = None
 
     @cached_property
     def split(self) -> Split:
-        return leave_one_out(self.sequences)
+        """The `other_split`, or leave-one-out."""
+        return self.other_split or leave_one_out(self.sequences)
 
     @cached_property
     def fingerprint(self) -> dict[str, str]:
