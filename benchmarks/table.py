@@ -28,6 +28,7 @@ from bertrec_utils.presets import get_preset
 PRESETS = ("ml-1m", "small")
 RESULTS, RANKS = PROJECT / "results", PROJECT / "results" / "ranks"
 CUTOFF = 10
+CLOSED_FORM = {name.lower().replace(" ", "-") for name in MODELS}
 
 
 def keep_ranks(name: str, ranks: dict[str, np.ndarray]) -> None:
@@ -128,6 +129,40 @@ def difference(one: list, other: list) -> dict[str, float]:
     return interval(sides[0] - sides[1])._asdict()
 
 
+def pair(scores: dict[str, float]) -> str:
+    return " / ".join(f"{scores[f'{metric}@{CUTOFF}']:.4f}".removeprefix("0") for metric in ("hit", "ndcg"))
+
+
+def readme_rows(models: dict) -> list[str]:
+    """The lines of README's table of our models, the best first."""
+
+    def line(name, row):
+        means = {protocol: {metric: value["mean"] for metric, value in row[protocol].items()} for protocol in PROTOCOLS}
+        full = row["full"][f"ndcg@{CUTOFF}"]
+        between = f"{full['low']:.3f} to {full['high']:.3f}".replace("0.", ".")
+        seeds = len(full["seeds"]) if name not in CLOSED_FORM else "-"
+        minutes = f"{row['minutes']:.0f}" if row["minutes"] >= 1 else "under 1"
+        return " | ".join(
+            [f"| `{name}`", *(pair(means[protocol]) for protocol in PROTOCOLS), between, f"{seeds} | {minutes} |"]
+        )
+
+    best_first = sorted(models.items(), key=lambda model: -model[1]["full"][f"ndcg@{CUTOFF}"]["mean"])
+    return [line(name, row) for name, row in best_first]
+
+
+def published_rows() -> list[str]:
+    """The lines of README's table of published models, as they stand in results/published.json."""
+    return [
+        " | ".join(
+            [f"| {row['model']}"]
+            + [pair(row["scores"][protocol]) if protocol in row["scores"] else "" for protocol in PROTOCOLS]
+            + [row["source"], row["differs"]]
+        )
+        + " |"
+        for row in json.loads((RESULTS / "published.json").read_text())["rows"]
+    ]
+
+
 def main():
     argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     table = {}
@@ -139,6 +174,8 @@ def main():
             "models": {name: row_of(*model) for name, model in tqdm(models.items(), desc="bootstrap")},
             "differences": {f"{one} - {other}": difference(models[one][0], models[other][0]) for one, other in pairs},
         }
+        print(get_preset(preset).release, *readme_rows(table[get_preset(preset).release]["models"]), sep="\n")
+    print(*published_rows(), sep="\n")
     write_result("table", "python benchmarks/table.py", **table)
 
 

@@ -2,7 +2,8 @@
 
     python benchmarks/tune_recipes.py small --recipes ours sasrec-warm
 
-Seed 0. Writes results/ablations/tune-PRESET-RECIPE.json after each run, and does not repeat a run that is there.
+Seed 0; a run ends when a quarter of its epochs have brought nothing. Writes results/ablations/tune-PRESET-RECIPE.json
+after each run, and does not repeat a run that is there.
 """
 
 import argparse
@@ -42,7 +43,7 @@ def main():
             settings = {"learning_rate": rate, "epochs": epochs}
             if settings in known:
                 continue
-            preset = replace(get_preset(arguments.preset, recipe), **settings, patience=epochs)
+            preset = replace(get_preset(arguments.preset, recipe), **settings, patience=epochs // 4)
             curve = fit(new_model(dataset, preset), dataset)["ndcg@10"].tolist()
             tried.append({"settings": settings, "best": max(curve), "ndcg@10": curve})
             print(recipe, settings, f"validation NDCG@10 {max(curve):.4f}", flush=True)
