@@ -154,13 +154,22 @@ def plot_attention(
 def plot_training_curves(
     histories: Mapping[str, pd.DataFrame], references: Mapping[str, float] | None = None
 ) -> np.ndarray:
-    """Training loss and validation NDCG@10 by epoch, one line per run; `references` are level lines on the right."""
-    _, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8))
-    _lines(left, {name: (history.epoch, history.loss) for name, history in histories.items()})
-    _lines(right, {name: (history.epoch, history["ndcg@10"]) for name, history in histories.items()})
+    """Loss and validation NDCG@10 by minutes, one line per run; a star is the best epoch, `references` are level lines.
+
+    A run with a column `validation_loss` has a second, thin line for it.
+    """
+    _, (left, right) = plt.subplots(1, 2, figsize=(11, 4))
+    minutes = {name: history.seconds / 60 for name, history in histories.items()}
+    _lines(left, {f"{name}, training": (minutes[name], history.loss) for name, history in histories.items()})
+    _lines(right, {name: (minutes[name], history["ndcg@10"]) for name, history in histories.items()})
+    for number, (name, history) in enumerate(histories.items()):
+        if "validation_loss" in history:
+            left.plot(minutes[name], history.validation_loss, lw=1, color=f"C{number}", label=f"{name}, validation")
+        best = history["ndcg@10"].idxmax()
+        right.plot(minutes[name][best], history["ndcg@10"][best], "*", ms=16, color=f"C{number}", mec="black")
     _level_lines(right, references or {})
-    left.set(xlabel="epoch", ylabel="cross-entropy (nats per question)", title="Training loss")
-    right.set(xlabel="epoch", ylabel="NDCG@10, full ranking", title="Validation NDCG@10", ylim=(0, None))
+    left.set(xlabel="minutes of training", ylabel="cross-entropy (nats per question)", title="Loss")
+    right.set(xlabel="minutes of training", ylabel="NDCG@10, full ranking", title="Validation NDCG@10", ylim=(0, None))
     left.legend()
     return np.array([left, right])
 
