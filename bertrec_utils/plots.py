@@ -235,6 +235,33 @@ def plot_differences_by_group(
     return ax
 
 
+def plot_scores(rows: Mapping[str, Mapping], title: str, ax: Axes | None = None) -> Axes:
+    """A line per model: `mean`, an interval from `low` to `high` over users, and a tick for each of `seeds`."""
+    ax = _axes(ax, figsize=(7, 0.8 + 0.3 * len(rows)))
+    places = np.arange(len(rows))
+    table = pd.DataFrame({name: {key: row[key] for key in ("mean", "low", "high")} for name, row in rows.items()}).T
+    ax.errorbar(table["mean"], places, xerr=[table["mean"] - table.low, table.high - table["mean"]], fmt="o", capsize=3)
+    for place, row in zip(places, rows.values(), strict=True):
+        ax.plot(row["seeds"], np.full(len(row["seeds"]), place), "|", color="black", ms=12)
+    ax.set_yticks(places, rows)
+    ax.set(xlabel="NDCG@10, full ranking, test", title=title, xlim=(0, None))
+    ax.invert_yaxis()
+    return ax
+
+
+def plot_ladder(scores: pd.DataFrame, title: str) -> np.ndarray:
+    """One bar a rung (row) in a panel for each protocol (column)."""
+    _, axes = plt.subplots(1, scores.shape[1], figsize=(11, 0.9 + 0.36 * len(scores)), sharey=True)
+    for ax, protocol in zip(axes, scores, strict=True):
+        ax.barh(scores.index, scores[protocol], color="C0", alpha=0.55)
+        for place, value in enumerate(scores[protocol]):
+            ax.text(value, place, f" {value:.3f}", va="center", fontsize=9)
+        ax.set(xlabel="NDCG@10", title=protocol, xlim=(0, 1.25 * scores[protocol].max()))
+    axes[0].invert_yaxis()
+    axes[0].figure.suptitle(title)
+    return axes
+
+
 def plot_recommendations(history: Sequence[str], recommended: pd.DataFrame, title: str) -> np.ndarray:
     """A history (oldest first) beside the films recommended after it (`Recommender.recommend`), best on top."""
     lines = max(len(history), len(recommended))

@@ -111,7 +111,7 @@ def test_the_notebooks_show_the_recorded_run_of_the_bundled_data():
     assert Preset(**run["preset"]) == get_preset("small")
     evaluated = json.loads((ROOT / "notebooks" / "04_evaluate.ipynb").read_text())["cells"]
     outputs = json.dumps([cell["outputs"] for cell in evaluated if cell["cell_type"] == "code"])
-    for name, test in (("BERT4Rec", "test"), ("BERT4Rec with counting", "test-with-counting")):
+    for name, test in (("ours", "test"), ("ours with counting", "test-with-counting")):
         shown = re.search(name + r"((?: +0\.\d{4}){6})", outputs)[1].split()
         table = [run[test][protocol][metric] for protocol in run[test] for metric in ("hit@10", "ndcg@10")]
         assert shown == [f"{value:.4f}" for value in table]
