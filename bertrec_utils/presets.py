@@ -89,6 +89,7 @@ PAPER = {
     "cloze_only": 1.0,
     "mask_ratio": 0.2,
     "last_only": 0.1,
+    "patience": 20,
 }
 COLD = {"warm_start": False}
 
@@ -98,6 +99,15 @@ RECIPES = {
     "sasrec-warm": SASREC,
     "bert4rec-paper": PAPER | COLD,
     "bert4rec-paper-warm": PAPER,
+}
+# a random start takes longer, and so does the cloze, which asks fewer questions a pass
+EPOCHS = {
+    ("small", "sasrec"): 32,
+    ("small", "bert4rec-paper"): 80,
+    ("small", "bert4rec-paper-warm"): 80,
+    ("ml-1m", "sasrec"): 36,
+    ("ml-1m", "bert4rec-paper"): 100,
+    ("ml-1m", "bert4rec-paper-warm"): 100,
 }
 
 
@@ -115,4 +125,5 @@ def get_preset(name: str | None = None, recipe: str = "ours") -> Preset:
         )
     if recipe not in RECIPES:
         raise ValueError(f"there is no recipe {recipe!r}; choose one of {', '.join(RECIPES)} (--recipe)")
-    return replace(PRESETS[name], **RECIPES[recipe])
+    preset = replace(PRESETS[name], **RECIPES[recipe])
+    return replace(preset, epochs=EPOCHS.get((name, recipe), preset.epochs))
