@@ -54,7 +54,7 @@ MODELS = {
     ),
     "item kNN": (
         counted(ItemKNN),
-        grid(neighbours=[50, 200, 1000], shrinkage=[5.0, 20.0], decay=[0.6, 0.7, 0.8, 0.9]),
+        grid(neighbours=[200, 1000, 5000], shrinkage=[0.0, 5.0, 20.0], decay=[0.3, 0.5, 0.7, 0.9]),
     ),
     "EASE": (counted(EASE), grid(ridge=[100.0, 200.0, 500.0], decay=[0.6, 0.7, 0.8, 0.9])),
     "linear next": (counted(LinearNext), grid(decays=[(0.8,), (0.5, 0.9)], ridge=[100.0, 200.0, 400.0])),

@@ -8,7 +8,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
-from matplotlib.ticker import StrMethodFormatter
+from matplotlib.ticker import PercentFormatter, StrMethodFormatter
 
 THOUSANDS = StrMethodFormatter("{x:,.0f}")
 LINES = [("o", "-"), ("s", "--"), ("^", "-."), ("D", ":"), ("v", "-"), ("P", "--")]  # for readers in greyscale
@@ -27,19 +27,19 @@ def _axes(ax, **size):
 
 
 def plot_popularity(counts: np.ndarray, ax: Axes | None = None) -> Axes:
-    """The long tail: ratings of each film (counts, (V,)), most rated first, with the head that holds half of them."""
+    """The long tail, added up: which share of all ratings the most rated films have; `counts` are (V,)."""
     ax = _axes(ax)
-    ordered = np.sort(counts)[::-1]
-    head = int(np.searchsorted(ordered.cumsum(), ordered.sum() / 2)) + 1
-    ranks = np.arange(1, len(ordered) + 1)
-    label = f"{head:,} films: half the ratings"
-    ax.fill_between(ranks, ordered, where=ranks <= head, alpha=0.5, hatch="//", label=label)
-    ax.plot(ranks, ordered, color="black", lw=1)
-    ax.set(xscale="log", xlabel="film, by number of ratings (log scale)", ylabel="ratings")
+    shares = np.sort(counts)[::-1].cumsum() / counts.sum()
+    head = int(np.searchsorted(shares, 0.5)) + 1
+    ax.plot(np.arange(1, len(shares) + 1), shares)
+    ax.plot([head, head], [0, shares[head - 1]], color="black", ls="--")
+    ax.annotate(f"{head:,} films:\nhalf of all ratings", (head, 0.5), (8, -4), textcoords="offset points", va="top")
+    ax.set(
+        xlabel="so many films, the most rated first", ylabel="their share of all ratings", xlim=(0, None), ylim=(0, 1)
+    )
     ax.set(title="A few films get most ratings")
     ax.xaxis.set_major_formatter(THOUSANDS)
-    ax.yaxis.set_major_formatter(THOUSANDS)
-    ax.legend()
+    ax.yaxis.set_major_formatter(PercentFormatter(1))
     return ax
 
 
@@ -57,14 +57,23 @@ def plot_history_lengths(lengths: np.ndarray, seen: int | None = None, ax: Axes 
     return ax
 
 
-def plot_ratings_over_time(timestamps: pd.Series, ax: Axes | None = None) -> Axes:
-    """Ratings a month; `timestamps` in seconds since 1970."""
+def plot_sittings(seconds: np.ndarray, ax: Axes | None = None) -> Axes:
+    """How long it took each user, in seconds (U,), from the first rating to the last; none counts as 1."""
     ax = _axes(ax)
-    days = pd.to_datetime(timestamps, unit="s")
-    months = days.dt.to_period("M").value_counts().sort_index()
-    ax.bar(months.index.to_timestamp(), months, width=31, align="edge", linewidth=0)
-    ax.set(xlabel="month", ylabel="ratings a month", title="Ratings arrive in bursts")
-    ax.yaxis.set_major_formatter(THOUSANDS)
+    sns.histplot(x=np.maximum(seconds, 1), log_scale=True, bins=40, ax=ax)
+    for name, length in {"minute": 60, "hour": 3600, "day": 86_400, "month": 30 * 86_400, "year": 365 * 86_400}.items():
+        ax.axvline(length, color="black", lw=1, ls=":")
+        ax.text(
+            length,
+            1,
+            f"a {name}".replace("a hour", "an hour"),
+            transform=ax.get_xaxis_transform(),
+            va="bottom",
+            ha="center",
+            fontsize=9,
+        )
+    ax.set(xlabel="seconds from the first rating to the last (log scale)", ylabel="users")
+    ax.set_title("Most people rate in one sitting", pad=18)
     return ax
 
 
