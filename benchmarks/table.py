@@ -13,6 +13,7 @@ runs/, and must give the metrics that were recorded.
 import argparse
 import itertools
 import json
+from functools import cache
 
 import numpy as np
 from counting import MODELS
@@ -20,7 +21,7 @@ from record_run import write_result
 from tqdm import tqdm
 
 from bertrec_utils.checkpoints import load
-from bertrec_utils.dataset import load_dataset
+from bertrec_utils.dataset import Dataset, load_dataset
 from bertrec_utils.evaluation import PROTOCOLS, interval, metrics, metrics_of_users, target_ranks
 from bertrec_utils.files import PROJECT, replace_file
 from bertrec_utils.presets import get_preset
@@ -29,6 +30,12 @@ PRESETS = ("ml-1m", "small")
 RESULTS, RANKS = PROJECT / "results", PROJECT / "results" / "ranks"
 CUTOFF = 10
 CLOSED_FORM = {name.lower().replace(" ", "-") for name in MODELS}
+
+
+@cache
+def data_of(preset: str) -> Dataset:
+    """Read only where ranks are not yet kept."""
+    return load_dataset(get_preset(preset))
 
 
 def keep_ranks(name: str, ranks: dict[str, np.ndarray]) -> None:
@@ -53,10 +60,10 @@ def agree(ranks: np.ndarray, recorded: dict[str, float]) -> bool:
     return all(abs(found[name] - value) < 5e-5 for name, value in recorded.items())
 
 
-def ranks_of_run(name: str, recorded: dict, dataset) -> dict[str, np.ndarray]:
+def ranks_of_run(name: str, recorded: dict, preset: str) -> dict[str, np.ndarray]:
     """ "test/PROTOCOL" and "test-with-counting/PROTOCOL" -> ranks (U,) of a recorded run."""
     if not (RANKS / f"{name}.npz").exists():
-        checkpoint = load(PROJECT / "runs" / name)
+        checkpoint, dataset = load(PROJECT / "runs" / name), data_of(preset)
         checkpoint.check(dataset)
         scorers = {"test": checkpoint.model, "test-with-counting": checkpoint.with_counting(dataset)}
         keep_ranks(name, every_rank(scorers, dataset))
@@ -76,12 +83,12 @@ def every_rank(scorers: dict, dataset) -> dict[str, np.ndarray]:
     }
 
 
-def runs_of(preset: str, dataset) -> dict[str, tuple[list, list[float]]]:
+def runs_of(preset: str) -> dict[str, tuple[list, list[float]]]:
     """Name of a model -> one dict protocol -> ranks for each of its seeds, and the minutes of each training."""
     models = {}
     for path in tqdm(sorted(RESULTS.glob(f"{preset}-*seed*.json")), desc=preset):
         recorded = json.loads(path.read_text())
-        ranks = ranks_of_run(path.stem, recorded, dataset)
+        ranks = ranks_of_run(path.stem, recorded, preset)
         for test, ending in (("test", ""), ("test-with-counting", "-with-counting")):
             seeds, minutes = models.setdefault(recorded.get("recipe", "ours") + ending, ([], []))
             seeds.append({protocol: ranks[f"{test}/{protocol}"] for protocol in PROTOCOLS})
@@ -89,11 +96,12 @@ def runs_of(preset: str, dataset) -> dict[str, tuple[list, list[float]]]:
     return models
 
 
-def counting_of(preset: str, dataset) -> dict[str, tuple[list, list[float]]]:
+def counting_of(preset: str) -> dict[str, tuple[list, list[float]]]:
     """The same of the models that only count, at the settings that counting.py has chosen."""
     recorded, name = json.loads((RESULTS / f"counting-{preset}.json").read_text())["models"], f"counting-{preset}"
     chosen = {each: row for each, row in recorded.items() if each in MODELS}
     if not (RANKS / f"{name}.npz").exists():
+        dataset = data_of(preset)
         scorers = {each: MODELS[each][0](dataset, **row["settings"]) for each, row in chosen.items()}
         keep_ranks(name, every_rank(scorers, dataset))
     ranks = kept_ranks(name)
@@ -167,8 +175,7 @@ def main():
     argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     table = {}
     for preset in PRESETS:
-        dataset = load_dataset(get_preset(preset))
-        models = runs_of(preset, dataset) | counting_of(preset, dataset)
+        models = runs_of(preset) | counting_of(preset)
         pairs = itertools.combinations(models, 2)
         table[get_preset(preset).release] = {
             "models": {name: row_of(*model) for name, model in tqdm(models.items(), desc="bootstrap")},
