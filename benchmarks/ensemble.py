@@ -16,19 +16,32 @@ from record_run import write_result
 
 from bertrec_utils.checkpoints import load
 from bertrec_utils.dataset import load_dataset
-from bertrec_utils.evaluation import evaluate
+from bertrec_utils.evaluation import Scorer, evaluate
 from bertrec_utils.files import PROJECT
 from bertrec_utils.mixture import counting_model, learn_mixture
-from bertrec_utils.model import BERT4Rec
 from bertrec_utils.presets import PRESETS, get_preset
 from bertrec_utils.sequences import Sequences
+
+
+class Remembering:
+    """Scores each history once: its groups ask for the same ones again."""
+
+    def __init__(self, scorer: Scorer):
+        self.scorer, self.known = scorer, {}
+
+    def score(self, histories: Sequences) -> np.ndarray:
+        keys = [histories[row].tobytes() for row in range(len(histories))]
+        new = np.array([row for row, key in enumerate(keys) if key not in self.known], dtype=int)
+        if len(new):
+            self.known |= dict(zip([keys[row] for row in new], self.scorer.score(histories.rows(new)), strict=True))
+        return np.stack([self.known[key] for key in keys])
 
 
 class Average:
     """Scores are the mean of the transformers' log-probabilities."""
 
-    def __init__(self, transformers: list[BERT4Rec]):
-        self.transformers, self.item_count = transformers, transformers[0].item_count
+    def __init__(self, transformers: list[Scorer], item_count: int):
+        self.transformers, self.item_count = transformers, item_count
 
     def score(self, histories: Sequences) -> np.ndarray:
         """(B, V) float32."""
@@ -47,12 +60,14 @@ def main():
     checkpoints = {seed: load(PROJECT / "runs" / f"{preset.name}-seed{seed}") for seed in seeds}
     for checkpoint in checkpoints.values():
         checkpoint.check(dataset)
-    counting, split = counting_model(dataset.split.train, len(dataset.vocabulary)), dataset.split
+    split, item_count = dataset.split, len(dataset.vocabulary)
+    counting = Remembering(counting_model(split.train, item_count))
+    transformers = {seed: Remembering(checkpoint.model) for seed, checkpoint in checkpoints.items()}
     groups = []
     for size in arguments.sizes:
         for first in range(len(seeds) if size < len(seeds) else 1):
             members = [seeds[(first + offset) % len(seeds)] for offset in range(size)]
-            average = Average([checkpoints[seed].model for seed in members])
+            average = Average([transformers[seed] for seed in members], item_count)
             mixture = learn_mixture(average, counting, split.validation)
             groups.append(
                 {
@@ -63,7 +78,10 @@ def main():
                     "test-with-counting": evaluate(mixture, split.test, ["full"])["full"],
                 }
             )
-            print(groups[-1], flush=True)
+            full = groups[-1]["test-with-counting"]
+            print(
+                f"seeds {members} with counting: NDCG@10 {full['ndcg@10']:.4f}, Hit@10 {full['hit@10']:.4f}", flush=True
+            )
     listed = [" ".join(map(str, numbers)) for numbers in (seeds, arguments.sizes)]
     command = f"python benchmarks/ensemble.py {preset.name} --seeds {listed[0]} --sizes {listed[1]}"
     write_result(f"ensemble-{preset.name}", command, groups=groups)

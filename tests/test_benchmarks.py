@@ -99,7 +99,11 @@ def test_average_by_hand():
     histories = rows([1, 2, 3], [4, 5])
     scores = [transformer.score(histories) for transformer in pair]
     expected = sum(each - np.log(np.exp(each).sum(1, keepdims=True)) for each in scores) / 2
-    np.testing.assert_allclose(ensemble.Average(pair).score(histories), expected, rtol=1e-4, atol=1e-4)
+    remembering = [ensemble.Remembering(transformer) for transformer in pair]
+    average = ensemble.Average(remembering, ITEMS)
+    np.testing.assert_allclose(average.score(histories), expected, rtol=1e-4, atol=1e-4)
+    remembering[0].scorer = remembering[1].scorer = None  # asking again would be an error
+    np.testing.assert_array_equal(average.score(histories.rows([1, 0])), average.score(histories)[::-1])
 
 
 def test_our_side_trains_until_the_watch_stops_it(dataset, capsys, monkeypatch):
