@@ -25,7 +25,7 @@ from bertrec_utils.training import fit, new_model
 
 QUANTILE = 0.9
 DAYS = (7, 30, 90, 365)
-RECIPES = ("ours", "sasrec-warm", "bert4rec-paper-warm")
+RECIPES = ("ours", "sasrec-warm")
 
 
 def of_users(scorer, split: Split) -> dict[str, np.ndarray]:

@@ -103,8 +103,8 @@ RECIPES = {
 # a random start takes longer, and so does the cloze, which asks fewer questions a pass
 EPOCHS = {
     ("small", "sasrec"): 32,
-    ("small", "bert4rec-paper"): 80,
-    ("small", "bert4rec-paper-warm"): 80,
+    ("small", "bert4rec-paper"): 40,
+    ("small", "bert4rec-paper-warm"): 40,
     ("ml-1m", "sasrec"): 36,
     ("ml-1m", "bert4rec-paper"): 100,
     ("ml-1m", "bert4rec-paper-warm"): 100,
