@@ -51,11 +51,12 @@ def counting_models(ratings, vocabulary, split):
         return evaluate(model, split.validation, ["full"], progress=False)["full"]["ndcg@10"]
 
     early = ratings[ratings.timestamp < ratings.timestamp.quantile(QUANTILE)]
-    recent = [RecentPopularity(early, vocabulary, days) for days in DAYS]
-    best = int(np.argmax([quality(model) for model in recent]))
+    last = pd.MultiIndex.from_arrays([split.train.users, vocabulary.item_ids(split.validation.targets)])
+    is_last = pd.MultiIndex.from_frame(early[["user", "item"]]).isin(last)
+    best = max(DAYS, key=lambda days: quality(RecentPopularity(early[~is_last], vocabulary, days)))
     kinds = {"popularity": Popularity, "markov-chain": MarkovChain, "smoothed-chain": SmoothedChain}
     models = {name: kind(split.train, len(vocabulary)) for name, kind in (kinds | {"linear-next": LinearNext}).items()}
-    return models | {f"recent-popularity ({DAYS[best]} days)": recent[best]}
+    return models | {f"recent-popularity ({best} days)": RecentPopularity(early, vocabulary, best)}
 
 
 def main():

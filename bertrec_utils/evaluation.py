@@ -38,8 +38,8 @@ def target_ranks(
 
     full: all items but those of the history. uniform-100, popularity-100: 100 different items that are neither the
     target nor in the history, drawn evenly or in proportion to their count in `holdout`, the same for every model
-    with the same `seed`. A tie counts half, so a constant score ranks in the middle, not first. Two mistakes and
-    variations can be tried: another number of `negatives`, and candidates from the history (`rank_history`).
+    with the same `seed` and `batch_size`. A tie counts half, so a constant score ranks in the middle, not first. To try:
+    another number of `negatives`, and the mistake of candidates from the history (`rank_history`).
     """
     protocols = list(protocols)
     histories, targets = holdout.histories, holdout.targets
@@ -105,7 +105,7 @@ def metrics(ranks: np.ndarray, cutoffs: Iterable[int] = CUTOFFS) -> dict[str, fl
 
 
 class Interval(NamedTuple):
-    """A mean over users, and between what it would lie for 95 % of other draws of as many users."""
+    """A mean over users and its 95 % confidence interval: of many such intervals, 95 % hold the mean of all users."""
 
     mean: float
     low: float
@@ -116,7 +116,7 @@ class Interval(NamedTuple):
 
     @property
     def is_tie(self) -> bool:
-        """Of a difference: chance could have made it."""
+        """Of a difference: these users do not tell which of the two is better."""
         return self.low <= 0 <= self.high
 
 

@@ -7,12 +7,17 @@ from .sequences import Holdout, Sequences
 
 
 def best_items(scorer: Scorer, histories: Sequences, count: int = 10, batch_size: int = 256) -> np.ndarray:
-    """The tokens (U, count) of the best items after each history, best first, without those of the history."""
+    """The tokens (U, count) of the best items after each history, best first, without those of the history.
+
+    ValueError if a user has fewer than `count` items left.
+    """
     lists = []
     for rows in np.array_split(np.arange(len(histories)), -(-len(histories) // batch_size)):
         batch = histories.rows(rows)
         scores = scorer.score(batch).copy()
         scores[np.repeat(np.arange(len(rows)), batch.lengths), batch.tokens - 1] = -np.inf
+        if (np.isfinite(scores).sum(1) < count).any():
+            raise ValueError(f"a user has fewer than {count} items left to be offered")
         lists.append((-scores).argsort(1, kind="stable")[:, :count] + 1)
     return np.concatenate(lists)
 

@@ -82,8 +82,9 @@ class Attention(nn.Module):
 class Near(nn.Module):
     """Adds up the few films just before each place, every coordinate of each with a learned weight that starts at 0.
 
-    This is the depthwise causal convolution of Primer (So et al., 2021, section 3). What comes next depends most on the
-    last films, and attention, which has the whole history to look at, is slow to learn that.
+    A depthwise causal convolution, as Primer has after its queries, keys and values (So et al., 2021, section 3). What
+    comes next depends most on the last films, and attention, which has the whole history to look at, is slow to learn
+    that.
     """
 
     def __init__(self, preset: Preset):

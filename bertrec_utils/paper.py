@@ -1,5 +1,8 @@
 """BERT4Rec as the paper has it (Sun et al., CIKM 2019, sections 3.2 to 3.6): the plain version, to be read first.
 
+Not as in the paper: places count back from the newest film, which is always at the last one; embeddings have dropout;
+and training is that of all recipes (AdamW at a rate that climbs and falls, any window of a long history).
+
 Shapes: B users, T places, K questions per user, D width, V items. The default network is that of model.py.
 """
 
@@ -28,9 +31,9 @@ class PaperBlock(nn.Module):
     def forward(self, states: torch.Tensor, padding: torch.Tensor) -> torch.Tensor:
         """New states (B, T, D); nobody looks where `padding` (B, T) is true."""
         gathered, _ = self.attention(states, states, states, key_padding_mask=padding, need_weights=False)
-        states = self.attention_norm(states + self.dropout(gathered))  # equation 4: the norm comes after the sum
+        states = self.attention_norm(states + self.dropout(gathered))  # equation 6: the norm comes after the sum
         processed = self.contract(F.gelu(self.expand(states)))  # equation 3
-        return self.feed_forward_norm(states + self.dropout(processed))
+        return self.feed_forward_norm(states + self.dropout(processed))  # equation 5
 
 
 class PaperBERT4Rec(nn.Module):
@@ -67,9 +70,16 @@ class PaperBERT4Rec(nn.Module):
         return F.linear(F.gelu(self.project(states)), self.item_embedding.weight[1:-1], self.item_bias)
 
     def forward(self, questions: Questions) -> torch.Tensor:
-        """The loss (equation 8): the mean of -log p(film) over the films hidden in `questions.history`, in nats."""
+        """The loss (equation 8): the mean of -log p(film) over the films hidden in `questions.history`, in nats.
+
+        The mean is over all of the batch, so that a long history counts more, not first over those of each history.
+        ValueError if a question is about a film that is not hidden.
+        """
         rows, columns = (questions.labels != PAD).nonzero(as_tuple=True)
-        asked = self.states(questions.history)[rows, questions.places[rows, columns]]
+        places = questions.places[rows, columns]
+        if (questions.history[rows, places] != self.mask_token).any():
+            raise ValueError("the paper's network can be asked for hidden films only; set cloze_only to 1")
+        asked = self.states(questions.history)[rows, places]
         return F.cross_entropy(self.logits(asked), questions.labels[rows, columns] - 1)
 
     @torch.inference_mode()

@@ -53,6 +53,7 @@ class Preset:
         for name in ("next_only", "cloze_only", "mask_ratio", "next_ratio", "last_only", "warmup_share"):
             self._require(name, 0 <= getattr(self, name) <= 1, "from 0 to 1")
         self._require("history_length", self.history_length >= 1 + self.paper, "at least 2 for the paper's network")
+        self._require("causal", not (self.causal and self.paper), "false for the paper's network")
         self._require("near", self.near >= 0, "at least 0")
         self._require("dropout", 0 <= self.dropout < 1, "at least 0 and below 1")
         self._require("cloze_only", self.next_only + self.cloze_only <= 1, "at most 1 - next_only")

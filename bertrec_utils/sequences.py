@@ -159,7 +159,7 @@ def _sorted_by_item(user_codes, item_codes):
 
 
 def leave_one_out(sequences: Sequences) -> Split:
-    """Last item of each user for the test, the one before for validation, the rest for training (section 4.1).
+    """Last item of each user for the test, the one before for validation, the rest for training (section 4.2).
 
     ValueError below three items.
     """
@@ -184,10 +184,10 @@ def split_in_time(
     codes = [pd.factorize(ratings[column], sort=True)[0] for column in ("user", "item")]
     log = ratings.iloc[_in_time_order(*codes, ratings.timestamp.to_numpy(), tie_seed)]
     log = log.drop_duplicates(["user", "item"])
-    early = log[log.timestamp < ratings.timestamp.quantile(quantile)]
-    counts = early.item.value_counts()
+    cut = ratings.timestamp.quantile(quantile)
+    counts = log.item[log.timestamp < cut].value_counts()
     log = log[log.item.isin(counts.index[counts >= min_item_ratings])]
-    is_early = log.index.isin(early.index)
+    is_early = (log.timestamp < cut).to_numpy()
     users, lengths = np.unique(log.user, return_counts=True)
     vocabulary = Vocabulary(np.unique(log.item[is_early]))
     whole = Sequences(vocabulary.tokens(log.item), np.concatenate([[0], lengths.cumsum()]), users)
