@@ -38,7 +38,7 @@ def target_ranks(
 
     full: all items but those of the history. uniform-100, popularity-100: 100 different items that are neither the
     target nor in the history, drawn evenly or in proportion to their count in `holdout`, the same for every model
-    with the same `seed` and `batch_size`. A tie counts half, so a constant score ranks in the middle, not first. To try:
+    with the same `seed` and `batch_size`. A tie counts half, so a constant score ranks in the middle, not first. Try
     another number of `negatives`, and the mistake of candidates from the history (`rank_history`).
     """
     protocols = list(protocols)
