@@ -184,12 +184,12 @@ def fit(
         epoch = {"epoch": len(run.history) + 1, "loss": run.train_epoch(on_step)}
         epoch |= {"learning_rate": run.schedule.get_last_lr()[0]} | run.validate()
         run.history.append(epoch | {"seconds": before + time.perf_counter() - started})
-        if on_epoch:
-            on_epoch(run)
         if folder:
             keep(run, folder)
         bar.update()
         report(run, bar)
+        if on_epoch:
+            on_epoch(run)
     bar.close()
     model.load_state_dict(run.best_weights)
     if folder:
