@@ -216,8 +216,8 @@ def plot_metric_at_k(tables: Mapping[str, Mapping[str, float]], metric: str = "n
     _lines(ax, {name: (cutoffs, [table[f"{metric}@{k}"] for k in cutoffs]) for name, table in tables.items()})
     label = {"hit": "Hit", "ndcg": "NDCG", "mrr": "MRR"}[metric]
     ax.set(xlabel="length of the list, k", ylabel=f"{label}@k", title=f"{label}@k by model")
-    ax.set(xticks=cutoffs, ylim=(0, None))
-    ax.legend()
+    ax.set(xticks=cutoffs, ylim=(0, 1.5 * ax.get_ylim()[1]))  # room for the legend
+    ax.legend(loc="upper left")
     return ax
 
 
@@ -240,7 +240,8 @@ def plot_differences_by_group(
     ax.axhline(0, color="0.4", lw=1)
     ax.set_xticks(range(len(names)), names)
     ax.set(xlabel=label, ylabel="difference of NDCG@10", title=f"Who is better, by {label.split(' (')[0]}")
-    ax.legend()
+    ax.margins(y=0.25)  # room for the legend
+    ax.legend(loc="upper left", ncols=len(differences))
     return ax
 
 
