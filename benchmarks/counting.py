@@ -87,10 +87,10 @@ def seconds_to_test(preset, build, settings) -> float:
     return time.perf_counter() - started
 
 
-def difference(one: list[np.ndarray], other: np.ndarray) -> Interval:
-    """Of NDCG@10, user by user, `one` averaged over seeds."""
-    of_one = np.mean([metrics_of_users(ranks, [10])["ndcg@10"] for ranks in one], axis=0)
-    return interval(of_one - metrics_of_users(other, [10])["ndcg@10"])
+def difference(one: list[np.ndarray], other: list[np.ndarray]) -> Interval:
+    """Of NDCG@10, user by user, each side averaged over its seeds."""
+    sides = [np.mean([metrics_of_users(ranks, [10])["ndcg@10"] for ranks in seeds], axis=0) for seeds in (one, other)]
+    return interval(sides[0] - sides[1])
 
 
 def best_models(preset, dataset: Dataset) -> tuple[dict, dict]:
@@ -134,7 +134,7 @@ def main():
             "transformer with counting": [checkpoint.with_counting(dataset) for checkpoint in checkpoints],
         }
         for name, each in scorers.items():
-            found = difference([full(scorer, dataset.split.test) for scorer in each], together)
+            found = difference([full(scorer, dataset.split.test) for scorer in each], [together])
             comparison[name] = found._asdict()
             print(f"{name} - counting together: {found}")
     runs = "".join(f" runs/{folder.name}" for folder in arguments.runs)

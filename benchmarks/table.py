@@ -16,7 +16,7 @@ import json
 from functools import cache
 
 import numpy as np
-from counting import MODELS
+from counting import MODELS, difference
 from record_run import write_result
 from tqdm import tqdm
 
@@ -128,13 +128,8 @@ def row_of(seeds: list, minutes: list[float]) -> dict:
     return row | {"minutes": float(np.mean(minutes))}
 
 
-def difference(one: list, other: list) -> dict[str, float]:
-    """Of the full NDCG@10, each side's mean over its seeds."""
-    sides = [
-        np.mean([metrics_of_users(ranks["full"], [CUTOFF])[f"ndcg@{CUTOFF}"] for ranks in seeds], axis=0)
-        for seeds in (one, other)
-    ]
-    return interval(sides[0] - sides[1])._asdict()
+def fulls(seeds: list[dict]) -> list[np.ndarray]:
+    return [ranks["full"] for ranks in seeds]
 
 
 def pair(scores: dict[str, float]) -> str:
@@ -179,7 +174,10 @@ def main():
         pairs = itertools.combinations(models, 2)
         table[get_preset(preset).release] = {
             "models": {name: row_of(*model) for name, model in tqdm(models.items(), desc="bootstrap")},
-            "differences": {f"{one} - {other}": difference(models[one][0], models[other][0]) for one, other in pairs},
+            "differences": {
+                f"{one} - {other}": difference(*(fulls(models[name][0]) for name in (one, other)))._asdict()
+                for one, other in pairs
+            },
         }
         print(get_preset(preset).release, *readme_rows(table[get_preset(preset).release]["models"]), sep="\n")
     print(*published_rows(), sep="\n")

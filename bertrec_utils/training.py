@@ -161,7 +161,7 @@ def fit(
     """Train `model` in place, as its preset says, and leave it with the weights of the best validation NDCG@10.
 
     Returns one row per epoch: epoch, loss (mean cross-entropy, nats per question), learning_rate, hit@10 and ndcg@10
-    (validation, full ranking), seconds (of training and validation since the start). With a `folder`, the best epoch
+    (validation, full ranking), seconds (since the start). With a `folder`, the best epoch
     is kept there for `load`, with the weight of counting in its mixture, and a run that was interrupted goes on
     from its last epoch; a finished model that lies there is moved to a subfolder. `on_step` is called after each batch,
     `on_epoch` after each epoch.
