@@ -83,7 +83,7 @@ LADDER = (
     Rung("[MASK] after the newest film, not over it", {}, (SEES_PADDING, LARGE_START), constant_rate=True),
     Rung("nobody looks at padding", {}, (LARGE_START,), constant_rate=True),
     Rung("starts at N(0, .02)", {}, constant_rate=True),
-    Rung("40 epochs, warm-up and cosine", {"epochs": 40}),
+    Rung("30 epochs, warm-up and cosine", {"epochs": 30}),
     Rung("the newest film alone hidden, now and then", {"last_only": 0.1}),
     Rung("histories of 200 films", {"history_length": 200}),
     Rung("warm start", {"warm_start": True}),
