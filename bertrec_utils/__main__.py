@@ -43,17 +43,12 @@ def train_command(arguments):
     print(f"{folder}: best epoch {best.epoch:.0f} of {len(history)}, validation NDCG@10 {best['ndcg@10']:.4f}")
 
 
-def scorer(arguments, checkpoint, dataset):
-    """The transformer mixed with counting, if its run is finished; alone with --transformer-only."""
-    if arguments.transformer_only or checkpoint.counting_weight is None:
-        return checkpoint.model
-    return checkpoint.with_counting(dataset)
-
-
 def evaluate_command(arguments):
     checkpoint = load(arguments.folder)
     dataset = checkpoint.load_dataset(**own_log(arguments))
-    table = evaluate(scorer(arguments, checkpoint, dataset), dataset.split.test, arguments.protocols)
+    alone = arguments.transformer_only or checkpoint.counting_weight is None
+    model = checkpoint.model if alone else checkpoint.with_counting(dataset)
+    table = evaluate(model, dataset.split.test, arguments.protocols)
     if arguments.json:
         print(json.dumps(table, indent=2))
         return
@@ -65,11 +60,13 @@ def evaluate_command(arguments):
 def recommend_command(arguments):
     checkpoint = load(arguments.folder)
     dataset = checkpoint.load_dataset(**own_log(arguments))
-    recommender = Recommender(scorer(arguments, checkpoint, dataset), checkpoint.vocabulary, dataset.log)
+    model = checkpoint.with_counting(dataset) if arguments.with_counting else checkpoint.model
+    recommender = Recommender(model, checkpoint.vocabulary, dataset.log)
     items, unknown = recommender.look_up(arguments.history)
     for error in unknown.values():
         print(error, file=sys.stderr)
-    table = recommender.recommend_items(items, arguments.k, list(unknown))
+    how = {name: getattr(arguments, name) for name in ("as_set", "lift", "other_series")}
+    table = recommender.recommend_items(items, arguments.k, list(unknown), **how)
     if arguments.json:
         answer = {"recommendations": json.loads(table.to_json(orient="records")), "unknown": list(unknown)}
         print(json.dumps(answer, indent=2, ensure_ascii=False))
@@ -91,7 +88,6 @@ def parser():
 
     trained = argparse.ArgumentParser(add_help=False, parents=[log])
     trained.add_argument("folder", type=Path, metavar="DIR")
-    trained.add_argument("--transformer-only", action="store_true", help="without what counting adds")
     trained.add_argument("--json", action="store_true")
 
     main = argparse.ArgumentParser(prog="python -m bertrec_utils", description=__doc__)
@@ -108,12 +104,19 @@ def parser():
     train.set_defaults(run=train_command)
 
     evaluation = commands.add_parser("evaluate", parents=[trained], help="test metrics of a trained model")
+    evaluation.add_argument("--transformer-only", action="store_true", help="without what counting adds")
     evaluation.add_argument("--protocols", nargs="+", choices=PROTOCOLS, default=PROTOCOLS, metavar="NAME")
     evaluation.set_defaults(run=evaluate_command)
 
     recommend = commands.add_parser("recommend", parents=[trained], help="what to watch after a history")
     recommend.add_argument("--history", nargs="+", required=True, metavar="TITLE", help="titles, oldest first")
-    recommend.add_argument("-k", type=int, default=10, help="how many films (default 10)")
+    recommend.add_argument("-k", type=int, default=10, help="how many titles (default 10)")
+    recommend.add_argument("--as-set", action="store_true", help="the order of the history does not count")
+    recommend.add_argument("--lift", type=float, default=0.0, metavar="X", help="0 familiar (default) to 1 distinctive")
+    recommend.add_argument("--other-series", action="store_true", help="nothing of the same series as the history")
+    counting = recommend.add_mutually_exclusive_group()
+    counting.add_argument("--with-counting", action="store_true", help="add what counting knows; takes some seconds")
+    counting.add_argument("--transformer-only", action="store_true", help="the default")
     recommend.set_defaults(run=recommend_command)
 
     fetch = commands.add_parser("download", help="fetch, verify and unpack a MovieLens release")

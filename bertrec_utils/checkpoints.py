@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 
 from .dataset import Dataset, load_dataset
-from .files import move_file, replace_file
+from .files import PROJECT, move_file, replace_file, short
 from .mixture import Mixture, counting_model
 from .model import BERT4Rec
 from .paper import PaperBERT4Rec, network
@@ -115,6 +115,21 @@ def load(folder: str | Path) -> Checkpoint:
         raise ValueError(f"{path} is damaged or of another version ({reason}); train it again") from error
     history = pd.DataFrame(description["history"])
     return Checkpoint(model.to(best_device()), vocabulary, history=history, **known)
+
+
+def load_trained(preset: Preset, recipe: str = "ours") -> Checkpoint:
+    """The reader's own run of a preset in runs/, else the weights that come with the project; says which.
+
+    FileNotFoundError if there is neither.
+    """
+    suffix = "" if recipe == "ours" else f"-{recipe}"
+    own = PROJECT / "runs" / f"{preset.name}{suffix}"
+    shipped = PROJECT / "pretrained" / f"{preset.release}{suffix}"
+    if (own / MODEL).exists() or preset.max_users or not (shipped / MODEL).exists():
+        print(f"{recipe}: your own run, {short(own)}")
+        return load(own)
+    print(f"{recipe}: the weights that come with the project, {short(shipped)}; notebook 3 trains your own")
+    return load(shipped)
 
 
 def set_aside(folder: Path) -> Path | None:

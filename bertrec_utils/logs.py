@@ -27,15 +27,17 @@ class Interactions:
     name: str
     ratings: pd.DataFrame
     movies: pd.DataFrame
+    noun: str = "film"  # what one of the items is called on screen
 
 
-def load_interactions(ratings_csv: str | Path, items_csv: str | Path | None = None) -> Interactions:
+def load_interactions(ratings_csv: str | Path, items_csv: str | Path | None = None, noun: str = "item") -> Interactions:
     """Read a log of your own: a CSV in UTF-8 with columns user, item, timestamp (rating optional), one row per line.
 
     Ids are whole numbers or texts. Timestamps are numbers, kept as they are (int64 if all are whole, else float64), or
     ISO dates such as 2020-01-31, which become nanoseconds since 1970 in UTC (int64); the first row decides which.
     Ratings are float64, 1.0 without such a column. `items_csv` (item, title, genres; genres optional) names the items;
-    one without a title there is named by its id. Raises FileNotFoundError, or ValueError that names file and line.
+    one without a title there is named by its id. `noun` is what one of them is called on screen. Raises
+    FileNotFoundError, or ValueError that names file and line.
     """
     titles = pd.DataFrame({"item": [], "title": []}, dtype=str)
     if items_csv:
@@ -57,7 +59,7 @@ def load_interactions(ratings_csv: str | Path, items_csv: str | Path | None = No
     users = _whole_numbers(ratings.user)
     ratings["user"] = ratings.user if users is None else users
     movies = movies[["item", "title", "genres"]].sort_values("item", ignore_index=True)
-    return Interactions(Path(ratings_csv).stem, ratings[list(RATING_TYPES)], movies)
+    return Interactions(Path(ratings_csv).stem, ratings[list(RATING_TYPES)], movies, noun)
 
 
 def read_ratings(path: Path, separator: str) -> pd.DataFrame:

@@ -270,28 +270,3 @@ def plot_ladder(scores: pd.DataFrame, title: str) -> np.ndarray:
     axes[0].invert_yaxis()
     axes[0].figure.suptitle(title)
     return axes
-
-
-def plot_recommendations(history: Sequence[str], recommended: pd.DataFrame, title: str) -> np.ndarray:
-    """A history (oldest first) beside the films recommended after it (`Recommender.recommend`), best on top."""
-    lines = max(len(history), len(recommended))
-    _, (left, right) = plt.subplots(1, 2, figsize=(11, 0.8 + 0.36 * lines))
-    left.axis("off")
-    left.set_title(f"{title}: the history")
-    for place, film in enumerate(history):
-        left.text(0, 1 - (place + 0.7) / lines, f"{place + 1}. {shorten(film, 58)}", fontsize=10)
-    right.barh(recommended["rank"], recommended.score - recommended.score.min() + 0.25, color="C0", alpha=0.55)
-    for row in recommended.itertuples():
-        right.text(0.05, row.rank, shorten(row.title, 60), va="center", fontsize=9)
-    right.set(ylabel="rank", title="What to watch next", yticks=recommended["rank"], xticks=[])
-    right.set_xlabel("score (logit) above the last film shown")
-    right.invert_yaxis()
-    right.grid(False)
-    return np.array([left, right])
-
-
-def shorten(title: str, most: int) -> str:
-    """A title of at most `most` characters; the year survives."""
-    if len(title) <= most:
-        return title
-    return title[: most - 9].rstrip() + "… " + title[-6:]

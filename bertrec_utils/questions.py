@@ -162,7 +162,7 @@ def append_mask(histories: Sequences, history_length: int, causal: bool = False)
     """
     ends = histories.lengths
     if not ends.all():
-        raise ValueError("a history is empty; give every user at least one film")
+        raise ValueError("a history is empty; give every user at least one item")
     tokens = pad_left(histories, np.arange(len(histories)), np.maximum(ends - history_length, 0), ends)
     after = np.full((len(histories), 1), tokens.shape[1])
     sees = np.arange(tokens.shape[1]) + 1 if causal else np.full(tokens.shape[1], tokens.shape[1])

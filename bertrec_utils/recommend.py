@@ -1,14 +1,20 @@
 """Recommends films: titles in, titles out."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
+from itertools import islice, permutations
 
 import numpy as np
 import pandas as pd
+from scipy.special import log_softmax
 
 from .evaluation import Scorer
 from .logs import Interactions
 from .sequences import Sequences, Vocabulary
+from .series import series_of
 from .titles import NewerTitle, TitleIndex, UnknownTitle
+
+ORDERS = 16  # of a history that is taken as a set
 
 
 class Recommender:
@@ -17,15 +23,19 @@ class Recommender:
     def __init__(self, model: Scorer, vocabulary: Vocabulary, log: Interactions):
         self.model = model
         self.vocabulary = vocabulary
-        self.movies = log.movies.set_index("item")
+        self.noun = log.noun
         unnamed = ~np.isin(vocabulary.items, log.movies.item)
         if unnamed.any():
             raise ValueError(
                 f"{log.name} does not name {unnamed.sum():,} of the model's items; use the data it was trained on"
             )
-        self.titles = TitleIndex(log.movies, log.ratings.item.value_counts())
+        counts = log.ratings.item.value_counts()
+        self.movies = log.movies.set_index("item").assign(ratings=counts).fillna({"ratings": 0})
+        self.movies["series"] = series_of(log.movies.set_index("item").title)
+        self.log_popularity = np.log(self.movies.ratings[vocabulary.items].to_numpy(np.float32) + 1)
+        self.titles = TitleIndex(log.movies, counts)
 
-    def look_up(self, history: Sequence[str]) -> tuple[list[int], dict[str, UnknownTitle]]:
+    def look_up(self, history: Iterable[str]) -> tuple[list[int], dict[str, UnknownTitle]]:
         """The items of a history, and for each title the model does not know the error that says why."""
         items, unknown = [], {}
         for title in history:
@@ -38,12 +48,17 @@ class Recommender:
                 unknown[title] = error
         return items, unknown
 
-    def recommend(self, history: Sequence[str], k: int = 10) -> pd.DataFrame:
+    def suggest(self, typed: str, count: int = 8) -> list[int]:
+        """Up to `count` items that the model knows, most like what has been typed of a title."""
+        known = (item for item in self.titles.suggest(typed, 20 * count) if item in self.vocabulary)
+        return list(islice(known, count))
+
+    def recommend(self, history: Sequence[str], k: int = 10, **how) -> pd.DataFrame:
         """The k best films after `history` (titles, oldest first): rank, item, title, genres, score.
 
-        The score is the model's output, a logit in BERT4Rec's case. Films of the history are never returned. Titles
-        newer than the release are left out and named in `.attrs["unknown"]`; any other unknown title raises
-        UnknownTitle, and a history without a known film ValueError.
+        `how` is what `recommend_items` takes. Films of the history are never returned. Titles newer than the release
+        are left out and named in `.attrs["unknown"]`; any other unknown title raises UnknownTitle, and a history
+        without a known film ValueError.
         """
         if isinstance(history, str):
             raise TypeError("a history is a list of titles, not one string")
@@ -51,20 +66,88 @@ class Recommender:
         for error in unknown.values():
             if not isinstance(error, NewerTitle):
                 raise error
-        return self.recommend_items(items, k, list(unknown))
+        return self.recommend_items(items, k, list(unknown), **how)
 
-    def recommend_items(self, items: Sequence[int], k: int = 10, unknown: Sequence[str] = ()) -> pd.DataFrame:
-        """`recommend` for item ids; `unknown` titles are passed on in `.attrs`."""
-        if not len(items):
-            problem = f"none of {', '.join(map(repr, unknown))} is known" if unknown else "the history is empty"
-            raise ValueError(f"{problem}; give at least one film the model knows")
+    def recommend_items(
+        self,
+        items: Sequence[int],
+        k: int = 10,
+        unknown: Sequence[str] = (),
+        *,
+        as_set: bool = False,
+        lift: float = 0.0,
+        other_series: bool = False,
+    ) -> pd.DataFrame:
+        """`recommend` for item ids; `unknown` titles are passed on in `.attrs`.
+
+        The score is `log_probabilities`, less `lift` times the log of how many people rated the film: at 0 the list
+        has what is likely, at 1 what this history makes more likely than it is for everybody. `other_series` leaves
+        out films of the same series as one of the history.
+        """
         if k < 1:
             raise ValueError(f"k is {k}; ask for at least one recommendation")
-        tokens = self.vocabulary.tokens(items)
-        scores = self.model.score(Sequences(tokens, np.array([0, len(tokens)]), np.array([0])))[0].copy()
-        scores[tokens - 1] = -np.inf
-        best = (-scores).argsort(kind="stable")[: min(k, len(scores) - len(np.unique(tokens)))]
+        if not len(items):
+            problem = f"none of {', '.join(map(repr, unknown))} is known" if unknown else "the history is empty"
+            raise ValueError(f"{problem}; give at least one {self.noun} the model knows")
+        scores = self.log_probabilities([items], as_set)[0] - lift * self.log_popularity
+        scores[self.vocabulary.tokens(items) - 1] = -np.inf
+        if other_series:
+            series = self.movies.series[self.vocabulary.items]
+            scores[(series.isin(series[items]) & (series != "")).to_numpy()] = -np.inf
+        best = (-scores).argsort(kind="stable")[: min(k, np.isfinite(scores).sum())]
         table = pd.DataFrame({"rank": np.arange(1, len(best) + 1), "item": self.vocabulary.item_ids(best + 1)})
         table = table.join(self.movies[["title", "genres"]], on="item").assign(score=scores[best])
         table.attrs["unknown"] = list(unknown)
         return table
+
+    def log_probabilities(self, histories: Sequence[Sequence[int]], as_set: bool = False) -> np.ndarray:
+        """log p(next film) (histories, V) float32 after each history of item ids: the log-softmax of the scores.
+
+        With `as_set` the order does not count: the mean over up to 16 random orders of the history, all in one batch.
+        """
+        orders = [_orders(self.vocabulary.tokens(items), as_set) for items in histories]
+        rows = [row for of_history in orders for row in of_history]
+        offsets = np.cumsum([0, *(len(row) for row in rows)])
+        scores = self.model.score(Sequences(np.concatenate(rows), offsets, np.arange(len(rows))))
+        starts = np.cumsum([0, *(len(of_history) for of_history in orders)])[:-1]
+        means = np.add.reduceat(log_softmax(scores, axis=1), starts) / [[len(of_history)] for of_history in orders]
+        return means.astype(np.float32)
+
+    def why(self, items: Sequence[int], recommended: Sequence[int], as_set: bool = False) -> pd.DataFrame:
+        """What each film of the history (rows) contributes to each recommended one (columns), item ids both.
+
+        That is log p(recommended | history) less the same without that film: natural logs, so .7 doubles the
+        probability. ValueError if the history has fewer than two films: nothing is left without one.
+        """
+        items = list(dict.fromkeys(items))
+        if len(items) < 2:
+            raise ValueError(f"to see what one {self.noun} contributes, the history needs another one")
+        histories = [items, *(items[:place] + items[place + 1 :] for place in range(len(items)))]
+        whole, *without = self.log_probabilities(histories, as_set)[:, self.vocabulary.tokens(recommended) - 1]
+        return pd.DataFrame(whole - np.array(without), index=items, columns=list(recommended))
+
+    def item_vectors(self) -> np.ndarray:
+        """(V, width) float32: the model's vectors of the items."""
+        return self.model.item_embedding.weight[1:-1].detach().cpu().numpy()
+
+    def neighbours(self, item: int, k: int = 10) -> pd.DataFrame:
+        """The k items whose vectors point most nearly the same way: item, title, genres, similarity (cosine)."""
+        token = self.vocabulary.tokens([item])[0]
+        vectors = self.item_vectors()
+        unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        similarity = unit @ unit[token - 1]
+        similarity[token - 1] = -np.inf
+        best = (-similarity).argsort()[:k]
+        table = pd.DataFrame({"item": self.vocabulary.item_ids(best + 1)})
+        return table.join(self.movies[["title", "genres"]], on="item").assign(similarity=similarity[best])
+
+
+def _orders(tokens: np.ndarray, as_set: bool) -> list[np.ndarray]:
+    """The history as it is; or as a set: all its orders if they are few, else 16 random ones, the same in any case."""
+    if not as_set:
+        return [tokens]
+    tokens = np.unique(tokens)
+    if math.factorial(min(len(tokens), 5)) <= ORDERS:
+        return [np.array(order) for order in permutations(tokens)]
+    random = np.random.default_rng(0)
+    return [random.permutation(tokens) for _ in range(ORDERS)]

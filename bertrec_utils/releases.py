@@ -13,6 +13,7 @@ import pooch
 from .files import PROJECT
 from .logs import Interactions, read_movies, read_ratings
 from .progress import is_watched
+from .series import familiar
 
 ARCHIVE_URL = "https://files.grouplens.org/datasets/movielens/{name}.zip"
 BUNDLED = "ml-latest-2k"
@@ -74,7 +75,7 @@ def load_movielens(name: str) -> Interactions:
             "%s holds %s ratings, the official %s %s: is the file cut off?",
             ratings_file, f"{len(ratings):,}", name, f"{release.rating_count:,}",
         )  # fmt: skip
-    return Interactions(name, ratings, movies)
+    return Interactions(name, ratings, movies.assign(title=familiar(movies.title)))
 
 
 def download(name: str) -> Path:

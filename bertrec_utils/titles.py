@@ -13,6 +13,7 @@ ALSO_WORDS = "i|o|os|as|die|den|en|de"
 ARTICLE_BEFORE = re.compile(rf"^(?:(?:{ARTICLES}) |l')(?=\S)")
 ARTICLE_BEHIND = re.compile(rf"(.+), ?({ARTICLES}|{ALSO_WORDS}|l')")
 YEAR = re.compile(r"\s*\((\d{4})(?:\s*[-–]\s*(?:\d{4})?)?\)\s*$")
+TYPED_YEAR = re.compile(r"\s+\(?(\d{4})\)?\s*$")
 LAST_PARENTHESES = re.compile(r"(?<=\S)\s+\(((?:[^()]|\([^()]*\))*)\)\s*$")
 ALSO_KNOWN_AS = re.compile(r"^\s*a\.?k\.?a\.?\s+", re.IGNORECASE)
 # ø, ł and the like are letters of their own, which Unicode does not take apart
@@ -114,16 +115,42 @@ class TitleIndex:
 
     def closest(self, title: str, count: int = 3) -> list[str]:
         """Up to `count` titles for an error message: names that contain this one, most rated first, then like ones."""
-        films = self.films[2]  # whole words, so that `E.T.` is not the start of `Eternal`
-        wanted = next((spellings(name)[2] for name in reversed(names_of(title)[:2])), "")
-        letters = wanted.replace(" ", "")
-        if not letters.isalnum():
+        wanted = _bare(title)
+        alike = process.extract(wanted, self.films[2].keys(), scorer=fuzz.ratio, limit=count, score_cutoff=60)
+        names = [*self._containing(wanted), *(name for name, _, _ in alike)] if wanted else []
+        return [self.titles[item] for item in dict.fromkeys(min(self.films[2][name])[-1] for name in names)][:count]
+
+    def suggest(self, typed: str, count: int = 8) -> list[int]:
+        """Up to `count` items while a title is being typed: names that begin so or contain it, then misspelt ones.
+
+        A year at the end, with or without parentheses, puts the films of that year first.
+        """
+        year = TYPED_YEAR.search(typed)
+        wanted = _bare(typed[: year.start()] if year else typed)
+        if not wanted:
             return []
+        films = self.films[2]
+        longer = [name for name in films if len(name) >= len(wanted) - 2]
+        alike = process.extract(wanted, longer, scorer=fuzz.partial_ratio, limit=None, score_cutoff=80)
+        alike.sort(key=lambda match: (-match[1], min(films[match[0]])[1]))
+        names = [*self._containing(wanted), *(name for name, _, _ in alike)]
+        items = list(dict.fromkeys(item for name in names for _, _, item in sorted(films[name])))
+        if year:
+            items.sort(key=lambda item: self.years[item] != int(year[1]))  # stable
+        return items[:count]
+
+    def _containing(self, wanted: str) -> list[str]:
+        """Names that contain `wanted`: those that begin with its words first, then the most rated first."""
+        films = self.films[2]  # whole words, so that `E.T.` is not the start of `Eternal`
+        letters = wanted.replace(" ", "")
 
         def how_far(name):
             return not f"{name} ".startswith(f"{wanted} "), not name.startswith(wanted), min(films[name])[1]
 
-        longer = sorted((name for name in films if letters in name.replace(" ", "")), key=how_far)
-        alike = process.extract(wanted, films.keys(), scorer=fuzz.ratio, limit=count, score_cutoff=60)
-        items = (min(films[name])[-1] for name in [*longer, *(name for name, _, _ in alike)])
-        return [self.titles[item] for item in dict.fromkeys(items)][:count]
+        return sorted((name for name in films if letters in name.replace(" ", "")), key=how_far)
+
+
+def _bare(title: str) -> str:
+    """The words of a title without year, aliases and article; "" if there are none."""
+    words = next((spellings(name)[2] for name in reversed(names_of(title)[:2])), "")
+    return words if words.replace(" ", "").isalnum() else ""

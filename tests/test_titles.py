@@ -169,13 +169,13 @@ def test_an_alias_never_overrides_the_main_name_asked_for():
 @pytest.mark.parametrize(
     ("title", "expected"),
     [
-        ("Star Wars", "Star Wars: Episode IV - A New Hope (1977)"),
+        ("Jurassic", "Jurassic Park (1993)"),
         (
             "Harry Potter",
             "Harry Potter and the Sorcerer's Stone (a.k.a. Harry Potter and the Philosopher's Stone) (2001)",
         ),
         ("Borat", "Borat: Cultural Learnings of America for Make Benefit Glorious Nation of Kazakhstan (2006)"),
-        ("Dr. Strangelove", "Dr. Strangelove or: How I Learned to Stop Worrying and Love the Bomb (1964)"),
+        ("Good, the Bad", "Good, the Bad and the Ugly, The (Buono, il brutto, il cattivo, Il) (1966)"),
         ("Pulp Fictoin", "Pulp Fiction (1994)"),
         ("E.T.", "E.T. the Extra-Terrestrial (1982)"),
     ],

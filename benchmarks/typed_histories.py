@@ -1,0 +1,85 @@
+"""How should a history be read that somebody typed, in no order? Measured on validation data.
+
+    python benchmarks/typed_histories.py small
+
+Each user's newest 8 films, and whole history, in their true order, shuffled once, and shuffled but taken as a set (the
+mean of the log-probabilities over random orders); then with some lifts. The weights are those of `load_trained`.
+Writes results/typed-histories-PRESET.json.
+"""
+
+import argparse
+
+import numpy as np
+from record_run import write_result
+
+from bertrec_utils.checkpoints import load_trained
+from bertrec_utils.evaluation import interval, metrics, metrics_of_users, target_ranks
+from bertrec_utils.lists import best_items, novelty
+from bertrec_utils.presets import PRESETS, get_preset
+from bertrec_utils.recommend import Recommender
+from bertrec_utils.sequences import Holdout, Sequences
+
+NEWEST = {"the newest 8 films": 8, "the whole history": 10_000}
+LIFTS = (0.25, 0.5, 0.75, 1.0)
+USERS = 1000
+
+
+def newest(histories: Sequences, count: int, shuffle: bool) -> Sequences:
+    random = np.random.default_rng(0)
+    rows = [histories[row][-count:] for row in range(len(histories))]
+    rows = [random.permutation(row) for row in rows] if shuffle else rows
+    return Sequences(np.concatenate(rows), np.cumsum([0, *map(len, rows)]), histories.users)
+
+
+class Typed:
+    """What `Recommender` makes of a history."""
+
+    def __init__(self, recommender: Recommender, as_set: bool, lift: float = 0.0):
+        self.recommender, self.as_set, self.lift = recommender, as_set, lift
+
+    def score(self, histories: Sequences) -> np.ndarray:
+        items = [self.recommender.vocabulary.item_ids(histories[row]) for row in range(len(histories))]
+        batches = [items[start : start + 32] for start in range(0, len(items), 32)]
+        scores = np.concatenate([self.recommender.log_probabilities(batch, self.as_set) for batch in batches])
+        return scores - self.lift * self.recommender.log_popularity
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("preset", choices=PRESETS)
+    name = parser.parse_args().preset
+    checkpoint = load_trained(get_preset(name))
+    dataset = checkpoint.load_dataset()
+    recommender = Recommender(checkpoint.model, checkpoint.vocabulary, dataset.log)
+    everybody = dataset.split.validation
+    rows = np.sort(np.random.default_rng(0).permutation(len(everybody.targets))[:USERS])
+    histories, targets = everybody.histories.rows(rows), everybody.targets[rows]
+    counts = dataset.split.train.counts(len(checkpoint.vocabulary))
+    found, gains = [], {}
+    for title, count in NEWEST.items():
+        ways = {"in order": (False, False, 0.0), "shuffled": (True, False, 0.0), "as a set": (True, True, 0.0)}
+        if count == 8:
+            ways |= {f"as a set, lift {lift}": (True, True, lift) for lift in LIFTS}
+        of_users = {}
+        for way, (shuffle, as_set, lift) in ways.items():
+            holdout = Holdout(newest(histories, count, shuffle), targets)
+            model = Typed(recommender, as_set, lift)
+            ranks = target_ranks(model, holdout, ["full"], progress=False)["full"]
+            row, of_users[way] = metrics(ranks, [10]), metrics_of_users(ranks, [10])["ndcg@10"]
+            row["novelty (bits)"] = novelty(best_items(model, holdout.histories), counts, len(everybody.targets))
+            found.append({"history": title, "read": way} | row)
+            print(f"{title}, {way}: NDCG@10 {row['ndcg@10']:.4f}, novelty {row['novelty (bits)']:.2f}", flush=True)
+        gains[title] = interval(of_users["as a set"] - of_users["shuffled"])._asdict()
+    command = f"python benchmarks/typed_histories.py {name}"
+    write_result(
+        f"typed-histories-{name}",
+        command,
+        users=len(rows),
+        seed=checkpoint.seed,
+        read=found,
+        **{"as a set - shuffled": gains},
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+"""Figures of films: what is recommended, why, and a map of all of them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from sklearn.manifold import TSNE
+
+from .recommend import Recommender
+from .titles import split_year
+
+VEGA_LITE = "application/vnd.vegalite.v5+json"
+
+
+def plot_recommendations(history: Sequence[str], recommended: pd.DataFrame, title: str) -> np.ndarray:
+    """A history (oldest first) beside the films recommended after it (`Recommender.recommend`), best on top."""
+    lines = max(len(history), len(recommended))
+    _, (left, right) = plt.subplots(1, 2, figsize=(11, 0.8 + 0.36 * lines))
+    left.axis("off")
+    left.set_title(f"{title}: the history")
+    for place, film in enumerate(history):
+        left.text(0, 1 - (place + 0.7) / lines, f"{place + 1}. {shorten(film, 58)}", fontsize=10)
+    right.barh(recommended["rank"], recommended.score - recommended.score.min() + 0.25, color="C0", alpha=0.55)
+    for row in recommended.itertuples():
+        right.text(0.05, row.rank, shorten(row.title, 60), va="center", fontsize=9)
+    right.set(ylabel="rank", title="What to watch next", yticks=recommended["rank"], xticks=[])
+    right.set_xlabel("log-probability above that of the last one shown")
+    right.invert_yaxis()
+    right.grid(False)
+    return np.array([left, right])
+
+
+def shorten(title: str, most: int) -> str:
+    """A title of at most `most` characters; the year survives."""
+    if len(title) <= most:
+        return title
+    return title[: most - 9].rstrip() + "… " + title[-6:]
+
+
+def plot_contributions(gains: pd.DataFrame, titles: Mapping[int, str], title: str, ax: Axes | None = None) -> Axes:
+    """What each film of a history (rows) contributes to each recommended one (columns), as `Recommender.why` says."""
+    if ax is None:
+        _, ax = plt.subplots(figsize=(2.5 + 0.75 * len(gains.columns), 1.8 + 0.45 * len(gains)))
+    named = gains.rename(index=lambda item: shorten(titles[item], 34), columns=lambda item: shorten(titles[item], 34))
+    most = np.abs(gains.to_numpy()).max()
+    label = {"label": "change of log-probability"}
+    sns.heatmap(named, center=0, vmin=-most, vmax=most, cmap="RdBu", annot=True, fmt=".1f", ax=ax, cbar_kws=label)
+    ax.set(title=title, xlabel="recommended", ylabel="of the history")
+    ax.set_xticklabels(ax.get_xticklabels(), rotation=35, ha="right")
+    return ax
+
+
+def map_films(recommender: Recommender, least: int = 30, seed: int = 0) -> pd.DataFrame:
+    """The films with at least `least` ratings on a map: item, title, year, decade, genre (the first), ratings, series
+    and the place x, y, from the model's film vectors by t-SNE (van der Maaten & Hinton, 2008)."""
+    films = recommender.movies.loc[recommender.vocabulary.items].reset_index(names="item")
+    kept = (films.ratings >= least).to_numpy()
+    vectors = recommender.item_vectors()[kept]
+    perplexity = min(30, (len(vectors) - 1) / 3)
+    places = TSNE(metric="cosine", init="pca", perplexity=perplexity, random_state=seed).fit_transform(vectors)
+    films = films[kept].assign(x=places[:, 0], y=places[:, 1], genre=films.genres[kept].str.split("|").str[0])
+    years = films.title.map(lambda title: split_year(title)[1]).astype("Int64")
+    films = films.assign(year=years, decade=(years // 10 * 10).astype(str) + "s", ratings=films.ratings.astype(int))
+    columns = ["item", "title", "year", "decade", "genre", "ratings", "series", "x", "y"]
+    return films[columns].reset_index(drop=True)
+
+
+def plot_map(films: pd.DataFrame, title: str, named: tuple[str, ...] = (), ax: Axes | None = None) -> Axes:
+    """The map as a picture: colours are genres, lines join the films of the `named` series."""
+    common = films.genre.value_counts().index[:9]
+    genres = films.genre.where(films.genre.isin(common), "other")
+    ax = sns.scatterplot(
+        films, x="x", y="y", hue=genres, size="ratings", sizes=(4, 90), alpha=0.7, ax=ax, palette="tab10"
+    )
+    for series, group in films[films.series.isin(named)].groupby("series"):
+        ordered = group.sort_values("year")
+        ax.plot(ordered.x, ordered.y, color="0.25", linewidth=0.9, zorder=0)
+        ax.annotate(series, (ordered.x.iloc[0], ordered.y.iloc[0]), fontsize=10, weight="bold", ha="center")
+    ax.set(title=title, xlabel="", ylabel="", xticks=[], yticks=[])
+    ax.legend(bbox_to_anchor=(1, 1), loc="upper left", frameon=False)
+    return ax
+
+
+class InteractiveMap:
+    """The map to play with in JupyterLab, which draws Vega-Lite itself: hover, zoom, colour, search."""
+
+    def __init__(self, films: pd.DataFrame):
+        self.films = films
+
+    def specification(self) -> dict[str, Any]:
+        """As Vega-Lite 5 describes a chart."""
+        lit = "indexof(lower(datum.title), lower(search)) >= 0"
+        place = {axis: {"field": axis, "type": "quantitative", "axis": None} for axis in ("x", "y")}
+        series = {
+            "transform": [{"filter": "datum.series != ''"}],
+            "mark": {"type": "line", "color": "gray", "opacity": 0.5, "strokeWidth": 1},
+            "encoding": place | {"detail": {"field": "series"}, "order": {"field": "year"}},
+        }
+        dots = {
+            "params": [{"name": "zoom", "select": "interval", "bind": "scales"}],
+            "transform": [{"calculate": "datum[colour]", "as": "group"}],
+            "mark": {"type": "circle"},
+            "encoding": place
+            | {
+                "color": {"field": "group", "type": "nominal", "title": None, "scale": {"scheme": "tableau20"}},
+                "size": {
+                    "condition": {"test": f"search && {lit}", "value": 300},
+                    "field": "ratings", "type": "quantitative", "scale": {"range": [10, 200]}, "legend": None,
+                },
+                "opacity": {"condition": {"test": f"!search || {lit}", "value": 0.8}, "value": 0.1},
+                "tooltip": [{"field": name} for name in ("title", "year", "genre", "ratings", "series")],
+            },
+        }  # fmt: skip
+        return {
+            "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
+            "width": 760,
+            "height": 560,
+            "data": {"values": self.films.round({"x": 1, "y": 1}).drop(columns="item").to_dict("records")},
+            "params": [
+                {"name": "search", "value": "", "bind": {"input": "search", "name": "Light up a title "}},
+                {"name": "colour", "value": "genre", "bind": {"input": "select", "options": ["genre", "decade"]}},
+            ],
+            "layer": [series, dots],
+            "config": {"view": {"stroke": None}},
+        }
+
+    def _repr_mimebundle_(self, **_):
+        return {VEGA_LITE: self.specification(), "text/plain": f"A map of {len(self.films):,} films"}
+
+
+def series_rank(vectors: np.ndarray, series: np.ndarray) -> float:
+    """Where the films of a film's series stand among its neighbours by cosine, 1 the nearest: the mean over films.
+
+    `vectors` (V, D); `series` (V,) names, "" for none. By chance it is V / 2. Films alone in their series are left out.
+    """
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    means = []
+    for film in np.flatnonzero(series != ""):
+        others = np.flatnonzero(series == series[film])
+        others = others[others != film]
+        if len(others):
+            similarity = unit @ unit[film]
+            similarity[film] = -np.inf
+            means.append(np.mean([(similarity >= similarity[other]).sum() for other in others]))
+    return float(np.mean(means))
