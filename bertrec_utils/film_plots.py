@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from sklearn.manifold import TSNE
 
 from .recommend import Recommender
-from .titles import split_year
+from .titles import names_of, split_year
 
 VEGA_LITE = "application/vnd.vegalite.v5+json"
 
@@ -35,7 +35,10 @@ def plot_recommendations(history: Sequence[str], recommended: pd.DataFrame, titl
 
 
 def shorten(title: str, most: int) -> str:
-    """A title of at most `most` characters; the year survives."""
+    """A title of at most `most` characters: the aliases go first, then letters; the year survives."""
+    if len(title) > most:
+        year = split_year(title)[1]
+        title = names_of(title)[:2][-1] + (f" ({year})" if year else "")
     if len(title) <= most:
         return title
     return title[: most - 9].rstrip() + "… " + title[-6:]
@@ -76,10 +79,12 @@ def plot_map(films: pd.DataFrame, title: str, named: tuple[str, ...] = (), ax: A
     ax = sns.scatterplot(
         films, x="x", y="y", hue=genres, size="ratings", sizes=(4, 90), alpha=0.7, ax=ax, palette="tab10"
     )
-    for series, group in films[films.series.isin(named)].groupby("series"):
-        ordered = group.sort_values("year")
-        ax.plot(ordered.x, ordered.y, color="0.25", linewidth=0.9, zorder=0)
-        ax.annotate(series, (ordered.x.iloc[0], ordered.y.iloc[0]), fontsize=10, weight="bold", ha="center")
+    for series, color in zip(named, sns.color_palette("dark", len(named)), strict=True):
+        of_series = films[films.series == series].sort_values("year")
+        ax.plot(of_series.x, of_series.y, color=color, linewidth=1.2, zorder=0)
+        for _, first in of_series[:1].iterrows():
+            box = {"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 0.5}
+            ax.annotate(series, (first.x, first.y), color=color, weight="bold", ha="center", bbox=box)
     ax.set(title=title, xlabel="", ylabel="", xticks=[], yticks=[])
     ax.legend(bbox_to_anchor=(1, 1), loc="upper left", frameon=False)
     return ax
@@ -96,7 +101,7 @@ class InteractiveMap:
         lit = "indexof(lower(datum.title), lower(search)) >= 0"
         place = {axis: {"field": axis, "type": "quantitative", "axis": None} for axis in ("x", "y")}
         series = {
-            "transform": [{"filter": "datum.series != ''"}],
+            "transform": [{"filter": "datum.series"}],
             "mark": {"type": "line", "color": "gray", "opacity": 0.5, "strokeWidth": 1},
             "encoding": place | {"detail": {"field": "series"}, "order": {"field": "year"}},
         }
@@ -115,11 +120,12 @@ class InteractiveMap:
                 "tooltip": [{"field": name} for name in ("title", "year", "genre", "ratings", "series")],
             },
         }  # fmt: skip
+        table = self.films.round({"x": 1, "y": 1}).drop(columns="item")
         return {
             "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
             "width": 760,
             "height": 560,
-            "data": {"values": self.films.round({"x": 1, "y": 1}).drop(columns="item").to_dict("records")},
+            "data": {"values": table.to_csv(index=False), "format": {"type": "csv"}},
             "params": [
                 {"name": "search", "value": "", "bind": {"input": "search", "name": "Light up a title "}},
                 {"name": "colour", "value": "genre", "bind": {"input": "select", "options": ["genre", "decade"]}},
