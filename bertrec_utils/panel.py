@@ -29,7 +29,7 @@ class Panel:
         self.chosen = widgets.HBox(layout=widgets.Layout(flex_flow="row wrap"))
         self.k = widgets.IntSlider(k, 5, 30, 5, description="how many")
         self.order = widgets.ToggleButtons(options={"in any order": True, "in this order": False})
-        self.lift = widgets.FloatSlider(0.0, min=0, max=1, step=0.25, description="distinctive", readout=False)
+        self.lift = widgets.FloatSlider(0.0, min=0, max=1, step=0.25, readout=False)
         self.other_series = widgets.Checkbox(description="leave out the same series", indent=False)
         self.table = widgets.HTML()
         self.search.observe(lambda _: self.suggest(), "value")
@@ -38,7 +38,7 @@ class Panel:
             control.observe(lambda _: self.answer(), "value")
         controls = [
             widgets.HBox([self.k, self.order]),
-            widgets.HBox([widgets.Label("familiar"), self.lift, self.other_series]),
+            widgets.HBox([widgets.Label("familiar"), self.lift, widgets.Label("distinctive"), self.other_series]),
         ]
         self.widget = widgets.VBox([self.search, self.suggestions, self.chosen, *controls, self.table])
         self.widget.add_class("bertrec-panel")

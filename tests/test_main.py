@@ -124,10 +124,13 @@ def test_evaluate_prints_all_protocols_as_json(trained):
 
 def test_counting_is_mixed_in_unless_it_is_left_out(trained, dataset, capsys):
     checkpoint = load(trained)
-    for option, scorer in ([], checkpoint.with_counting(dataset)), (["--transformer-only"], checkpoint.model):
+    mixture = checkpoint.with_counting(dataset)
+    for option, scorer in ([], mixture), (["--transformer-only"], checkpoint.model):
         main(["evaluate", str(trained), "--protocols", "full", "--json", *option])
         expected = evaluate(scorer, dataset.split.test, ["full"])["full"]
         assert json.loads(capsys.readouterr().out)["full"] == pytest.approx(expected)
+    alone, together = checkpoint.model, mixture
+    for option, scorer in ([], alone), (["--transformer-only"], alone), (["--with-counting"], together):
         main(["recommend", str(trained), "--history", "Toy Story", "-k", "3", "--json", *option])
         titles = [film["title"] for film in json.loads(capsys.readouterr().out)["recommendations"]]
         expected = Recommender(scorer, dataset.vocabulary, dataset.log).recommend(["Toy Story"], 3).title
@@ -181,3 +184,12 @@ def test_impossible_seed_is_explained():
 def test_wrong_preset_lists_the_known_ones():
     done = run("train", "--preset", "huge")
     assert done.returncode == 2 and "ml-25m" in done.stderr
+
+
+def test_a_history_as_a_set_and_its_lift(trained, dataset, capsys):
+    model = load(trained).model
+    recommender = Recommender(model, dataset.vocabulary, dataset.log)
+    for options, how in (["--as-set"], {"as_set": True}), (["--lift", "0.5"], {"lift": 0.5}):
+        main(["recommend", str(trained), "--history", "Toy Story", "Finding Nemo", "--json", *options])
+        titles = [film["title"] for film in json.loads(capsys.readouterr().out)["recommendations"]]
+        assert titles == recommender.recommend(["Toy Story", "Finding Nemo"], **how).title.tolist()

@@ -1,6 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from bertrec_utils.logs import Interactions
 from bertrec_utils.recommend import Recommender
@@ -75,3 +76,94 @@ def test_film_with_too_few_ratings_is_explained(recommender):
     few = Recommender(recommender.model, Vocabulary(np.arange(1, 20)), Interactions("test", RATINGS, MOVIES))
     with pytest.raises(UnknownTitle, match="too few ratings"):
         few.recommend(["Æon Flux"])
+
+
+class FavoursLast:
+    """After a history whose last film is token t, film j has the logit j if j > t, else -j: the order matters."""
+
+    def score(self, histories):
+        columns = np.arange(1, 21)
+        return np.where(columns > histories.last()[:, None], columns, -columns).astype(np.float32)
+
+
+@pytest.fixture
+def by_order():
+    return Recommender(FavoursLast(), Vocabulary(np.arange(1, 21)), Interactions("test", RATINGS, MOVIES))
+
+
+def softmax_log(scores):
+    return scores - np.log(np.exp(scores).sum())
+
+
+def test_a_set_is_the_mean_over_its_orders(by_order):
+    columns = np.arange(1, 21)
+    after_3, after_9 = (np.where(columns > last, columns, -columns) for last in (3, 9))
+    by_hand = (softmax_log(after_3) + softmax_log(after_9)) / 2
+    np.testing.assert_allclose(by_order.log_probabilities([[3, 9]], as_set=True)[0], by_hand, rtol=1e-5)
+    np.testing.assert_allclose(by_order.log_probabilities([[9, 3]])[0], softmax_log(after_3), rtol=1e-5)
+
+
+@pytest.mark.parametrize("items", [[4], [4, 2], [9, 4, 2], [9, 4, 2, 7], list(range(1, 12))])
+def test_the_order_of_a_set_does_not_count(by_order, items):
+    expected = by_order.log_probabilities([items], as_set=True)
+    np.testing.assert_array_equal(by_order.log_probabilities([items[::-1]], as_set=True), expected)
+    both = by_order.log_probabilities([[1], items], as_set=True)  # whoever else is in the batch
+    np.testing.assert_array_equal(both[1:], expected)
+
+
+def test_lift_takes_popularity_away():
+    ratings = pd.DataFrame({"item": [*TITLES] * 3 + [20] * 97})  # film 20 has 100 ratings, all others 3
+    recommender = Recommender(CountingUp(), Vocabulary(np.arange(1, 21)), Interactions("test", ratings, MOVIES))
+    plain, lifted = (recommender.recommend(["M"], 19, lift=lift).set_index("item").score for lift in (0, 0.5))
+    expected = 0.5 * np.log(101 / 4)  # how much more film 20 loses than any other
+    np.testing.assert_allclose((plain - lifted)[20] - (plain - lifted)[1], expected, rtol=1e-5)
+
+
+def test_other_series_only():
+    movies = MOVIES.assign(
+        title=MOVIES.title.where(~MOVIES.item.isin([3, 18]), MOVIES.item.map({3: "Alien (1979)", 18: "Aliens (1986)"}))
+    )
+    recommender = Recommender(CountingUp(), Vocabulary(np.arange(1, 21)), Interactions("test", RATINGS, movies))
+    assert 18 in recommender.recommend(["Alien"], 5).item.tolist()
+    assert 18 not in recommender.recommend(["Alien"], 19, other_series=True).item.tolist()
+    assert len(recommender.recommend(["M"], 19, other_series=True)) == 19  # M is of no series
+
+
+class Votes:
+    """Each film of the history adds `weights[film, candidate]` to the candidate's logit."""
+
+    weights = np.random.default_rng(0).normal(size=(20, 20)).astype(np.float32)
+
+    def score(self, histories):
+        return np.stack([self.weights[histories[row] - 1].sum(0) for row in range(len(histories))])
+
+
+def test_why_is_what_leaving_a_film_out_changes():
+    recommender = Recommender(Votes(), Vocabulary(np.arange(1, 21)), Interactions("test", RATINGS, MOVIES))
+    gains = recommender.why([2, 5, 7], [11, 13])
+    assert gains.index.tolist() == [2, 5, 7] and gains.columns.tolist() == [11, 13]
+    weights = Votes.weights.astype(np.float64)
+    whole, without = (softmax_log(weights[films].sum(0)) for films in ([1, 4, 6], [1, 6]))
+    np.testing.assert_allclose(gains.loc[5], (whole - without)[[10, 12]], atol=1e-5)
+    with pytest.raises(ValueError, match="needs another one"):
+        recommender.why([2], [11])
+
+
+def test_neighbours_by_cosine(small_model):
+    recommender = Recommender(small_model, Vocabulary(np.arange(1, 31)), Interactions("test", *thirty_films()))
+    vectors = small_model.item_embedding.weight[1:-1].detach()
+    similarity = torch.nn.functional.cosine_similarity(vectors[4:5], vectors)
+    expected = [film + 1 for film in similarity.argsort(descending=True).tolist() if film != 4][:3]
+    assert recommender.neighbours(5, 3).item.tolist() == expected
+
+
+def thirty_films():
+    items = np.arange(1, 31)
+    movies = pd.DataFrame({"item": items, "title": [f"Film {item} (1999)" for item in items], "genres": "Comedy"})
+    return pd.DataFrame({"item": items}), movies
+
+
+def test_the_noun_of_the_data_is_used():
+    books = Interactions("books", RATINGS, MOVIES, noun="book")
+    with pytest.raises(ValueError, match="give at least one book"):
+        Recommender(CountingUp(), Vocabulary(np.arange(1, 21)), books).recommend([])

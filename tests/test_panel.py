@@ -1,0 +1,219 @@
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import nbformat
+import pytest
+from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import WebDriverWait
+
+from bertrec_utils.checkpoints import load
+from bertrec_utils.files import PROJECT
+from bertrec_utils.panel import Panel
+from bertrec_utils.recommend import Recommender
+
+BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+
+
+@pytest.fixture(scope="module")
+def recommender():
+    checkpoint = load(PROJECT / "pretrained" / "ml-latest-2k")
+    return Recommender(checkpoint.model, checkpoint.vocabulary, checkpoint.load_dataset().log)
+
+
+def titles_in(panel):
+    """The titles in the panel's table, best first."""
+    rows = re.findall(r"<tr><td>\d+</td><td>(.*?)</td>", panel.table.value)
+    return [row.replace("&#x27;", "'") for row in rows]
+
+
+def type_and_click(panel, typed, place=0):
+    panel.search.value = typed
+    button = panel.suggestions.children[place]
+    button.click()
+    return button.description
+
+
+def test_an_empty_panel_says_what_to_do(recommender):
+    panel = Panel(recommender)
+    assert "type a title" in panel.table.value
+    assert panel._repr_mimebundle_()["text/html"] == panel.table.value
+
+
+def test_films_are_found_while_they_are_typed(recommender):
+    panel = Panel(recommender)
+    assert type_and_click(panel, "le fabul").startswith("Amelie")
+    assert type_and_click(panel, "ghostbusters 2016") == "Ghostbusters (2016)"
+    assert panel.search.value == "" and not panel.suggestions.children
+    assert [chip.children[1].value for chip in panel.chosen.children] == [panel.titles[item] for item in panel.items]
+    assert len(titles_in(panel)) == 10
+
+
+def test_enter_takes_the_first_suggestion(recommender):
+    panel = Panel(recommender)
+    panel.search.value = "harry poter"
+    panel.search._handle_custom_msg({"event": "submit"}, [])
+    assert panel.titles[panel.items].tolist()[0].startswith("Harry Potter")
+
+
+def test_the_table_is_what_the_recommender_says(recommender):
+    panel = Panel(recommender, ["Toy Story", "Alien"])
+    names = [
+        re.sub(r" \(\d{4}\)$", "", title) for title in recommender.recommend(["Toy Story", "Alien"], as_set=True).title
+    ]
+    assert titles_in(panel) == names
+    panel.order.value = False
+    in_order = recommender.recommend(["Toy Story", "Alien"]).title
+    assert titles_in(panel) == [re.sub(r" \(\d{4}\)$", "", title) for title in in_order]
+
+
+def test_films_can_be_moved_and_removed(recommender):
+    panel = Panel(recommender, ["Toy Story", "Alien", "Amelie"])
+    first, second, third = panel.items
+    panel.chosen.children[2].children[0].click()
+    assert panel.items == [first, third, second]
+    panel.chosen.children[0].children[0].click()  # the first stays first
+    assert panel.items == [first, third, second]
+    panel.chosen.children[1].children[2].click()
+    assert panel.items == [first, second]
+
+
+def test_controls_change_the_list(recommender):
+    panel = Panel(recommender, ["Harry Potter and the Chamber of Secrets", "Harry Potter and the Goblet of Fire"])
+    assert sum(title.startswith("Harry Potter") for title in titles_in(panel)) >= 3
+    panel.other_series.value = True
+    assert not any(title.startswith("Harry Potter") for title in titles_in(panel))
+    familiar = titles_in(panel)
+    panel.lift.value = 1.0
+    assert titles_in(panel) != familiar
+    panel.k.value = 20
+    assert len(titles_in(panel)) == 20
+
+
+def test_titles_cannot_break_the_table(recommender):
+    panel = Panel(recommender, ["Toy Story"])
+    found = recommender.recommend(["Toy Story"], 1).assign(title="<b>Bold & brave</b> (1999)", because="<i>")
+    assert "&lt;b&gt;Bold &amp; brave&lt;/b&gt;" in panel.html(found) and "<b>" not in panel.html(found)
+
+
+@pytest.fixture
+def jupyterlab(tmp_path):
+    """JupyterLab on a notebook with the cells that 05 begins with; its address."""
+    notebook = nbformat.read(PROJECT / "notebooks" / "05_scenarios.ipynb", as_version=4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    last = next(place for place, cell in enumerate(code) if cell.source.startswith("Panel("))
+    notebook.cells = code[: last + 1]
+    for cell in notebook.cells:
+        cell.outputs = []
+    nbformat.write(notebook, tmp_path / "panel.ipynb")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    places = {name: str(tmp_path / name.lower()) for name in ("JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR")}
+    quiet = tmp_path / "jupyterlab_settings_dir" / "@jupyterlab" / "apputils-extension"
+    quiet.mkdir(parents=True)
+    (quiet / "notification.jupyterlab-settings").write_text('{"fetchNews": "false"}')
+    command = [
+        sys.executable,
+        "-m",
+        "jupyterlab",
+        "--no-browser",
+        "--allow-root",
+        f"--port={port}",
+        f"--notebook-dir={tmp_path}",
+    ]
+    with open(tmp_path / "server.log", "w") as log:
+        server = subprocess.Popen(
+            [*command, "--IdentityProvider.token=secret"],
+            env=os.environ | places | {"BERTREC_PRESET": "small"},
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        yield f"http://127.0.0.1:{port}/lab/tree/panel.ipynb?token=secret"
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+@pytest.fixture
+def browser():
+    if not (BROWSER and DRIVER):
+        pytest.skip("no browser: install chromium and chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = BROWSER
+    for flag in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--window-size=1300,1250",
+    ):
+        options.add_argument(flag)
+    driver = webdriver.Chrome(service=Service(DRIVER), options=options)
+    try:
+        yield driver
+    finally:
+        driver.quit()
+
+
+def click_on(browser, selector, text):
+    """Click on the element with this text, as soon as there is one."""
+
+    def found(_):
+        for element in browser.find_elements(By.CSS_SELECTOR, selector):
+            if element.text.startswith(text):
+                element.click()
+                return True
+        return False
+
+    wait_for(browser, found)
+
+
+def wait_for(browser, what):
+    return WebDriverWait(browser, 60, ignored_exceptions=[StaleElementReferenceException]).until(what)
+
+
+def test_the_panel_in_jupyterlab(browser, jupyterlab, tmp_path):
+    for _ in range(60):
+        try:
+            urllib.request.urlopen(jupyterlab, timeout=5).close()
+            break
+        except OSError:
+            time.sleep(0.5)
+    browser.get(jupyterlab)
+    wait_for(browser, lambda _: browser.find_elements(By.CSS_SELECTOR, ".jp-CodeCell"))
+    click_on(browser, ".lm-MenuBar-itemLabel", "Run")
+    click_on(browser, ".lm-Menu-itemLabel", "Run All Cells")
+
+    def rows():
+        found = browser.find_elements(By.CSS_SELECTOR, ".bertrec-panel tbody tr")
+        return [[cell.text for cell in row.find_elements(By.TAG_NAME, "td")] for row in found]
+
+    before = wait_for(browser, lambda _: rows())
+    assert len(before) == 10
+    browser.find_element(By.CSS_SELECTOR, ".bertrec-panel input[type=text]").send_keys("amel")
+    click_on(browser, ".bertrec-panel button", "Amelie")
+    after = wait_for(browser, lambda _: rows() != before and rows())
+    assert len(after) == 10 and [row[1] for row in after] != [row[1] for row in before]
+    chips = [label.text for label in browser.find_elements(By.CSS_SELECTOR, ".bertrec-panel .widget-label")]
+    assert any(chip.startswith("Amelie") for chip in chips)
+    shot = Path(os.environ.get("BERTREC_SCREENSHOTS", tmp_path)) / "panel.png"
+    browser.find_element(By.CSS_SELECTOR, ".bertrec-panel").screenshot(str(shot))
+    assert shot.stat().st_size > 10_000
+    click_on(browser, ".bertrec-panel button", "✕")
+    wait_for(browser, lambda _: rows() != after)
+    logs = [
+        entry for entry in browser.get_log("browser") if "Error" in entry["message"] and "widget" in entry["message"]
+    ]
+    assert not logs, json.dumps(logs)
