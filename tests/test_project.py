@@ -16,8 +16,8 @@ ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
-def test_there_are_five_notebooks():
-    names = ["01_data", "02_model", "03_train", "04_evaluate", "05_scenarios"]
+def test_there_are_five_notebooks_and_solutions():
+    names = ["01_data", "02_model", "03_train", "04_evaluate", "05_scenarios", "solutions"]
     assert [path.stem for path in NOTEBOOKS] == names
 
 
@@ -36,7 +36,9 @@ def test_notebook_is_clean(path):
     assert not [output for output in outputs if output["output_type"] == "error" or output.get("name") == "stderr"]
     assert not re.search(r"(/[\w.-]+){2,}/(runs|data|notebooks)\b", json.dumps(outputs))  # a path of somebody's machine
     assert "application/vnd.jupyter.widget-view+json" not in path.read_text()
-    assert {"## Summary", "## Exercises"} <= set(re.findall(r"^## \w+", markdown(cells), re.MULTILINE))
+    assert path.stem == "solutions" or {"## Summary", "## Exercises"} <= set(
+        re.findall(r"^## \w+", markdown(cells), re.MULTILINE)
+    )
 
 
 def markdown(cells):
