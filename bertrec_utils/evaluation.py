@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from typing import Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
-import scipy.stats
 
 from .progress import progress_bar
 from .sequences import Holdout, Sequences
@@ -125,7 +124,9 @@ def interval(of_users: np.ndarray, seed: int = 0) -> Interval:
 
     It tells how much depends on which users were asked, and nothing of how much depends on the seed of a training.
     """
-    found = scipy.stats.bootstrap(
+    from scipy.stats import bootstrap  # half a second that a recommendation need not wait for
+
+    found = bootstrap(
         (of_users,), np.mean, n_resamples=2000, batch=200, method="percentile", rng=np.random.default_rng(seed)
     )
     return Interval(float(of_users.mean()), *map(float, found.confidence_interval))

@@ -94,7 +94,9 @@ class Recommender:
         if other_series:
             series = self.movies.series[self.vocabulary.items]
             scores[(series.isin(series[items]) & (series != "")).to_numpy()] = -np.inf
-        best = (-scores).argsort(kind="stable")[: min(k, np.isfinite(scores).sum())]
+        k = min(k, np.isfinite(scores).sum())
+        best = np.argpartition(-scores, k - 1)[:k] if k else np.array([], dtype=int)  # much faster than sorting all
+        best = best[np.lexsort((best, -scores[best]))]
         table = pd.DataFrame({"rank": np.arange(1, len(best) + 1), "item": self.vocabulary.item_ids(best + 1)})
         table = table.join(self.movies[["title", "genres"]], on="item").assign(score=scores[best])
         table.attrs["unknown"] = list(unknown)
