@@ -98,12 +98,18 @@ class InteractiveMap:
 
     def specification(self) -> dict[str, Any]:
         """As Vega-Lite 5 describes a chart."""
-        lit = "indexof(lower(datum.title), lower(search)) >= 0"
+        lit = "indexof(lower(datum.title + ' ' + datum.series), lower(search)) >= 0"
+        of_lit_series = {"test": "search && indexof(lower(datum.series), lower(search)) >= 0", "value": 1}
         place = {axis: {"field": axis, "type": "quantitative", "axis": None} for axis in ("x", "y")}
         series = {
             "transform": [{"filter": "datum.series"}],
-            "mark": {"type": "line", "color": "gray", "opacity": 0.5, "strokeWidth": 1},
-            "encoding": place | {"detail": {"field": "series"}, "order": {"field": "year"}},
+            "mark": {"type": "line", "color": "gray", "strokeWidth": 1},
+            "encoding": place
+            | {
+                "detail": {"field": "series"},
+                "order": {"field": "year"},
+                "opacity": {"condition": of_lit_series, "value": 0.2},
+            },
         }
         dots = {
             "params": [{"name": "zoom", "select": "interval", "bind": "scales"}],
@@ -120,6 +126,7 @@ class InteractiveMap:
                 "tooltip": [{"field": name} for name in ("title", "year", "genre", "ratings", "series")],
             },
         }  # fmt: skip
+        by = ["genre", "decade"]
         table = self.films.round({"x": 1, "y": 1}).drop(columns="item")
         return {
             "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
@@ -127,8 +134,8 @@ class InteractiveMap:
             "height": 560,
             "data": {"values": table.to_csv(index=False), "format": {"type": "csv"}},
             "params": [
-                {"name": "search", "value": "", "bind": {"input": "search", "name": "Light up a title "}},
-                {"name": "colour", "value": "genre", "bind": {"input": "select", "options": ["genre", "decade"]}},
+                {"name": "search", "value": "", "bind": {"input": "search", "name": "Light up a title or series "}},
+                {"name": "colour", "value": "genre", "bind": {"input": "select", "options": by, "name": "Colour by "}},
             ],
             "layer": [series, dots],
             "config": {"view": {"stroke": None}},
