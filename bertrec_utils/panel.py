@@ -22,7 +22,7 @@ class Panel:
 
     def __init__(self, recommender: Recommender, history: Sequence[str] = (), k: int = 10):
         self.recommender = recommender
-        self.items = recommender.look_up(history)[0]
+        self.items = list(dict.fromkeys(recommender.look_up(history)[0]))
         noun = recommender.noun
         self.search = widgets.Text(placeholder=f"Type the title of a {noun} you like", layout=WIDE)
         self.suggestions = widgets.VBox()
