@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python benchmarks/recommend_speed.py
 
-The large model is untrained, for its speed is that of a trained one. Writes results/recommend-speed.json, seconds.
+The large model is untrained; a trained one is as fast. Writes results/recommend-speed.json, seconds.
 """
 
 import argparse

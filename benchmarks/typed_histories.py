@@ -2,8 +2,9 @@
 
     python benchmarks/typed_histories.py small
 
-Each user's newest 8 films, and whole history, in their true order, shuffled once, and shuffled but taken as a set (the
-mean of the log-probabilities over random orders); then with some lifts. The weights are those of `load_trained`.
+The newest 8 films of 1,000 users, and their whole histories, in their true order, shuffled once, and shuffled but taken
+as a set (the mean of the log-probabilities over random orders); then with some lifts. The weights are those of
+`load_trained`.
 Writes results/typed-histories-PRESET.json.
 """
 
@@ -34,14 +35,15 @@ def newest(histories: Sequences, count: int, shuffle: bool) -> Sequences:
 class Typed:
     """What `Recommender` makes of a history."""
 
-    def __init__(self, recommender: Recommender, as_set: bool, lift: float = 0.0):
+    def __init__(self, recommender: Recommender, counts: np.ndarray, as_set: bool, lift: float = 0.0):
         self.recommender, self.as_set, self.lift = recommender, as_set, lift
+        self.log_popularity = np.log(counts + 1)  # of the training data, for this is a measurement
 
     def score(self, histories: Sequences) -> np.ndarray:
         items = [self.recommender.vocabulary.item_ids(histories[row]) for row in range(len(histories))]
         batches = [items[start : start + 32] for start in range(0, len(items), 32)]
         scores = np.concatenate([self.recommender.log_probabilities(batch, self.as_set) for batch in batches])
-        return scores - self.lift * self.recommender.log_popularity
+        return scores - self.lift * self.log_popularity
 
 
 def main():
@@ -55,7 +57,7 @@ def main():
     rows = np.sort(np.random.default_rng(0).permutation(len(everybody.targets))[:USERS])
     histories, targets = everybody.histories.rows(rows), everybody.targets[rows]
     counts = dataset.split.train.counts(len(checkpoint.vocabulary))
-    found, gains = [], {}
+    found, differences = [], {}
     for title, count in NEWEST.items():
         ways = {"in order": (False, False, 0.0), "shuffled": (True, False, 0.0), "as a set": (True, True, 0.0)}
         if count == 8:
@@ -63,22 +65,17 @@ def main():
         of_users = {}
         for way, (shuffle, as_set, lift) in ways.items():
             holdout = Holdout(newest(histories, count, shuffle), targets)
-            model = Typed(recommender, as_set, lift)
+            model = Typed(recommender, counts, as_set, lift)
             ranks = target_ranks(model, holdout, ["full"], progress=False)["full"]
             row, of_users[way] = metrics(ranks, [10]), metrics_of_users(ranks, [10])["ndcg@10"]
             row["novelty (bits)"] = novelty(best_items(model, holdout.histories), counts, len(everybody.targets))
             found.append({"history": title, "read": way} | row)
             print(f"{title}, {way}: NDCG@10 {row['ndcg@10']:.4f}, novelty {row['novelty (bits)']:.2f}", flush=True)
-        gains[title] = interval(of_users["as a set"] - of_users["shuffled"])._asdict()
+        for one, other in (("in order", "shuffled"), ("as a set", "shuffled")):
+            differences[f"{title}: {one} - {other}"] = interval(of_users[one] - of_users[other])._asdict()
     command = f"python benchmarks/typed_histories.py {name}"
-    write_result(
-        f"typed-histories-{name}",
-        command,
-        users=len(rows),
-        seed=checkpoint.seed,
-        read=found,
-        **{"as a set - shuffled": gains},
-    )
+    results = {"users": len(rows), "seed": checkpoint.seed, "read": found, "differences": differences}
+    write_result(f"typed-histories-{name}", command, **results)
 
 
 if __name__ == "__main__":

@@ -125,11 +125,13 @@ def load_trained(preset: Preset, recipe: str = "ours") -> Checkpoint:
     suffix = "" if recipe == "ours" else f"-{recipe}"
     own = PROJECT / "runs" / f"{preset.name}{suffix}"
     shipped = PROJECT / "pretrained" / f"{preset.release}{suffix}"
-    if (own / MODEL).exists() or preset.max_users or not (shipped / MODEL).exists():
-        print(f"{recipe}: your own run, {short(own)}")
-        return load(own)
-    print(f"{recipe}: the weights that come with the project, {short(shipped)}; notebook 3 trains your own")
-    return load(shipped)
+    is_whole_release = not (preset.max_users or preset.ratings_file)
+    if not (own / MODEL).exists() and is_whole_release and (shipped / MODEL).exists():
+        print(f"{recipe}: the weights that come with the project, {short(shipped)}; notebook 3 trains your own")
+        return load(shipped)
+    checkpoint = load(own)
+    print(f"{recipe}: your own run, {short(own)}")
+    return checkpoint
 
 
 def set_aside(folder: Path) -> Path | None:

@@ -41,7 +41,8 @@ def shorten(title: str, most: int) -> str:
         title = names_of(title)[:2][-1] + (f" ({year})" if year else "")
     if len(title) <= most:
         return title
-    return title[: most - 9].rstrip() + "… " + title[-6:]
+    year = title[-6:] if split_year(title)[1] else ""
+    return title[: most - len(year) - 3].rstrip() + f"… {year}".rstrip()
 
 
 def plot_contributions(gains: pd.DataFrame, titles: Mapping[int, str], title: str, ax: Axes | None = None) -> Axes:
@@ -62,6 +63,8 @@ def map_films(recommender: Recommender, least: int = 30, seed: int = 0) -> pd.Da
     and the place x, y, from the model's film vectors by t-SNE (van der Maaten & Hinton, 2008)."""
     films = recommender.movies.loc[recommender.vocabulary.items].reset_index(names="item")
     kept = (films.ratings >= least).to_numpy()
+    if kept.sum() < 4:
+        raise ValueError(f"only {kept.sum()} films have {least} ratings; ask for fewer")
     vectors = recommender.item_vectors()[kept]
     perplexity = min(30, (len(vectors) - 1) / 3)
     places = TSNE(metric="cosine", init="pca", perplexity=perplexity, random_state=seed).fit_transform(vectors)
@@ -135,7 +138,7 @@ class InteractiveMap:
             "data": {"values": table.to_csv(index=False), "format": {"type": "csv"}},
             "params": [
                 {"name": "search", "value": "", "bind": {"input": "search", "name": "Light up a title or series "}},
-                {"name": "colour", "value": "genre", "bind": {"input": "select", "options": by, "name": "Colour by "}},
+                {"name": "colour", "value": "decade", "bind": {"input": "select", "options": by, "name": "Colour by "}},
             ],
             "layer": [series, dots],
             "config": {"view": {"stroke": None}},

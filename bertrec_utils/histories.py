@@ -1,6 +1,7 @@
 """Reads the films somebody watched: exports of Letterboxd and IMDb, or a plain list of titles."""
 
 import csv
+import io
 from pathlib import Path
 
 DATES = ("Watched Date", "Date Rated", "Date")  # the first that a file has tells the order
@@ -19,7 +20,7 @@ def read_history(path: str | Path) -> list[str]:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8; export it again, or save it as UTF-8") from error
-    titles = _exported(text, path) if path.suffix.lower() == ".csv" else [line.strip() for line in text.splitlines()]
+    titles = _exported(text, path) if path.suffix.lower() == ".csv" else [line.strip() for line in text.split("\n")]
     titles = [title for title in dict.fromkeys(titles) if title]
     if not titles:
         raise ValueError(f"{path} holds no titles")
@@ -27,11 +28,17 @@ def read_history(path: str | Path) -> list[str]:
 
 
 def _exported(text: str, path: Path) -> list[str]:
-    rows = csv.DictReader(text.splitlines())
-    columns = rows.fieldnames or []
+    try:
+        rows = list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
+    except csv.Error as error:
+        raise ValueError(f"{path} is no whole CSV ({error}); export it again") from error
+    columns = list(rows[0]) if rows else text.split("\n")[0].split(",")
     name = next((column for column in NAMES if column in columns), None)
     if name is None or "Year" not in columns:
-        raise ValueError(f"{path} has no columns Name and Year (Letterboxd) or Title and Year (IMDb)")
+        raise ValueError(
+            f"{path} has no columns Name and Year (Letterboxd) or Title and Year (IMDb), separated by commas; it has "
+            + ", ".join(map(str, columns))
+        )
     date = next((column for column in DATES if column in columns), None)
     found = sorted(rows, key=lambda row: row[date] or "") if date else rows  # ISO dates; stable
     return [f"{row[name]} ({row['Year']})" if row["Year"] else row[name] for row in found if row[name]]

@@ -11,6 +11,7 @@ from .recommend import Recommender
 from .titles import split_year
 
 SUGGESTIONS = 6
+MOST_REASONS = 30  # films of a history; with more, an answer would take seconds
 WIDE = widgets.Layout(width="420px")
 
 
@@ -22,7 +23,8 @@ class Panel:
 
     def __init__(self, recommender: Recommender, history: Sequence[str] = (), k: int = 10):
         self.recommender = recommender
-        self.items = list(dict.fromkeys(recommender.look_up(history)[0]))
+        items, self.unknown = recommender.look_up(history)
+        self.items = list(dict.fromkeys(items))
         noun = recommender.noun
         self.search = widgets.Text(placeholder=f"Type the title of a {noun} you like", layout=WIDE)
         self.suggestions = widgets.VBox()
@@ -34,8 +36,9 @@ class Panel:
         self.table = widgets.HTML()
         self.search.observe(lambda _: self.suggest(), "value")
         self.search.on_msg(self._on_enter)
-        for control in (self.k, self.order, self.lift, self.other_series):
+        for control in (self.k, self.lift, self.other_series):
             control.observe(lambda _: self.answer(), "value")
+        self.order.observe(lambda _: self.show_chosen(), "value")
         controls = [
             widgets.HBox([self.k, self.order]),
             widgets.HBox([widgets.Label("familiar"), self.lift, widgets.Label("distinctive"), self.other_series]),
@@ -71,7 +74,7 @@ class Panel:
     def show_chosen(self) -> None:
         chips = []
         for item in self.items:
-            left = self._button("◀", self.move_left, item, tooltip="earlier")
+            left = self._button("◀", self.move_left, item, tooltip="earlier", disabled=self.order.value)
             remove = self._button("✕", self.remove, item, tooltip="remove")
             chips.append(widgets.HBox([left, widgets.Label(self.titles[item]), remove]))
         self.chosen.children = chips
@@ -95,13 +98,14 @@ class Panel:
         how = {"as_set": as_set, "lift": self.lift.value, "other_series": self.other_series.value}
         found = self.recommender.recommend_items(self.items, self.k.value, **how)
         reasons = [""] * len(found)
-        if len(self.items) > 1:
+        if 1 < len(self.items) <= MOST_REASONS:
             gains = self.recommender.why(self.items, found.item, as_set)
             reasons = [self.titles[item] for item in gains.idxmax()]
-        self.table.value = self.html(found.assign(because=reasons))
+        left_out = "".join(f"<p>Left out: {escape(str(error))}</p>" for error in self.unknown.values())
+        self.table.value = left_out + self.html(found.assign(because=reasons))
 
     def html(self, found: pd.DataFrame) -> str:
-        """The recommendations as a table; a bar is the score, as a share of the best one's probability."""
+        """The recommendations as a table; a bar is exp(score), as a share of the best one's."""
         shares = np.exp(found.score - found.score.max())
         rows = []
         for row, share in zip(found.itertuples(), shares, strict=True):
@@ -109,8 +113,8 @@ class Panel:
             bar = f"<div style='background:#4c72b0;height:.7em;width:{5 * share:.2f}em'></div>"
             people = int(self.recommender.movies.ratings[row.item])
             genres = row.genres.replace("|", ", ")
-            cells = (row.rank, name, year or "", genres, f"{people:,}", bar, row.because)
-            rows.append("".join(f"<td>{cell if cell is bar else escape(str(cell))}</td>" for cell in cells))
+            before = map(escape, (str(row.rank), name, str(year or ""), genres, f"{people:,}"))
+            rows.append("".join(f"<td>{cell}</td>" for cell in (*before, bar, escape(row.because))))
         head = ("", "title", "year", "genres", "rated by", "", "most because of")
         return (
             "<table style='line-height:1.5em'><thead><tr>"

@@ -34,9 +34,13 @@ class Recommender:
         self.movies["series"] = series_of(log.movies.set_index("item").title)
         self.log_popularity = np.log(self.movies.ratings[vocabulary.items].to_numpy(np.float32) + 1)
         self.titles = TitleIndex(log.movies, counts)
+        # a random place for every item in each order: a history with and without a film has the same orders
+        self.places = np.random.default_rng(0).random((ORDERS, len(vocabulary) + 1), dtype=np.float32)
 
     def look_up(self, history: Iterable[str]) -> tuple[list[int], dict[str, UnknownTitle]]:
         """The items of a history, and for each title the model does not know the error that says why."""
+        if isinstance(history, str):
+            raise TypeError("a history is a list of titles, not one string")
         items, unknown = [], {}
         for title in history:
             try:
@@ -60,8 +64,6 @@ class Recommender:
         are left out and named in `.attrs["unknown"]`; any other unknown title raises UnknownTitle, and a history
         without a known film ValueError.
         """
-        if isinstance(history, str):
-            raise TypeError("a history is a list of titles, not one string")
         items, unknown = self.look_up(history)
         for error in unknown.values():
             if not isinstance(error, NewerTitle):
@@ -86,6 +88,8 @@ class Recommender:
         """
         if k < 1:
             raise ValueError(f"k is {k}; ask for at least one recommendation")
+        if not 0 <= lift <= 1:
+            raise ValueError(f"lift is {lift}; it goes from 0 (familiar) to 1 (distinctive)")
         if not len(items):
             problem = f"none of {', '.join(map(repr, unknown))} is known" if unknown else "the history is empty"
             raise ValueError(f"{problem}; give at least one {self.noun} the model knows")
@@ -105,9 +109,10 @@ class Recommender:
     def log_probabilities(self, histories: Sequence[Sequence[int]], as_set: bool = False) -> np.ndarray:
         """log p(next film) (histories, V) float32 after each history of item ids: the log-softmax of the scores.
 
-        With `as_set` the order does not count: the mean over up to 16 random orders of the history, all in one batch.
+        With `as_set` the order does not count: the mean over up to 16 random orders of the history (not normalised
+        again), all in one batch.
         """
-        orders = [_orders(self.vocabulary.tokens(items), as_set) for items in histories]
+        orders = [self._orders(self.vocabulary.tokens(items), as_set) for items in histories]
         rows = [row for of_history in orders for row in of_history]
         offsets = np.cumsum([0, *(len(row) for row in rows)])
         scores = self.model.score(Sequences(np.concatenate(rows), offsets, np.arange(len(rows))))
@@ -115,25 +120,37 @@ class Recommender:
         means = np.add.reduceat(log_softmax(scores, axis=1), starts) / [[len(of_history)] for of_history in orders]
         return means.astype(np.float32)
 
+    def _orders(self, tokens: np.ndarray, as_set: bool) -> list[np.ndarray]:
+        """The history as it is; or as a set: all its orders if they are few, else 16 random ones."""
+        if not as_set:
+            return [tokens]
+        tokens = np.unique(tokens)
+        if math.factorial(min(len(tokens), 5)) <= ORDERS:
+            return [np.array(order) for order in permutations(tokens)]
+        return list(tokens[self.places[:, tokens].argsort(1)])
+
     def why(self, items: Sequence[int], recommended: Sequence[int], as_set: bool = False) -> pd.DataFrame:
         """What each film of the history (rows) contributes to each recommended one (columns), item ids both.
 
         That is log p(recommended | history) less the same without that film: natural logs, so .7 doubles the
-        probability. ValueError if the history has fewer than two films: nothing is left without one.
+        probability. As a set, the means are over the same orders, with and without the film. ValueError if the history
+        has fewer than two films: nothing is left without one.
         """
         items = list(dict.fromkeys(items))
         if len(items) < 2:
             raise ValueError(f"to see what one {self.noun} contributes, the history needs another one")
+        columns = self.vocabulary.tokens(recommended) - 1
         histories = [items, *(items[:place] + items[place + 1 :] for place in range(len(items)))]
-        whole, *without = self.log_probabilities(histories, as_set)[:, self.vocabulary.tokens(recommended) - 1]
+        batches = [histories[start : start + 16] for start in range(0, len(histories), 16)]
+        whole, *without = np.concatenate([self.log_probabilities(batch, as_set)[:, columns] for batch in batches])
         return pd.DataFrame(whole - np.array(without), index=items, columns=list(recommended))
 
     def item_vectors(self) -> np.ndarray:
-        """(V, width) float32: the model's vectors of the items."""
+        """(V, width) float32: the vectors that a network has for the items; counting models have none."""
         return self.model.item_embedding.weight[1:-1].detach().cpu().numpy()
 
     def neighbours(self, item: int, k: int = 10) -> pd.DataFrame:
-        """The k items whose vectors point most nearly the same way: item, title, genres, similarity (cosine)."""
+        """The k items whose `item_vectors` point most nearly the same way: item, title, genres, similarity (cosine)."""
         token = self.vocabulary.tokens([item])[0]
         vectors = self.item_vectors()
         unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -142,14 +159,3 @@ class Recommender:
         best = (-similarity).argsort()[:k]
         table = pd.DataFrame({"item": self.vocabulary.item_ids(best + 1)})
         return table.join(self.movies[["title", "genres"]], on="item").assign(similarity=similarity[best])
-
-
-def _orders(tokens: np.ndarray, as_set: bool) -> list[np.ndarray]:
-    """The history as it is; or as a set: all its orders if they are few, else 16 random ones, the same in any case."""
-    if not as_set:
-        return [tokens]
-    tokens = np.unique(tokens)
-    if math.factorial(min(len(tokens), 5)) <= ORDERS:
-        return [np.array(order) for order in permutations(tokens)]
-    random = np.random.default_rng(0)
-    return [random.permutation(tokens) for _ in range(ORDERS)]

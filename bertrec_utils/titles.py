@@ -126,6 +126,8 @@ class TitleIndex:
         A year at the end, with or without parentheses, puts the films of that year first.
         """
         year = TYPED_YEAR.search(typed)
+        if year and "(" not in year[0] and self._containing(_bare(typed)):
+            year = None  # the number is part of a name, as in Blade Runner 2049
         wanted = _bare(typed[: year.start()] if year else typed)
         if not wanted:
             return []

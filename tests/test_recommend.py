@@ -149,6 +149,15 @@ def test_why_is_what_leaving_a_film_out_changes():
         recommender.why([2], [11])
 
 
+def test_why_of_a_set_compares_the_same_orders(by_order):
+    """Here only the last film matters: one that is never last contributes nothing, and exactly nothing."""
+    items = list(range(1, 9))
+    gains = by_order.why(items, [20], as_set=True)
+    places = by_order.places[:, by_order.vocabulary.tokens(items)]
+    never_last = sorted(set(items) - {items[place] for place in places.argmax(1)})
+    assert never_last and (gains.loc[never_last, 20].abs() < 1e-6).all()
+
+
 def test_neighbours_by_cosine(small_model):
     recommender = Recommender(small_model, Vocabulary(np.arange(1, 31)), Interactions("test", *thirty_films()))
     vectors = small_model.item_embedding.weight[1:-1].detach()

@@ -300,3 +300,29 @@ def test_every_bundled_film_answers_to_its_name_and_year(shelf):
     assert missed_as_written == SHADOWED
     # its alias tells this one
     assert missed_as_listed == {item: title for item, title in SHADOWED.items() if item != 114342}
+
+
+@pytest.mark.parametrize(
+    ("typed", "first"),
+    [
+        ("blade runner 2049", "Blade Runner 2049 (2017)"),
+        ("blade runner 1982", "Blade Runner (1982)"),
+        ("fantasia 2000", "Fantasia 2000 (1999)"),
+        ("ghostbusters (2016)", "Ghostbusters (2016)"),
+        ("ghostbusters", "Ghostbusters (a.k.a. Ghost Busters) (1984)"),
+        (
+            "harry poter",
+            "Harry Potter and the Sorcerer's Stone (a.k.a. Harry Potter and the Philosopher's Stone) (2001)",
+        ),
+        ("le fabuleux", "Amelie (Fabuleux destin d'Amélie Poulain, Le) (2001)"),
+    ],
+)
+def test_suggestions_while_a_title_is_typed(shelf, typed, first):
+    index, _ = shelf
+    assert index.titles[index.suggest(typed)[0]] == first
+
+
+@pytest.mark.parametrize("typed", ["", " ", "?", "(1999)"])
+def test_nothing_is_suggested_for_nothing(shelf, typed):
+    index, _ = shelf
+    assert not index.suggest(typed)
