@@ -1,6 +1,7 @@
 """Every figure of the notebooks. Each function takes data, draws on `ax` (or a new one) and returns the Axes."""
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,7 +12,15 @@ from matplotlib.colors import ListedColormap
 from matplotlib.ticker import PercentFormatter, StrMethodFormatter
 
 THOUSANDS = StrMethodFormatter("{x:,.0f}")
-LINES = [("o", "-"), ("s", "--"), ("^", "-."), ("D", ":"), ("v", "-"), ("P", "--")]  # for readers in greyscale
+LINES = [
+    ("o", "-"),
+    ("s", "--"),
+    ("^", "-."),
+    ("D", ":"),
+    ("v", "-"),
+    ("P", "--"),
+    ("X", "-."),
+]  # for readers in greyscale
 TOKEN_COLORS = ListedColormap(["#f0f0f0", "#9ecae1", "#e6850d"])  # PAD, item, [MASK]: three greys in print
 
 
@@ -192,12 +201,12 @@ def plot_quality_by_minutes(
     _level_lines(ax, references or {})
     ax.set(xlabel="minutes of training", ylabel="NDCG@10, full ranking", title="Validation NDCG@10 by time")
     ax.set(xlim=(0, None), ylim=(0, None))
-    ax.legend(loc="center right")
+    ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
     return ax
 
 
 def _lines(ax: Axes, curves: Mapping[str, tuple]) -> None:
-    for (name, (across, up)), (marker, line) in zip(curves.items(), LINES, strict=False):
+    for (name, (across, up)), (marker, line) in zip(curves.items(), cycle(LINES), strict=False):
         ax.plot(across, up, marker=marker, ls=line, markevery=max(1, len(up) // 10), label=name)
 
 
