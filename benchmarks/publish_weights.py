@@ -43,8 +43,8 @@ Test set, leave-one-out, with 95 % intervals over users (a bootstrap; one seed):
 {rows}
 
 **Limits.** It knows only films of its data, by who rated them after what, and nothing about their contents. It is
-surest about popular films, mirrors what MovieLens showed its users, and has one vector for a history: two tastes become
-a third (notebook 05, section 8).
+surest about popular films, mirrors what MovieLens showed its users, and answers a history of several tastes with one
+list (notebook 05, section 8, tries two).
 
 **Licence.** {licence}
 """
