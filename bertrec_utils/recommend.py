@@ -1,6 +1,5 @@
 """Recommends films: titles in, titles out."""
 
-import math
 from collections.abc import Iterable, Sequence
 from itertools import islice, permutations
 
@@ -121,11 +120,11 @@ class Recommender:
         return means.astype(np.float32)
 
     def _orders(self, tokens: np.ndarray, as_set: bool) -> list[np.ndarray]:
-        """The history as it is; or as a set: all its orders if they are few, else 16 random ones."""
+        """The history as it is; or as a set: all orders of up to three items, 16 random ones of more."""
         if not as_set:
             return [tokens]
         tokens = np.unique(tokens)
-        if math.factorial(min(len(tokens), 5)) <= ORDERS:
+        if len(tokens) <= 3:
             return [np.array(order) for order in permutations(tokens)]
         return list(tokens[self.places[:, tokens].argsort(1)])
 
