@@ -11,7 +11,8 @@ import time
 import torch
 import torch.nn.functional as F
 
-from bertrec_utils.cpu import ChunkedCrossEntropy, Dropout
+from bertrec_utils.cpu import Dropout
+from bertrec_utils.losses import ChunkedCrossEntropy
 
 ITEMS, WIDTH, QUESTIONS, PLACES = 3_416, 128, 2_800, 6_300
 

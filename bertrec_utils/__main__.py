@@ -6,13 +6,19 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from .checkpoints import load
+import torch
+
+from . import processes
+from .checkpoints import best_device, load
 from .dataset import load_dataset
 from .evaluation import PROTOCOLS, evaluate
-from .presets import PRESETS, RECIPES, get_preset
+from .presets import PRECISIONS, PRESETS, RECIPES, get_preset
+from .progress import say
 from .recommend import Recommender
 from .releases import RELEASES, download
 from .training import fit, new_model
+
+DEVICES = ("cpu", "cuda", "mps")
 
 
 def own_log(arguments):
@@ -32,15 +38,22 @@ def train_command(arguments):
         name += f"-{arguments.recipe}"
     if arguments.min_item_ratings is not None:
         preset = replace(preset, min_item_ratings=arguments.min_item_ratings)
+    if arguments.device and arguments.device != "cpu" and not getattr(torch, arguments.device).is_available():
+        raise ValueError(f"PyTorch finds no {arguments.device} device here; leave --device out, or say --device cpu")
+    if arguments.precision:
+        preset = replace(preset, precision=arguments.precision)
     folder = arguments.out or Path("runs") / name
-    dataset = load_dataset(preset)
-    model = new_model(dataset, preset, arguments.seed)
-    try:
-        history = fit(model, dataset, seed=arguments.seed, folder=folder)
-    except KeyboardInterrupt:
-        sys.exit(f"interrupted; the same command goes on from the last whole epoch in {folder}")
-    best = history.loc[history["ndcg@10"].idxmax()]
-    print(f"{folder}: best epoch {best.epoch:.0f} of {len(history)}, validation NDCG@10 {best['ndcg@10']:.4f}")
+    device = torch.device(arguments.device) if arguments.device else best_device()
+    with processes.joined(device):
+        with processes.first_goes_first():  # the others find its cache
+            dataset = load_dataset(preset)
+        model = new_model(dataset, preset, arguments.seed, device=device)
+        try:
+            history = fit(model, dataset, seed=arguments.seed, folder=folder)
+        except KeyboardInterrupt:
+            sys.exit(f"interrupted; the same command goes on from the last whole epoch in {folder}")
+        best = history.loc[history["ndcg@10"].idxmax()]
+        say(f"{folder}: best epoch {best.epoch:.0f} of {len(history)}, validation NDCG@10 {best['ndcg@10']:.4f}")
 
 
 def evaluate_command(arguments):
@@ -100,6 +113,8 @@ def parser():
     train.add_argument(
         "--out", type=Path, metavar="DIR", help="default: runs/PRESET[-RECIPE], or by the name of the CSV"
     )
+    train.add_argument("--device", choices=DEVICES, help="default: cuda, then mps, then cpu, the first there is")
+    train.add_argument("--precision", choices=PRECISIONS, help="of matrix products (default: that of the preset, auto)")
     train.add_argument("--min-item-ratings", type=int, metavar="N", help="drop items with fewer ratings")
     train.set_defaults(run=train_command)
 

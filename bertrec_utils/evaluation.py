@@ -1,6 +1,7 @@
 """Ranks of the held-out item under a protocol, then metrics of the ranks, and how sure they are."""
 
 from collections.abc import Iterable
+from itertools import islice
 from typing import Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
@@ -12,6 +13,7 @@ ProtocolName = Literal["full", "uniform-100", "popularity-100"]
 PROTOCOLS: tuple[ProtocolName, ...] = get_args(ProtocolName)
 CUTOFFS = (1, 5, 10, 20)
 NEGATIVES = 100
+ROUNDS = 4  # of quick draws of negatives for a user
 
 
 class Scorer(Protocol):
@@ -37,54 +39,90 @@ def target_ranks(
 
     full: all items but those of the history. uniform-100, popularity-100: 100 different items that are neither the
     target nor in the history, drawn evenly or in proportion to their count in `holdout`, the same for every model
-    with the same `seed` and `batch_size`. A tie counts half, so a constant score ranks in the middle, not first. Try
-    another number of `negatives`, and the mistake of candidates from the history (`rank_history`).
+    with the same `seed`. A tie counts half, so a constant score ranks in the middle, not first. Try another number of
+    `negatives`, and the mistake of candidates from the history (`rank_history`).
     """
     protocols = list(protocols)
     histories, targets = holdout.histories, holdout.targets
     order = histories.lengths.argsort(kind="stable")  # like lengths together: little padding
     ranks = {protocol: np.empty(len(targets)) for protocol in protocols}
-    random = {protocol: np.random.default_rng([seed, PROTOCOLS.index(protocol)]) for protocol in protocols}
-    popularity = None
     for start in progress_bar(range(0, len(order), batch_size), desc="ranking", leave=False, show=progress):
         rows = order[start : start + batch_size]
         batch = histories.rows(rows)
         scores = scorer.score(batch)
         if not np.isfinite(scores).all():  # nothing compares as above NaN: every rank would be 1
             raise ValueError(f"{type(scorer).__name__} gave scores that are not finite; its ranks would mean nothing")
-        if popularity is None:
-            item_count = scores.shape[1]
-            popularity = histories.counts(item_count) + np.bincount(targets, minlength=item_count + 1)[1:]
-        eligible = np.ones(scores.shape, dtype=bool)
-        if not rank_history:
-            eligible[np.repeat(np.arange(len(rows)), batch.lengths), batch.tokens - 1] = False
-        eligible[np.arange(len(rows)), targets[rows] - 1] = False
-        target_scores = scores[np.arange(len(rows)), targets[rows] - 1][:, None]
+        if start == 0:  # only now is the number of items known
+            drawn = {
+                protocol: draw_negatives(
+                    holdout,
+                    weights_of(protocol, holdout, scores.shape[1]),
+                    np.random.default_rng([seed, PROTOCOLS.index(protocol)]),
+                    count=negatives,
+                    rank_history=rank_history,
+                )
+                for protocol in protocols
+                if protocol != "full"
+            }
+        target_places = np.arange(len(rows)), targets[rows] - 1
+        history_places = np.repeat(np.arange(len(rows)), batch.lengths), batch.tokens - 1
+        target_scores = scores[target_places][:, None]
         for protocol in protocols:
-            candidates = eligible
-            if protocol != "full":
-                weights = popularity if protocol == "popularity-100" else np.ones(item_count)
-                candidates = draw_negatives(eligible, weights, negatives, random[protocol])
-            above = (candidates & (scores > target_scores)).sum(1)
-            level = (candidates & (scores == target_scores)).sum(1)
-            ranks[protocol][rows] = 1 + above + level / 2
+            if protocol == "full":
+                above, level = scores > target_scores, scores == target_scores
+                level[target_places] = False
+                if not rank_history:
+                    above[history_places] = level[history_places] = False
+            else:
+                candidates = np.take_along_axis(scores, drawn[protocol][rows] - 1, axis=1)
+                above, level = candidates > target_scores, candidates == target_scores
+            ranks[protocol][rows] = 1 + above.sum(1) + level.sum(1) / 2
     return ranks
 
 
-def draw_negatives(eligible: np.ndarray, weights: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
-    """`count` different items per row, (B, V) bool, of the `eligible` (B, V), in proportion to `weights` (V,).
+def weights_of(protocol: ProtocolName, holdout: Holdout, item_count: int) -> np.ndarray:
+    """(V,): in proportion to what the protocol draws each item as a negative."""
+    if protocol == "popularity-100":
+        return holdout.histories.counts(item_count) + np.bincount(holdout.targets, minlength=item_count + 1)[1:]
+    return np.ones(item_count)
 
-    The items with the smallest exponential waiting times at rates `weights` are a weighted draw without replacement
-    (Efraimidis & Spirakis, 2006). ValueError if a row has too few eligible items.
+
+def draw_negatives(
+    holdout: Holdout,
+    weights: np.ndarray,
+    random: np.random.Generator,
+    *,
+    count: int = NEGATIVES,
+    rank_history: bool = False,
+) -> np.ndarray:
+    """`count` different items for each user, tokens (U, count) int32: no target and, but for `rank_history`, none seen.
+
+    Drawn one after the other in proportion to `weights` (V,), passing over what the user has met: a weighted draw
+    without replacement. Where little weight is left that would take long, so the rest are then the items with the
+    smallest exponential waiting times at rates `weights`: the same distribution (Efraimidis & Spirakis, 2006).
+    ValueError if a user has fewer than `count` such items of positive weight.
     """
-    rates = np.where(eligible, weights, 0)
-    if ((rates > 0).sum(1) < count).any():
-        raise ValueError(f"a user has fewer than {count} unseen items; use the full ranking (--protocols full)")
-    waits = random.standard_exponential(eligible.shape, dtype=np.float32)
-    waits = np.divide(waits, rates, out=np.full(eligible.shape, np.inf), where=rates > 0)
-    chosen = np.zeros(eligible.shape, dtype=bool)
-    np.put_along_axis(chosen, waits.argpartition(count - 1, axis=1)[:, :count], True, axis=1)
-    return chosen
+    negatives = np.empty((len(holdout.targets), count), dtype=np.int32)
+    cumulated = np.cumsum(weights, dtype=float)
+    for user, target in enumerate(holdout.targets.tolist()):
+        met = {target: None} if rank_history else dict.fromkeys([*holdout.histories[user].tolist(), target])
+        barred = len(met)
+        for _ in range(ROUNDS):
+            draws = cumulated.searchsorted(cumulated[-1] * random.random(count + count // 4), side="right") + 1
+            met.update(dict.fromkeys(draws.tolist()))  # in the order of the draws, each item where it came first
+            if len(met) >= barred + count:
+                break
+        else:
+            rates = weights.copy()
+            rates[np.fromiter(met, int) - 1] = 0
+            left = np.flatnonzero(rates)
+            missing = barred + count - len(met)
+            if len(left) < missing:
+                raise ValueError(f"a user has fewer than {count} unseen items; use the full ranking (--protocols full)")
+            waits = random.standard_exponential(len(left)) / rates[left]
+            met.update(dict.fromkeys((left[waits.argpartition(missing - 1)[:missing]] + 1).tolist()))
+        negatives[user] = list(islice(met, barred, barred + count))
+    return negatives
 
 
 def metrics_of_users(ranks: np.ndarray, cutoffs: Iterable[int] = CUTOFFS) -> dict[str, np.ndarray]:

@@ -1,8 +1,12 @@
 """Where the project lies, and how a file gets its place and content so that a crash or a full disk loses nothing."""
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
+from uuid import uuid4
+
+ABANDONED = 24 * 3600  # seconds after which a partial file must be of a process that was killed
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = ROOT if (ROOT / "pyproject.toml").exists() else Path.cwd()  # installed without the clone: the folder at hand
@@ -16,8 +20,8 @@ def short(path: Path) -> Path:
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     """`write` a file under another name, flush it to disk, then rename it: there is the old file or the new one, never
-    a part."""
-    partial = path.with_name(path.name + ".partial")
+    a part, even if several processes write it at once."""
+    partial = path.with_name(f"{path.name}.{uuid4().hex}.partial")
     try:
         write(partial)
         _flush(partial)
@@ -25,6 +29,7 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     finally:
         partial.unlink(missing_ok=True)
     _flush(path.parent)  # the new name is on disk too
+    _sweep(path)
 
 
 def move_file(path: Path, target: Path) -> None:
@@ -43,3 +48,14 @@ def _flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _sweep(path: Path) -> None:
+    """Remove what processes that were killed have left of a file."""
+    for partial in path.parent.iterdir():
+        if partial.name.startswith(f"{path.name}.") and partial.suffix == ".partial":
+            try:
+                if time.time() - partial.stat().st_mtime > ABANDONED:
+                    partial.unlink()
+            except OSError:
+                continue  # somebody else has removed it, or it is not ours to remove

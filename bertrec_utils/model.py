@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .cpu import ChunkedCrossEntropy, Dropout, attend
+from .cpu import Dropout, attend
+from .losses import Negatives, cross_entropy
 from .presets import Preset
 from .questions import Questions, append_mask
 from .sequences import PAD, Sequences
@@ -155,11 +156,16 @@ class BERT4Rec(nn.Module):
     def device(self) -> torch.device:
         return self.item_bias.device
 
-    def forward(self, questions: Questions) -> torch.Tensor:
-        """The loss: mean cross-entropy over all questions, in nats (equation 8)."""
-        used = questions.labels != PAD
-        states, labels = self.states(questions)[used], questions.labels[used] - 1
-        return ChunkedCrossEntropy.apply(states, self.item_embedding.weight[1:-1], self.item_bias, labels)
+    def forward(
+        self, questions: Questions, used: torch.Tensor | None = None, negatives: Negatives | None = None
+    ) -> torch.Tensor:
+        """The loss: mean cross-entropy over all questions, in nats (equation 8), or its estimate from `negatives`.
+
+        `used` (N,) int64 is `questions.used()`, found beforehand: a GPU would have to stop for it.
+        """
+        used = questions.used() if used is None else used
+        states, labels = self.states(questions).flatten(0, 1)[used], questions.labels.flatten()[used] - 1
+        return cross_entropy(states, self.item_embedding.weight[1:-1], self.item_bias, labels, negatives)
 
     def states(self, questions: Questions) -> torch.Tensor:
         """Final states (B, K, D) of the questions.

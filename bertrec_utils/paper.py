@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .losses import Negatives, cross_entropy
 from .model import BERT4Rec, evaluating, initialise
 from .presets import Preset
 from .questions import Questions, append_mask
@@ -69,18 +70,24 @@ class PaperBERT4Rec(nn.Module):
         """Scores (..., V) from final states (..., D): equation 7, before the softmax. The film vectors are shared."""
         return F.linear(F.gelu(self.project(states)), self.item_embedding.weight[1:-1], self.item_bias)
 
-    def forward(self, questions: Questions) -> torch.Tensor:
+    def forward(
+        self, questions: Questions, used: torch.Tensor | None = None, negatives: Negatives | None = None
+    ) -> torch.Tensor:
         """The loss (equation 8): the mean of -log p(film) over the films hidden in `questions.history`, in nats.
 
         The mean is over all of the batch, so that a long history counts more, not first over those of each history.
-        ValueError if a question is about a film that is not hidden.
+        `used` and `negatives` as in model.py. ValueError if a question is about a film that is not hidden.
         """
-        rows, columns = (questions.labels != PAD).nonzero(as_tuple=True)
-        places = questions.places[rows, columns]
+        used = questions.used() if used is None else used
+        rows, labels = used // questions.labels.shape[1], questions.labels.flatten()[used] - 1
+        places = questions.places.flatten()[used]
         if (questions.history[rows, places] != self.mask_token).any():
             raise ValueError("the paper's network can be asked for hidden films only; set cloze_only to 1")
         asked = self.states(questions.history)[rows, places]
-        return F.cross_entropy(self.logits(asked), questions.labels[rows, columns] - 1)
+        if negatives is None:
+            return F.cross_entropy(self.logits(asked), labels)
+        asked = F.gelu(self.project(asked))
+        return cross_entropy(asked, self.item_embedding.weight[1:-1], self.item_bias, labels, negatives)
 
     @torch.inference_mode()
     def score(self, histories: Sequences) -> np.ndarray:

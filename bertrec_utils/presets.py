@@ -36,6 +36,7 @@ class Preset:
     last_only: float = 0.0  # share of the histories with no question but the cloze of their newest film
     causal: bool = False  # in the test, too, each film of a history sees only those before it
 
+    negatives: int = 0  # items that stand for all in the loss of a batch; 0: no sample, the loss is over all items
     batch_size: int = 128
     learning_rate: float = 2e-3
     weight_decay: float = 0.01
@@ -54,6 +55,7 @@ class Preset:
             self._require(name, 0 <= getattr(self, name) <= 1, "from 0 to 1")
         self._require("history_length", self.history_length >= 1 + self.paper, "at least 2 for the paper's network")
         self._require("causal", not (self.causal and self.paper), "false for the paper's network")
+        self._require("negatives", self.negatives >= 0, "at least 0")
         self._require("near", self.near >= 0, "at least 0")
         self._require("dropout", 0 <= self.dropout < 1, "at least 0 and below 1")
         self._require("cloze_only", self.next_only + self.cloze_only <= 1, "at most 1 - next_only")
@@ -68,6 +70,7 @@ class Preset:
 
 
 TUNED = {"width": 128, "heads": 4, "next_ratio": 1.0, "learning_rate": 1e-3}
+LARGE = {"width": 128, "heads": 4, "negatives": 1024, "batch_size": 256, "epochs": 10, "patience": 2}
 
 PRESETS = {
     preset.name: preset
@@ -75,7 +78,7 @@ PRESETS = {
         Preset("tiny", max_users=120, history_length=50, width=32, epochs=3, batch_size=32),
         Preset("small", **TUNED, batch_size=16, epochs=8),
         Preset("ml-1m", "ml-1m", **TUNED, batch_size=32, epochs=18),
-        *(Preset(name, name, width=128, heads=4, batch_size=256, epochs=30) for name in ("ml-20m", "ml-25m", "ml-32m")),
+        *(Preset(name, name, **LARGE) for name in ("ml-20m", "ml-25m", "ml-32m")),
     )
 }
 

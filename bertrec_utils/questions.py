@@ -33,6 +33,10 @@ class Questions(NamedTuple):
     def to(self, device: torch.device) -> "Questions":
         return Questions(*(part.to(device) for part in self))
 
+    def used(self) -> torch.Tensor:
+        """(N,) int64: which of the B x K places of `labels`, counted row by row, hold a question."""
+        return self.labels.flatten().nonzero()[:, 0]
+
     def is_shown(self, mask_token: int) -> torch.Tensor:
         """(B, T) bool: where a film of the history can be seen, being neither PAD nor [MASK]."""
         return (self.history != PAD) & (self.history != mask_token)

@@ -2,15 +2,16 @@
 
 import logging
 import os
-import shutil
+import stat
 import tempfile
 import zipfile
+import zlib
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pooch
 
-from .files import PROJECT
+from .files import PROJECT, move_file
 from .logs import Interactions, read_movies, read_ratings
 from .progress import is_watched
 from .series import familiar
@@ -18,6 +19,7 @@ from .series import familiar
 ARCHIVE_URL = "https://files.grouplens.org/datasets/movielens/{name}.zip"
 BUNDLED = "ml-latest-2k"
 RESTORE = f"it comes with the project: restore it with `git checkout -- data/{BUNDLED}`"
+ARCHIVE_FAULTS = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)  # what zipfile says of a damaged one
 
 
 @dataclass(frozen=True)
@@ -55,21 +57,32 @@ RELEASES = {
 def load_movielens(name: str) -> Interactions:
     """Read a MovieLens release: from `$BERTREC_DATA/NAME`, `data/NAME` or `notebooks/NAME`, else download it first.
 
-    Raises ValueError (unknown name, malformed row), FileNotFoundError (a file of the release is missing) or
-    ConnectionError (nothing on disk and no network); each message says what to do next.
+    Raises ValueError (unknown name, malformed row), FileNotFoundError (a file of the release is missing),
+    ConnectionError (nothing on disk and no network) or OSError (no room or no permission to download); each message
+    says what to do next.
     """
+    return read_release(name, find_release(name))
+
+
+def find_release(name: str) -> Path:
+    """The folder with both files of a release, downloaded if there is none. Raises as `load_movielens` does."""
     release = _release(name)
     folder = _find(name) or download(name)
-    ratings_file, movies_file = folder / release.ratings_file, folder / release.movies_file
-    repair = RESTORE if name == BUNDLED else f"unpack {name}.zip there again"
-    for path in (ratings_file, movies_file):
-        if not path.is_file():
-            raise FileNotFoundError(f"{path} is missing; {repair}")
+    for file in (release.ratings_file, release.movies_file):
+        if not (folder / file).is_file():
+            raise FileNotFoundError(f"{folder / file} is missing; {_repair(name)}")
+    return folder
+
+
+def read_release(name: str, folder: Path) -> Interactions:
+    """Read a release that lies in `folder`. Raises ValueError as `load_movielens` does."""
+    release = _release(name)
+    ratings_file = folder / release.ratings_file
     try:
         ratings = read_ratings(ratings_file, release.separator)
-        movies = read_movies(movies_file, release.movies_separator, release.encoding)
+        movies = read_movies(folder / release.movies_file, release.movies_separator, release.encoding)
     except ValueError as error:
-        raise ValueError(f"{error}; {repair}") from None
+        raise ValueError(f"{error}; {_repair(name)}") from None
     if release.rating_count and len(ratings) != release.rating_count:
         logging.getLogger(__name__).warning(
             "%s holds %s ratings, the official %s %s: is the file cut off?",
@@ -81,35 +94,58 @@ def load_movielens(name: str) -> Interactions:
 def download(name: str) -> Path:
     """Fetch, verify and unpack the official archive into `$BERTREC_DATA` if that is set, else `data/`; the folder.
 
-    An archive already lying there as NAME.zip is used when its checksum fits. ml-latest-2k, which comes with the
-    project, is a FileNotFoundError.
+    An archive already lying there as NAME.zip is used when its checksum fits, and kept if there is no room to unpack
+    it. ml-latest-2k, which comes with the project, is a FileNotFoundError.
     """
     release = _release(name)
     if name == BUNDLED:
         raise FileNotFoundError(f"{name} cannot be downloaded; {RESTORE}")
     home = _home()
-    if (home / name).exists():
-        raise FileExistsError(f"{home / name} is there already; rename or delete it to download {name} anew")
-    url = ARCHIVE_URL.format(name=name)
-    by_hand = f"fetch {url} by hand, put it at {home / (name + '.zip')}, and run this again"
+    folder, archive = home / name, home / f"{name}.zip"
+    if folder.exists():
+        raise FileExistsError(f"{folder} is there already; rename or delete it to download {name} anew")
+    url, checksum = ARCHIVE_URL.format(name=name), release.md5 and f"md5:{release.md5}"
+    by_hand = f"fetch {url} by hand, put it at {archive}, and run this again"
     try:
         home.mkdir(parents=True, exist_ok=True)
-        checksum = release.md5 and f"md5:{release.md5}"
-        archive = Path(pooch.retrieve(url, checksum, fname=f"{name}.zip", path=home, progressbar=is_watched()))
+        with tempfile.TemporaryDirectory(dir=home, suffix=".partial") as partial:
+            pooch.retrieve(url, checksum, fname=archive.name, path=home, progressbar=is_watched())
+            move_file(_unpack(archive, Path(partial) / name, release.ratings_file), folder)
+    except OSError as error:
+        if error.errno is None:  # it is of the network, and not of the system
+            reason = f"{name} is not here and could not be downloaded ({error})"
+            raise ConnectionError(f"{reason}; try again, or {by_hand}") from error
+        if not folder.is_dir():  # else another process was faster
+            raise OSError(
+                f"cannot write to {home} ({error.strerror}); make room or get permission there, or set BERTREC_DATA to "
+                "another folder, and run this again"
+            ) from error
+    except ARCHIVE_FAULTS as error:
+        archive.unlink()
+        raise ValueError(f"{archive} was no archive of {name} ({error}), so it was not kept; {by_hand}") from error
     except ValueError as error:
         raise ValueError(f"{url} does not have the published checksum, so it was not kept; {by_hand}") from error
-    except OSError as error:
-        raise ConnectionError(f"{name} is not here and could not be downloaded ({error}); {by_hand}") from error
-    with tempfile.TemporaryDirectory(dir=home) as partial:
-        try:
-            zipfile.ZipFile(archive).extractall(partial)
-            unpacked = next(Path(partial).rglob(release.ratings_file)).parent
-        except (zipfile.BadZipFile, StopIteration) as error:
-            archive.unlink()
-            raise ValueError(f"{archive} was no archive of {name}, so it was not kept; {by_hand}") from error
-        shutil.move(unpacked, home / name)
-    archive.unlink()
-    return home / name
+    archive.unlink(missing_ok=True)
+    return folder
+
+
+def _unpack(archive, target, ratings_file):
+    """Unpack into the folder `target`; the folder in it that holds the ratings. BadZipFile if that is not possible."""
+    with zipfile.ZipFile(archive) as members:
+        for member in members.infolist():
+            path = PurePosixPath(member.filename.replace("\\", "/"))
+            is_link = stat.S_ISLNK(member.external_attr >> 16)
+            if is_link or path.is_absolute() or any(part == ".." or ":" in part for part in path.parts):
+                raise zipfile.BadZipFile(f"{member.filename} in it is a link or lies outside its folder")
+        members.extractall(target)
+    found = next(target.rglob(ratings_file), None)
+    if found is None:
+        raise zipfile.BadZipFile(f"no {ratings_file} in it")
+    return found.parent
+
+
+def _repair(name):
+    return RESTORE if name == BUNDLED else f"unpack {name}.zip there again"
 
 
 def _release(name):

@@ -129,26 +129,37 @@ def build_sequences(
     order = _in_time_order(user_codes, item_codes, ratings.timestamp.to_numpy(), tie_seed)
     if max_users is not None:
         order = order[user_codes[order] < max_users]
-    pairs = pd.Series(user_codes[order].astype(np.int64) * len(items) + item_codes[order])
-    order = order[~pairs.duplicated().to_numpy()]
+    if _has_duplicates(user_codes * len(items) + item_codes):
+        pairs = pd.Series(user_codes[order] * len(items) + item_codes[order])
+        order = order[~pairs.duplicated().to_numpy()]
     order = order[np.bincount(item_codes[order], minlength=len(items))[item_codes[order]] >= min_item_ratings]
     order = order[np.bincount(user_codes[order], minlength=len(users))[user_codes[order]] >= 3]
     if not len(order):
         rule = f"three items with {min_item_ratings} ratings or more"
         raise ValueError(f"no user has {rule}; lower min_item_ratings (--min-item-ratings)")
-    vocabulary = Vocabulary(np.asarray(items[np.unique(item_codes[order])]))
-    rows, lengths = np.unique(user_codes[order], return_counts=True)
-    tokens = vocabulary.tokens(ratings.item.to_numpy()[order])
-    return vocabulary, Sequences(tokens, np.concatenate([[0], lengths.cumsum()]), np.asarray(users[rows]))
+    is_known = np.bincount(item_codes[order], minlength=len(items)) > 0
+    tokens = np.cumsum(is_known, dtype=np.int32)[item_codes[order]]
+    lengths = np.bincount(user_codes[order], minlength=len(users))
+    rows = np.flatnonzero(lengths)
+    offsets = np.concatenate([[0], lengths[rows].cumsum()])
+    return Vocabulary(np.asarray(items[is_known])), Sequences(tokens, offsets, np.asarray(users[rows]))
 
 
 def _in_time_order(user_codes, item_codes, timestamps, tie_seed):
     """The rows of a log by user, then time; equal times as `build_sequences` says."""
-    keys = [timestamps, user_codes]
-    if tie_seed is not None and _sorted_by_item(user_codes, item_codes):
-        # drawn for every row of the file, so that what is left out later does not change a user's order
-        keys.insert(0, np.random.default_rng(tie_seed).permutation(len(timestamps)))
-    return np.lexsort(keys)  # the last key counts first; stable: ties stay in file order
+    order = np.lexsort([timestamps, user_codes])  # the last key counts first; stable: ties stay in file order
+    if tie_seed is None or not _sorted_by_item(user_codes, item_codes):
+        return order
+    # drawn for every row of the file, so that what is left out later does not change a user's order
+    shuffled = np.random.default_rng(tie_seed).permutation(len(order))
+    is_new = (np.diff(user_codes[order], prepend=0) != 0) | (np.diff(timestamps[order], prepend=0) != 0)
+    # ties have a number in common; a stable sort is fast on what is nearly sorted
+    return order[np.argsort(np.cumsum(is_new) * len(order) + shuffled[order], kind="stable")]
+
+
+def _has_duplicates(numbers):
+    """Whether any two are equal; fast if they are nearly sorted, as in GroupLens's files."""
+    return bool((np.diff(np.sort(numbers, kind="stable")) == 0).any())
 
 
 def _sorted_by_item(user_codes, item_codes):

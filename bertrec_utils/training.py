@@ -1,19 +1,22 @@
 """The training loop: validation after each epoch, early stopping, resuming."""
 
+import contextlib
 import hashlib
 import io
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import filelock
 import numpy as np
 import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
+from .batches import Batch, ahead, batches_of_epoch
 from .checkpoints import Checkpoint, best_device, save, set_aside
 from .cpu import multiplies_bfloat16
 from .dataset import Dataset
@@ -23,24 +26,33 @@ from .mixture import counting_model, learn_mixture
 from .model import BERT4Rec
 from .paper import network
 from .presets import Preset
-from .progress import is_watched, progress_bar
-from .questions import Questions, batch_count, training_batches
+from .processes import count, from_first, is_first, number, summed, together
+from .progress import is_watched, progress_bar, say
+from .questions import batch_count
 from .sequences import Holdout
 from .warm_start import warm_start
 
-UNFINISHED = "unfinished.pt"
+UNFINISHED, LOCK = "unfinished.pt", ".lock"
 MAX_GRADIENT_NORM = 5.0
+STEPS_UNCHECKED = 50  # a loss is looked at only so often: a GPU would have to stop for it
 
 
 def new_model(
-    dataset: Dataset, preset: Preset, seed: int = 0, build: Callable[[int, Preset], BERT4Rec] = network
+    dataset: Dataset,
+    preset: Preset,
+    seed: int = 0,
+    build: Callable[[int, Preset], BERT4Rec] = network,
+    device: torch.device | None = None,
 ) -> BERT4Rec:
-    """An untrained model of the preset's shape, on the best device, warm-started if the preset says so."""
+    """An untrained model of the preset's shape, on `device` (else the best), warm-started if the preset says so.
+
+    Of several processes the first has the weights that `Run` gives to all.
+    """
     torch.manual_seed(seed)
     model = build(len(dataset.vocabulary), preset)
-    if preset.warm_start:
+    if preset.warm_start and is_first():
         warm_start(model, dataset.split.train, seed)
-    return model.to(best_device())
+    return model.to(device or best_device())
 
 
 class Run:
@@ -51,12 +63,15 @@ class Run:
             raise ValueError(f"the model has {model.item_count:,} items, the data {len(dataset.vocabulary):,}")
         preset = model.preset
         self.model, self.dataset, self.seed, self.preset = model, dataset, seed, preset
+        self.trained = together(model)  # the model as the processes train it
         auto = preset.precision == "auto"
         self.is_bfloat16 = multiplies_bfloat16(model.device) if auto else preset.precision == "bfloat16"
         self.holdout = sample_holdout(dataset.split.validation, preset.validation_users, seed)
         self.steps = batch_count(dataset.split.train, preset)  # of an epoch
+        if len(dataset.split.train) // self.steps < count():
+            raise ValueError(f"a batch of {preset.batch_size} users is too small for {count()} processes")
         self.optimizer = torch.optim.AdamW(
-            parameter_groups(model, preset.weight_decay), lr=preset.learning_rate, betas=(0.9, 0.98)
+            parameter_groups(model, preset.weight_decay), lr=preset.learning_rate, betas=(0.9, 0.98), fused=True
         )
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, warmup_cosine(preset, self.steps))
         self.parts = {"weights": model, "optimizer": self.optimizer, "schedule": self.schedule}
@@ -80,30 +95,32 @@ class Run:
         epochs = len(self.history)
         return epochs >= self.preset.epochs or (epochs > 0 and epochs - 1 - self.best_epoch >= self.preset.patience)
 
-    def train_epoch(self, on_step: Callable[["Run", Questions], None] | None = None) -> float:
+    def train_epoch(self, on_step: Callable[["Run", Batch], None] | None = None) -> float:
         """One pass over the training sequences; the mean loss. All its randomness comes from (seed, epoch)."""
         epoch = len(self.history)
-        torch.manual_seed(self.seed * 100_003 + epoch)
+        torch.manual_seed(self.seed * 100_003 + epoch + (number() << 40))  # each process drops out by itself
         random = np.random.default_rng([self.seed, epoch])
-        batches = training_batches(self.dataset.split.train, self.model.mask_token, self.preset, random)
+        batches = batches_of_epoch(self.dataset.split.train, self.model.item_count, self.preset, random)
+        if self.model.device.type == "cuda":
+            batches = map(Batch.pinned, batches)
         self.model.train()
         losses = []
-        for questions in progress_bar(batches, total=self.steps, desc=f"epoch {epoch + 1}", leave=False):
-            losses.append(self.take_step(questions))
+        for batch in progress_bar(ahead(batches), total=self.steps, desc=f"epoch {epoch + 1}", leave=False):
+            losses.append(self.take_step(batch))
+            if len(losses) % STEPS_UNCHECKED == 0 or len(losses) == self.steps:
+                require_finite(losses, epoch + 1)
             if on_step:
-                on_step(self, questions)
-        loss = torch.stack(losses).mean().item()
-        if not math.isfinite(loss):
-            raise FloatingPointError(f"the loss is {loss} in epoch {epoch + 1}; start again with a lower learning rate")
-        return loss
+                on_step(self, batch)
+        return summed(torch.stack(losses)).mean().item()
 
-    def take_step(self, questions: Questions) -> torch.Tensor:
-        """Learn from one batch; its loss."""
+    def take_step(self, batch: Batch) -> torch.Tensor:
+        """Learn from one batch; its loss, or this process's part of it."""
         device = self.model.device
+        batch = batch.to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=self.is_bfloat16):
-            loss = self.model(questions.to(device))
+            loss = self.trained(batch.questions, batch.used, batch.negatives) * batch.share
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        (loss * count()).backward()  # the processes' gradients are averaged, and these parts are to be added up
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), MAX_GRADIENT_NORM)
         self.optimizer.step()
         self.schedule.step()
@@ -111,10 +128,20 @@ class Run:
 
     def validate(self) -> dict[str, float]:
         """Hit@10 and NDCG@10 on validation data; the weights are remembered if they are the best so far."""
-        table = metrics(target_ranks(self.model, self.holdout, ["full"], progress=False)["full"], [10])
+        table = metrics(self.validation_ranks(), [10])
         if table["ndcg@10"] > max((row["ndcg@10"] for row in self.history), default=-1):
             self.best_weights = {name: value.cpu().clone() for name, value in self.model.state_dict().items()}
         return {name: table[name] for name in ("hit@10", "ndcg@10")}
+
+    def validation_ranks(self) -> np.ndarray:
+        """The rank (U,) of each target of `holdout` among all items; every process finds a part of them."""
+        ranks = torch.zeros(len(self.holdout.targets), device=self.model.device)
+        mine = np.arange(number(), len(ranks), count())
+        if len(mine):
+            part = Holdout(self.holdout.histories.rows(mine), self.holdout.targets[mine])
+            found = target_ranks(self.model, part, ["full"], progress=False)["full"]
+            ranks[torch.from_numpy(mine)] = torch.from_numpy(found).to(ranks)
+        return summed(ranks).cpu().numpy()
 
     def checkpoint(self) -> Checkpoint:
         history = pd.DataFrame(self.history)
@@ -130,8 +157,11 @@ class Run:
         replace_file(path, lambda partial: partial.write_bytes(digest + content.getvalue()))
 
     def load(self, path: Path) -> None:
-        """Go on from what `save` wrote. ValueError, and an unchanged run, if it is damaged or of another run."""
-        content = path.read_bytes()
+        """Go on from what `save` wrote, if it is there. ValueError, and an unchanged run, if it is damaged or of
+        another run."""
+        content = from_first(path.read_bytes() if is_first() and path.exists() else None)
+        if content is None:
+            return
         digest, content = content[:32], content[32:]
         if hashlib.sha256(content).digest() != digest:
             raise ValueError(f"{path} is damaged; delete it to start over")
@@ -146,7 +176,7 @@ class Run:
         self.history, self.best_weights = state["history"], state["best_weights"]
         for name, part in self.parts.items():
             part.load_state_dict(state[name])
-        tqdm.write(f"Going on with the run in {short(path.parent)} after epoch {len(self.history)}.")
+        say(f"Going on with the run in {short(path.parent)} after epoch {len(self.history)}.")
 
 
 def fit(
@@ -156,7 +186,7 @@ def fit(
     seed: int = 0,
     folder: str | Path | None = None,
     on_epoch: Callable[[Run], None] | None = None,
-    on_step: Callable[[Run, Questions], None] | None = None,
+    on_step: Callable[[Run, Batch], None] | None = None,
 ) -> pd.DataFrame:
     """Train `model` in place, as its preset says, and leave it with the weights of the best validation NDCG@10.
 
@@ -164,18 +194,45 @@ def fit(
     (validation, full ranking), seconds (since the start). With a `folder`, the best epoch
     is kept there for `load`, with the weight of counting in its mixture, and a run that was interrupted goes on
     from its last epoch; a finished model that lies there is moved to a subfolder. `on_step` is called after each batch,
-    `on_epoch` after each epoch.
-    ValueError if the folder holds the unfinished run of other settings or data.
+    `on_epoch` after each epoch. Of several processes (processes.py) the first one writes.
+    ValueError if the folder holds the unfinished run of other settings or data, or if another training is at work in
+    it, FloatingPointError if the loss is no number; what the folder holds is kept.
     """
     run = Run(model, dataset, seed)
-    if folder:
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        if (folder / UNFINISHED).exists():
+    folder = Path(folder) if folder else None
+    with locked(folder):
+        if folder:
             run.load(folder / UNFINISHED)
-    tqdm.write(
-        f"Training on {model.device} in {'bfloat16' if run.is_bfloat16 else 'float32'}: up to {run.preset.epochs} "
-        f"epochs of {run.steps} batches, {model.item_count:,} items; the time left is known after the first epoch."
+        train_to_the_end(run, folder, on_epoch, on_step)
+        model.load_state_dict(run.best_weights)
+        if folder and is_first():
+            finish(run, folder)
+    return pd.DataFrame(run.history)
+
+
+@contextlib.contextmanager
+def locked(folder: Path | None) -> Iterator[None]:
+    """Nobody else trains into `folder` meanwhile; the system unlocks it when the process ends, however it ends."""
+    if not folder or not is_first():
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with filelock.FileLock(folder / LOCK, timeout=0):
+            for partial in folder.glob("*.partial"):
+                partial.unlink()  # of a process that was killed while it wrote
+            yield
+    except filelock.Timeout:
+        raise ValueError(f"another training is at work in {folder}; wait for it, or choose another folder") from None
+
+
+def train_to_the_end(run: Run, folder: Path | None, on_epoch: Callable | None, on_step: Callable | None) -> None:
+    """Epoch after epoch, until the run is over."""
+    together = f" in {count()} processes" if count() > 1 else ""
+    say(
+        f"Training on {run.model.device}{together} in {'bfloat16' if run.is_bfloat16 else 'float32'}: up to "
+        f"{run.preset.epochs} epochs of {run.steps} batches, {run.model.item_count:,} items; the time left is known "
+        "after the first epoch."
     )
     bar = progress_bar(initial=len(run.history), total=run.preset.epochs, desc="epochs", unit="epoch")
     before = run.history[-1]["seconds"] if run.history else 0.0
@@ -184,20 +241,23 @@ def fit(
         epoch = {"epoch": len(run.history) + 1, "loss": run.train_epoch(on_step)}
         epoch |= {"learning_rate": run.schedule.get_last_lr()[0]} | run.validate()
         run.history.append(epoch | {"seconds": before + time.perf_counter() - started})
-        if folder:
-            keep(run, folder)
-        bar.update()
-        report(run, bar)
+        if is_first():
+            if folder:
+                keep(run, folder)
+            bar.update()
+            report(run, bar)
         if on_epoch:
             on_epoch(run)
     bar.close()
-    model.load_state_dict(run.best_weights)
-    if folder:
-        mixture = learn_mixture(model, counting_model(dataset.split.train, model.item_count), run.holdout)
-        path = save(folder, replace(run.checkpoint(), counting_weight=mixture.weight))
-        (folder / UNFINISHED).unlink()
-        tqdm.write(f"The model lies in {short(path)}.")
-    return pd.DataFrame(run.history)
+
+
+def finish(run: Run, folder: Path) -> None:
+    """Add the weight of counting to the model of a run that is over, which needs nothing else any more."""
+    model = run.model
+    mixture = learn_mixture(model, counting_model(run.dataset.split.train, model.item_count), run.holdout)
+    path = save(folder, replace(run.checkpoint(), counting_weight=mixture.weight))
+    (folder / UNFINISHED).unlink()
+    say(f"The model lies in {short(path)}.")
 
 
 def keep(run: Run, folder: Path) -> None:
@@ -205,11 +265,17 @@ def keep(run: Run, folder: Path) -> None:
 
     A model in the folder is that of a finished run, unless UNFINISHED lies beside it: the first epoch sets it aside.
     """
-    if len(run.history) == 1 and (place := set_aside(folder)):
-        tqdm.write(f"The finished model in {short(folder)} is moved to {short(place)}.")
-    run.save(folder / UNFINISHED)
-    if run.best_epoch == len(run.history) - 1:
-        save(folder, run.checkpoint())
+    try:
+        if len(run.history) == 1 and (place := set_aside(folder)):
+            say(f"The finished model in {short(folder)} is moved to {short(place)}.")
+        run.save(folder / UNFINISHED)
+        if run.best_epoch == len(run.history) - 1:
+            save(folder, run.checkpoint())
+    except OSError as error:
+        raise OSError(
+            f"cannot write to {folder} ({error.strerror}); make room there, and the same run goes on after the last "
+            "epoch that was kept"
+        ) from error
 
 
 def report(run: Run, bar: tqdm) -> None:
@@ -225,6 +291,17 @@ def report(run: Run, bar: tqdm) -> None:
         file=sys.stderr,
         flush=True,
     )
+
+
+def require_finite(losses: list[torch.Tensor], epoch: int) -> None:
+    """FloatingPointError if one of the last STEPS_UNCHECKED losses is not."""
+    first = len(losses) - len(losses[-STEPS_UNCHECKED:])
+    for step, loss in enumerate(torch.stack(losses[first:]).tolist(), start=first + 1):
+        if not math.isfinite(loss):
+            raise FloatingPointError(
+                f"the loss is {loss} in step {step} of epoch {epoch}; the best model of the epochs before is kept. "
+                "Train with a lower learning rate, into another folder"
+            )
 
 
 def parameter_groups(model: BERT4Rec, weight_decay: float) -> list[dict]:

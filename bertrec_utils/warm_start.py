@@ -10,23 +10,43 @@ from .sequences import Sequences
 
 WINDOW = 10
 STANDARD_DEVIATION = 0.05
+MOST_PAIRS = 20_000_000  # of items that are factorised: all pairs of 4,000 items, the strongest of a larger catalogue
 
 
 def cooccurrence(sequences: Sequences, item_count: int, window: int = WINDOW) -> sparse.csr_array:
     """Symmetric (V, V) counts of items at most `window` places apart in a sequence, each pair weighing 1 / distance."""
+    half = unordered_pairs(sequences, item_count, window)
+    return half + half.T
+
+
+def unordered_pairs(sequences: Sequences, item_count: int, window: int = WINDOW) -> sparse.csr_array:
+    """The half of `cooccurrence` on and above the diagonal: of two items, the row's has the lower token."""
     counts = sparse.csr_array((item_count, item_count), dtype=np.float32)
     for distance in range(1, window + 1):
-        left, right = sequences.pairs(distance)
-        weights = np.full(len(left), 1 / distance, dtype=np.float32)
-        counts += sparse.coo_array((weights, (left - 1, right - 1)), shape=counts.shape).tocsr()
-    return counts + counts.T
+        first, second = sequences.pairs(distance)
+        weights = np.full(len(first), 1 / distance, dtype=np.float32)
+        places = np.minimum(first, second) - 1, np.maximum(first, second) - 1
+        counts += sparse.coo_array((weights, places), shape=counts.shape).tocsr()
+    return counts
 
 
-def positive_pmi(counts: sparse.csr_array, smoothing: float = 0.75) -> sparse.csr_array:
+def strongest(counts: sparse.csr_array, most: int) -> sparse.csr_array:
+    """The `most` highest counts and those level with the last of them; the weakest come by chance."""
+    if counts.nnz <= most:
+        return counts
+    counts = counts.copy()
+    counts.data[counts.data < np.partition(counts.data, -most)[-most]] = 0
+    counts.eliminate_zeros()
+    return counts
+
+
+def positive_pmi(
+    counts: sparse.csr_array, totals: np.ndarray | None = None, smoothing: float = 0.75
+) -> sparse.csr_array:
     """max(0, log p(i, j) / (p(i) p(j)^smoothing)), sparse; the power keeps rare contexts from dominating
-    (Levy, Goldberg & Dagan, TACL 2015, equations 3 and 6)."""
+    (Levy, Goldberg & Dagan, TACL 2015, equations 3 and 6). `totals` (V,) are the row sums before weak counts went."""
     pairs = counts.tocoo()
-    totals = np.asarray(counts.sum(1)).ravel()
+    totals = np.asarray(counts.sum(1)).ravel() if totals is None else totals
     context = totals**smoothing / (totals**smoothing).sum()
     row, column = pairs.coords
     pmi = np.log(pairs.data / (totals[row] * context[column]))
@@ -39,8 +59,10 @@ def item_vectors(sequences: Sequences, item_count: int, width: int, seed: int = 
 
     ValueError if no two items stand near each other.
     """
-    counts = cooccurrence(sequences, item_count)
-    pmi = positive_pmi(counts) if counts.nnz else counts
+    half = unordered_pairs(sequences, item_count)
+    totals = half.sum(0) + half.sum(1)
+    half = strongest(half, MOST_PAIRS // 2)
+    pmi = positive_pmi(half + half.T, totals) if half.nnz else half
     if not pmi.nnz:
         raise ValueError("no two items occur near each other more often than by chance; start with warm_start=False")
     left, strength, _ = randomized_svd(pmi, n_components=min(width, item_count), random_state=seed)

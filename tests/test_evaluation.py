@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import ir_measures
@@ -10,7 +11,7 @@ from ir_measures import RR, Success, nDCG
 from sklearn.metrics import ndcg_score, top_k_accuracy_score
 
 from bertrec_utils.baselines import MarkovChain, Popularity
-from bertrec_utils.evaluation import NEGATIVES, draw_negatives, evaluate, interval, metrics, target_ranks
+from bertrec_utils.evaluation import NEGATIVES, PROTOCOLS, draw_negatives, evaluate, interval, metrics, target_ranks
 from bertrec_utils.sequences import Holdout
 from conftest import rows
 
@@ -25,6 +26,16 @@ class FixedScores:
         if self.scores.ndim == 1:
             return np.tile(self.scores, (len(histories), 1))
         return self.scores[histories.last() - 1]
+
+
+class ScoresOfUser:
+    """Gives each user, numbered from 0, the row of a table."""
+
+    def __init__(self, table):
+        self.table = table
+
+    def score(self, histories):
+        return self.table[histories.users]
 
 
 def test_ranks_by_hand():
@@ -57,17 +68,25 @@ def test_scores_that_are_not_finite_are_refused():
         target_ranks(FixedScores([0, 1, np.nan]), holdout, ["full"], progress=False)
 
 
-def test_order_and_size_of_batches_do_not_matter():
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64])
+@pytest.mark.parametrize("rank_history", [False, True])
+def test_ranks_are_those_of_a_loop_over_candidates(rank_history, dtype):
+    """Many ties; histories that hold an item twice or the target, and an empty one; whatever the batch size."""
     random = np.random.default_rng(0)
-    table = random.standard_normal((30, 30))
-    histories = [random.permutation(30)[: random.integers(1, 9)] + 1 for _ in range(50)]
-    targets = np.array([next(item for item in random.permutation(30) + 1 if item not in h) for h in histories])
-    found = target_ranks(FixedScores(table), Holdout(rows(*histories), targets), ["full"], batch_size=7)["full"]
-    for history, target, rank in zip(histories, targets, found, strict=True):
-        scores = table.astype(np.float32)[history[-1] - 1]
-        candidates = [item for item in range(1, 31) if item not in history]
-        best_first = sorted(candidates, key=lambda item: -scores[item - 1])
-        assert best_first.index(target) + 1 == rank
+    table = random.integers(0, 8, (50, 30)).astype(dtype)
+    histories = [random.integers(1, 31, length) for length in [0, *random.integers(1, 40, 49)]]
+    targets = random.integers(1, 31, 50)
+    assert any(target in history for target, history in zip(targets, histories, strict=True))
+    holdout = Holdout(rows(*histories), targets)
+    for batch_size in (7, 256):
+        options = {"rank_history": rank_history, "batch_size": batch_size, "progress": False}
+        found = target_ranks(ScoresOfUser(table), holdout, ["full"], **options)["full"]
+        for scores, history, target, rank in zip(table, histories, targets, found, strict=True):
+            barred = {target} if rank_history else {target, *history}
+            others = [scores[item - 1] for item in range(1, 31) if item not in barred]
+            above = sum(other > scores[target - 1] for other in others)
+            level = sum(other == scores[target - 1] for other in others)
+            assert rank == 1 + above + level / 2
 
 
 def test_metrics_as_fractions():
@@ -160,46 +179,112 @@ def test_a_constant_model_ranks_in_the_middle_of_what_is_left(history):
     assert rank_of(np.ones(12), history, target) == (1 + 12 - len(history)) / 2
 
 
-def test_negatives_are_never_seen_items_nor_the_target():
+def weights_of_kinds(item_count):
+    """Equal weights, steep ones, and ones of which half are 0."""
+    steep = 1_000_000 // np.arange(1, item_count + 1) ** 2 + 1
+    return [np.ones(item_count), steep, np.arange(item_count) % 2]
+
+
+@pytest.mark.parametrize("weights", weights_of_kinds(900), ids=["even", "steep", "half zero"])
+@pytest.mark.parametrize("rank_history", [False, True])
+def test_negatives_are_different_items_that_a_user_has_not_met(weights, rank_history):
     random = np.random.default_rng(0)
-    eligible = random.random((60, 300)) < 0.6
-    for weights in (np.ones(300), random.integers(1, 1000, 300)):
-        chosen = draw_negatives(eligible, weights, NEGATIVES, random)
-        assert not (chosen & ~eligible).any()
-        assert (chosen.sum(1) == NEGATIVES).all()
+    histories = [random.integers(1, 901, length) for length in random.integers(0, 700, 60)]  # some items twice
+    targets = random.integers(1, 901, 60)
+    drawn = draw_negatives(Holdout(rows(*histories), targets), weights, random, rank_history=rank_history)
+    assert drawn.shape == (60, NEGATIVES) and drawn.dtype == np.int32
+    assert drawn.min() >= 1 and (weights[drawn - 1] > 0).all()
+    assert all(len(set(row)) == NEGATIVES for row in drawn.tolist())
+    assert not (drawn == targets[:, None]).any()
+    met = [bool(set(row) & set(history)) for row, history in zip(drawn.tolist(), histories, strict=True)]
+    assert sum(met) > 50 if rank_history else not any(met)
 
 
-def test_items_without_a_rating_are_no_popular_negatives():
-    weights = np.where(np.arange(300) < 150, 5, 0)
-    chosen = draw_negatives(np.ones((20, 300), bool), weights, NEGATIVES, np.random.default_rng(0))
-    assert not chosen[:, 150:].any()
+def test_nearly_exhausted_users_get_what_is_left():
+    """Of 500 items, user i has met all but 100 + i; nearly all weight is on what they have met."""
+    random = np.random.default_rng(0)
+    left = [random.permutation(500)[: NEGATIVES + more] + 1 for more in range(4)]
+    met = [random.permutation(np.setdiff1d(np.arange(1, 501), items)) for items in left]
+    holdout = Holdout(rows(*(items[1:] for items in met)), np.array([items[0] for items in met]))
+    for weights in (np.ones(500), np.where(np.isin(np.arange(1, 501), np.concatenate(left)), 1, 1_000_000)):
+        drawn = draw_negatives(holdout, weights, random)
+        assert sorted(drawn[0]) == sorted(left[0])
+        assert all(len(set(row) & set(items)) == NEGATIVES for row, items in zip(drawn.tolist(), left, strict=True))
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        [1, 1, 1, 1, 1, 1, 1, 1],
+        [1, 2, 3, 4, 5, 6, 7, 8],
+        [9, 1, 2, 30, 3, 30, 4, 0],  # the two that have been met weigh most, one has no weight
+        [40, 40, 2, 20, 2, 20, 2, 2],  # quick draws often end short, and of some sets more often than of others
+    ],
+)
+def test_negatives_follow_the_distribution_of_successive_draws(weights):
+    """Against the probability of each set of three, summed over the orders in which its items can be drawn."""
+    users, met = 40_000, (4, 6)
+    holdout = Holdout(rows(*[[met[0]]] * users), np.full(users, met[1]))
+    drawn = draw_negatives(holdout, np.array(weights), np.random.default_rng(0), count=3)
+    sets, counts = np.unique(np.sort(drawn, 1), axis=0, return_counts=True)
+    found = dict(zip(map(tuple, sets.tolist()), counts, strict=True))
+    open_weights = {item: weight for item, weight in enumerate(weights, 1) if weight and item not in met}
+    for chosen in itertools.combinations(open_weights, 3):
+        probability = 0
+        for order in itertools.permutations(chosen):
+            remaining, product = sum(open_weights.values()), 1
+            for item in order:
+                product *= open_weights[item] / remaining
+                remaining -= open_weights[item]
+            probability += product
+        deviation = math.sqrt(users * probability * (1 - probability))
+        assert abs(found.pop(chosen, 0) - users * probability) <= 5 * deviation + 1
+    assert not found
 
 
 def test_popular_negatives_are_drawn_in_proportion():
     # few draws from many items: then without replacement is nearly with it, and shares follow the weights
     weights = np.repeat([1.0, 3.0], 20_000)
-    chosen = draw_negatives(np.ones((100, 40_000), bool), weights, NEGATIVES, np.random.default_rng(0))
-    assert abs(chosen[:, 20_000:].sum() / chosen.sum() - 0.75) < 5 * math.sqrt(0.75 * 0.25 / 10_000)
+    drawn = draw_negatives(Holdout(rows(*[[1]] * 100), np.full(100, 2)), weights, np.random.default_rng(0))
+    assert abs((drawn > 20_000).mean() - 0.75) < 5 * math.sqrt(0.75 * 0.25 / 10_000)
+
+
+def test_popularity_is_counted_in_histories_and_targets():
+    # 120 items that others have met, 30 of them as targets only, and 300 that nobody has
+    histories = [list(range(1, 91)), *[[1]] * 30]
+    holdout = Holdout(rows(*histories), np.array([91, *range(91, 121)]))
+    scorer = FixedScores(np.repeat([0, 1], [120, 300]))  # what nobody has met is above every target
+    with pytest.raises(ValueError, match="fewer than 100 unseen items"):  # 29 are left for the first user
+        target_ranks(scorer, holdout, ["popularity-100"], progress=False)
+    others = Holdout(rows(*histories[1:], histories[0][:10]), np.array([*range(91, 121), 11]))
+    found = target_ranks(scorer, others, ["popularity-100", "uniform-100"], negatives=30, progress=False)
+    assert (found["popularity-100"] == 1 + 30 / 2).all()  # all level: none of the 300
+    assert (found["uniform-100"] > 1 + 30 / 2).all()
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS[1:])
+def test_every_model_gets_the_same_negatives_whatever_the_batch_size(protocol):
+    """A model for each item, that puts it above the rest: its ranks tell whose negative the item is."""
+    random = np.random.default_rng(0)
+    histories = [random.permutation(150)[:length] + 1 for length in random.integers(2, 12, 40)]
+    holdout = Holdout(rows(*(history[1:] for history in histories)), np.array([history[0] for history in histories]))
+    is_negative = np.zeros((40, 150), dtype=bool)
+    for item in range(1, 151):
+        scores = FixedScores(np.arange(1, 151) == item)
+        options = {"negatives": 50, "batch_size": (1, 7, 256)[item % 3], "progress": False}
+        is_negative[:, item - 1] = target_ranks(scores, holdout, [protocol], **options)[protocol] == 1 + 1 + 49 / 2
+    assert (is_negative.sum(1) == 50).all()  # of models that each had other negatives, only by chance
+    assert not any(is_negative[user, history - 1].any() for user, history in enumerate(histories))
 
 
 def test_too_few_items_for_negatives_is_an_error():
     with pytest.raises(ValueError, match="fewer than 100 unseen items"):
         evaluate(FixedScores(np.zeros(50)), Holdout(rows([1]), np.array([2])), ["uniform-100"])
-
-
-class Zeros:
-    """A generator whose exponential draws are 0 now and then, as float32 ones are among very many."""
-
-    def standard_exponential(self, shape, dtype):
-        waits = np.random.default_rng(0).standard_exponential(shape, dtype)
-        waits[:, ::3] = 0
-        return waits
-
-
-def test_a_draw_of_zero_chooses_nothing_that_is_not_eligible():
-    eligible = np.random.default_rng(1).random((20, 500)) < 0.5
-    chosen = draw_negatives(eligible, np.ones(500), NEGATIVES, Zeros())
-    assert not (chosen & ~eligible).any() and (chosen.sum(1) == NEGATIVES).all()
+    holdout = Holdout(rows([], [1]), np.array([2, 3]))
+    weights = np.append(np.ones(102), np.zeros(50))  # 101 items for the first user, 100 for the second
+    assert draw_negatives(holdout, weights, np.random.default_rng(0)).shape == (2, 100)
+    with pytest.raises(ValueError, match="fewer than 101 unseen items"):
+        draw_negatives(holdout, weights, np.random.default_rng(0), count=101)
 
 
 def test_protocols_repeat_with_the_seed_and_agree_with_each_other(dataset):

@@ -1,12 +1,19 @@
 import functools
 import hashlib
 import http.server
+import os
+import stat
+import subprocess
+import sys
 import threading
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 
 from bertrec_utils import releases
+from bertrec_utils.files import PROJECT
 from bertrec_utils.releases import download, load_movielens
 
 RATINGS = [(1, 31, 2.5, 1260759144), (1, 7, 4.0, 1260759145), (12, 31, 3.0, 978300760)]
@@ -125,6 +132,16 @@ def test_unknown_release_lists_the_known_ones():
         load_movielens("ml-2m")
 
 
+class GroupLens(http.server.SimpleHTTPRequestHandler):
+    cut_at = None  # the connection ends after so many bytes of a file
+
+    def copyfile(self, source, outputfile):
+        outputfile.write(source.read(self.cut_at))
+
+    def log_message(self, *_):
+        """Keep the tests' output quiet."""
+
+
 @pytest.fixture
 def server(tmp_path, monkeypatch):
     """A GroupLens of our own, serving ml-20m.zip with files in an inner folder, as the real one does."""
@@ -134,11 +151,7 @@ def server(tmp_path, monkeypatch):
         for file, text in in_own_format("ml-20m").items():
             archive.writestr(f"inner/{file}", text)
 
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *_):
-            """Keep the tests' output quiet."""
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=site)) as running:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(GroupLens, directory=site)) as running:
         threading.Thread(target=running.serve_forever, daemon=True).start()
         monkeypatch.setattr(releases, "ARCHIVE_URL", f"http://127.0.0.1:{running.server_port}/{{name}}.zip")
         yield site
@@ -197,3 +210,108 @@ def test_page_saved_as_an_archive_is_refused_and_removed(data_home, server, monk
     with pytest.raises(ValueError, match="was no archive of ml-latest-small"):
         download("ml-latest-small")
     assert list((data_home / "home").iterdir()) == []
+
+
+@pytest.fixture
+def home(server, tmp_path, monkeypatch):
+    """The folder that downloads land in; ml-20m is served with the published checksum."""
+    monkeypatch.setenv("BERTREC_DATA", str(tmp_path / "home"))
+    with_checksum("ml-20m", hashlib.md5((server / "ml-20m.zip").read_bytes()).hexdigest(), monkeypatch)
+    return tmp_path / "home"
+
+
+@pytest.mark.parametrize("name", ["../evil", "inner/../../evil", "{outside}/evil", "C:\\evil", "..\\evil", "link"])
+def test_archive_that_reaches_out_of_its_folder_is_refused(name, server, home, tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    name = name.format(outside=outside)
+    with zipfile.ZipFile(server / "ml-latest-small.zip", "w") as archive:
+        for file, text in in_own_format("ml-latest-small").items():
+            archive.writestr(f"inner/{file}", text)
+        member = zipfile.ZipInfo(name)
+        if name == "link":
+            member.create_system, member.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
+        archive.writestr(member, str(outside))
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ValueError, match=r"zip was no archive of ml-latest-small \(.* in it is a link or lies outside"):
+        download("ml-latest-small")
+    assert sorted(tmp_path.rglob("*")) == sorted([*before, home])
+
+
+@pytest.mark.parametrize("checksum", [True, False])
+def test_download_cut_off_half_way_leaves_nothing_and_can_be_tried_again(checksum, server, home, monkeypatch):
+    if not checksum:
+        with_checksum("ml-20m", None, monkeypatch)
+    monkeypatch.setattr(GroupLens, "cut_at", 200)
+    with pytest.raises(ConnectionError, match=r"Connection broken: .*; try again, or fetch http.*/ml-20m\.zip by hand"):
+        load_movielens("ml-20m")
+    assert list(home.iterdir()) == []
+    monkeypatch.setattr(GroupLens, "cut_at", None)
+    assert len(load_movielens("ml-20m").ratings) == 3
+
+
+@pytest.mark.parametrize("place", ["file", "file/data", "/proc", "/proc/data"])
+def test_folder_that_cannot_be_written_is_named(place, server, tmp_path, monkeypatch):
+    """Nobody can write where a file lies or into /proc, root included."""
+    if place.startswith("/proc") and not os.path.isdir("/proc"):
+        pytest.skip("no /proc here")
+    (tmp_path / "file").touch()
+    home = tmp_path / place  # an absolute place stays as it is
+    monkeypatch.setenv("BERTREC_DATA", str(home))
+    with pytest.raises(
+        OSError, match=rf"^cannot write to {home} \(.*\); make room or get .* run this again$"
+    ) as raised:
+        load_movielens("ml-20m")
+    assert not isinstance(raised.value, ConnectionError)
+
+
+DOWNLOAD = """
+import resource, sys
+from bertrec_utils import releases
+releases.ARCHIVE_URL = sys.argv[1]
+# no file may grow beyond so many bytes: the rest is refused, as on a full disk
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
+releases.download("ml-latest-small")
+"""
+
+
+@pytest.mark.parametrize(("size", "kept"), [(1000, []), (50_000, ["ml-latest-small.zip"])])
+def test_disk_full_while_an_archive_is_fetched_or_unpacked(size, kept, server, home, monkeypatch):
+    """What is whole stays, for the next try."""
+    pytest.importorskip("resource")
+    with zipfile.ZipFile(server / "ml-latest-small.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("inner/README.txt", np.random.default_rng(0).bytes(10_000))
+        for file, text in in_own_format("ml-latest-small").items():
+            archive.writestr(f"inner/{file}", text + "\n" * 100_000)  # blank lines pack well and are passed over
+    command = [sys.executable, "-c", DOWNLOAD, releases.ARCHIVE_URL, str(size)]
+    errors = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT).stderr
+    assert f"\nOSError: cannot write to {home} (File too large); make room or" in errors
+    assert [path.name for path in home.iterdir()] == kept
+    if kept:
+        monkeypatch.setattr(releases, "ARCHIVE_URL", "http://127.0.0.1:9/{name}.zip")
+    assert len(load_movielens("ml-latest-small").ratings) == 3
+    assert [path.name for path in home.iterdir()] == ["ml-latest-small"]
+
+
+def test_damaged_archive_without_a_checksum_is_refused_and_removed(server, home, monkeypatch):
+    path = server / "ml-20m.zip"
+    path.write_bytes(path.read_bytes().replace(b"userId", b"userXX"))
+    with_checksum("ml-20m", None, monkeypatch)
+    with pytest.raises(ValueError, match=r"no archive of ml-20m \(Bad CRC-32 for file 'inner/ratings\.csv'\)"):
+        download("ml-20m")
+    assert list(home.iterdir()) == []
+
+
+def test_two_downloads_at_once_both_find_the_release(home, monkeypatch):
+    both_are_sent = threading.Barrier(2)
+    copy = GroupLens.copyfile
+
+    def copyfile(self, *files):
+        both_are_sent.wait(10)
+        copy(self, *files)
+
+    monkeypatch.setattr(GroupLens, "copyfile", copyfile)
+    with ThreadPoolExecutor(2) as threads:
+        folders = list(threads.map(download, ["ml-20m"] * 2))
+    assert folders == [home / "ml-20m"] * 2 and list(home.iterdir()) == folders[:1]
+    assert sorted(path.name for path in folders[0].iterdir()) == ["movies.csv", "ratings.csv"]

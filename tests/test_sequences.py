@@ -43,6 +43,14 @@ def test_ties_of_an_item_sorted_file_are_shuffled():
     assert (np.diff(in_file_order) > 0).all()
 
 
+def test_ties_come_in_the_order_of_one_draw_for_the_whole_file():
+    ratings = item_sorted()
+    draw = np.random.default_rng(0).permutation(len(ratings))
+    vocabulary, sequences = build_sequences(ratings, min_item_ratings=1)
+    in_order = ratings.item.to_numpy()[np.lexsort([draw, ratings.timestamp, ratings.user])]
+    assert (vocabulary.item_ids(sequences.tokens) == in_order).all()
+
+
 def test_ties_do_not_depend_on_who_and_what_is_left_out():
     ratings = pd.concat([item_sorted(), log((50, 20, 100), (50, 21, 100), (50, 22, 100))])
     everything = build_sequences(ratings, 1)[1]

@@ -137,7 +137,7 @@ def test_interrupted_run_goes_on_as_if_nothing_had_happened(dataset, tmp_path, w
     resumed, history = train(dataset, folder=tmp_path)
     assert history.drop(columns="seconds").equals(expected.drop(columns="seconds"))
     assert equal_weights(whole, resumed)
-    assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
+    assert [path.name for path in tmp_path.glob("[!.]*")] == ["model.safetensors"]
 
 
 def test_new_models_know_nothing_of_the_held_out_films(dataset):
@@ -188,7 +188,7 @@ def test_run_without_a_whole_epoch_changes_nothing(dataset, tmp_path):
     train(dataset, replace(TINY, epochs=1), folder=tmp_path)
     with pytest.raises(KeyboardInterrupt):
         train(dataset, folder=tmp_path, seed=1, **interrupt_after(0, step=1))
-    assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"] and load(tmp_path).seed == 0
+    assert [path.name for path in tmp_path.glob("[!.]*")] == ["model.safetensors"] and load(tmp_path).seed == 0
 
 
 def test_damaged_unfinished_run_says_what_to_delete(dataset, tmp_path):

@@ -1,0 +1,165 @@
+"""Write a made-up release of the shape of MovieLens 25M or 32M, to measure with where the real one is not at hand.
+
+    python benchmarks/generate_release.py ml-25m FOLDER [--movies MOVIES.CSV]
+
+FOLDER/ml-25m/ratings.csv and movies.csv, in GroupLens's layout: as many users, films and ratings as the real release,
+long tails of both (20 ratings a user at least, half of the films with some twenty or fewer), sessions
+with equal timestamps, sorted by user and film. Titles are those of --movies, or made up.
+
+It can be learned from. Films belong to circles. A user stays in a circle for a while, goes on to one of a few that
+follow it, comes back to one of a handful of own circles, which drift with time, or takes what everybody takes. So the
+last film tells much, and the whole history tells more.
+"""
+
+import argparse
+import os
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+SHAPES = {"ml-25m": (162_541, 62_423, 59_047, 25_000_095), "ml-32m": (200_948, 87_585, 84_432, 32_000_204)}
+STAY, FOLLOW, HOME = 0.4, 0.2, 0.25  # shares of the next films from the same circle, a following one, an own one
+FOLLOWERS, HOMES, DRIFT = 4, 6, 1 / 50  # following circles of a circle, own circles of a user, changes of one a film
+FILMS_PER_CIRCLE = 50
+SURPLUS = 1.9  # so many films are drawn for one that is kept: nobody rates a film twice
+
+
+def draw_lengths(users: int, ratings: int, random: np.random.Generator) -> np.ndarray:
+    """How many films are drawn for each user, (users,), the most first."""
+    lengths = 20 + np.exp(random.normal(np.log(50), 1.39, users))
+    return np.sort((lengths * (SURPLUS * ratings / lengths.sum())).astype(int))[::-1]
+
+
+def draw_films(lengths: np.ndarray, films: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """The films of all users in the order they watch them: user numbers and film numbers, two equally long arrays."""
+    circles = films // FILMS_PER_CIRCLE
+    weights = np.exp(random.normal(0, 3, films))
+    weights = np.minimum(weights, np.quantile(weights, 1 - 300 / films))  # nobody watches the most watched twice
+    weights += 3 * weights.sum() / lengths.sum()  # everything finds somebody
+    bounds = np.linspace(0, films, circles + 1).astype(int)  # circle c has films bounds[c] to bounds[c + 1]
+    mass = np.concatenate([[0], np.cumsum(weights)])
+    of_circle = np.diff(mass[bounds])
+
+    def draw_circles(shape):
+        return random.choice(circles, shape, p=of_circle / of_circle.sum())
+
+    follow, home = draw_circles((circles, FOLLOWERS)), draw_circles((len(lengths), HOMES))
+    now = draw_circles(len(lengths))
+    users, chosen = [], []
+    for step in tqdm(range(lengths[0]), desc="films"):
+        active = np.arange(np.searchsorted(-lengths, -step, side="left"))  # whose length is above step
+        kind, place = random.random(len(active)), random.integers(0, HOMES, len(active))
+        drifting = active[random.random(len(active)) < DRIFT]
+        home[drifting, place[drifting]] = follow[home[drifting, place[drifting]], step % FOLLOWERS]
+        following = follow[now[active], random.integers(0, FOLLOWERS, len(active))]
+        now[active] = np.select(
+            [kind < STAY, kind < STAY + FOLLOW, kind < STAY + FOLLOW + HOME],
+            [now[active], following, home[active, place]],
+            draw_circles(len(active)),
+        )
+        low, high = mass[bounds[now[active]]], mass[bounds[now[active] + 1]]
+        chosen.append(
+            (mass.searchsorted(low + random.random(len(active)) * (high - low), side="right") - 1).astype("i4")
+        )
+        users.append(active.astype("i4"))
+    users, chosen = np.concatenate(users), np.concatenate(chosen).clip(max=films - 1)
+    order = users.argsort(kind="stable")
+    return users[order], chosen[order]
+
+
+def keep(users: np.ndarray, films: np.ndarray, ratings: int, film_count: int) -> np.ndarray:
+    """Which drawn films are rated, bool: every user's first meetings with a film, `ratings` of them in all.
+
+    All users lose the same share of their newest ones.
+    """
+    kept = ~pd.Series(users.astype(np.int64) * film_count + films).duplicated().to_numpy()
+    counts = np.bincount(users[kept])
+    share = ratings / counts.sum()
+    if share > 1:
+        raise ValueError(f"only {counts.sum():,} different films were drawn; raise SURPLUS")
+    wanted = np.maximum(np.minimum(counts, 20), (share * counts).astype(int))
+    longest = np.argsort(-counts)
+    missing = ratings - wanted.sum()
+    wanted[longest[: abs(missing)]] += np.sign(missing)
+    places = np.cumsum(kept) - np.concatenate([[0], np.cumsum(counts)])[users]  # 1 for a user's first film
+    return kept & (places <= wanted[users])
+
+
+def draw_times(users: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Seconds since 1970 of each row, never falling within a user: sessions, and pages rated in the same second."""
+    gaps = random.exponential(9, len(users)).astype(np.int64)
+    gaps[random.random(len(users)) < 0.15] = 0
+    apart = random.random(len(users)) < 1 / 40
+    gaps[apart] = random.exponential(30 * 24 * 3600, apart.sum())
+    since = np.cumsum(gaps)
+    first = np.flatnonzero(np.diff(users, prepend=-1))
+    begins = random.integers(820_000_000, 1_570_000_000, len(first))
+    return since + np.repeat(begins - since[first], np.diff(first, append=len(users)))
+
+
+def write_part(path: Path, part: pd.DataFrame) -> Path:
+    part.to_csv(path, index=False, header=False)
+    return path
+
+
+def write(folder: Path, ratings: pd.DataFrame, movies: pd.DataFrame) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    movies.to_csv(folder / "movies.csv", index=False)
+    parts = np.array_split(np.arange(len(ratings)), os.cpu_count())
+    paths = [folder / f"ratings.{number}.part" for number in range(len(parts))]
+    with ProcessPoolExecutor() as pool, open(folder / "ratings.csv", "wb") as whole:
+        whole.write(b"userId,movieId,rating,timestamp\n")
+        for path in pool.map(write_part, paths, (ratings.iloc[part[0] : part[-1] + 1] for part in parts)):
+            whole.write(path.read_bytes())
+            path.unlink()
+
+
+def generate(
+    users: int, listed: int, rated: int, ratings: int, movies: pd.DataFrame | None, seed: int = 0
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Ratings and movies with GroupLens's columns: `rated` of the `listed` films have a rating."""
+    random = np.random.default_rng(seed)
+    drawn_users, films = draw_films(draw_lengths(users, ratings, random), rated, random)
+    kept = keep(drawn_users, films, ratings, rated)
+    drawn_users, films = drawn_users[kept], films[kept]
+    if movies is None:
+        ids = np.arange(1, listed + 1)
+        movies = pd.DataFrame(
+            {"movieId": ids, "title": [f"Film {n} ({1920 + n % 100})" for n in ids], "genres": "Drama"}
+        )
+    ids = np.sort(random.choice(movies.movieId.to_numpy()[:listed], rated, replace=False))
+    ids = random.permutation(ids)[films]  # a film's number tells its circle, its id nothing
+    table = pd.DataFrame(
+        {
+            "userId": random.permutation(users)[drawn_users] + 1,
+            "movieId": ids,
+            "rating": random.choice(["2.5", "3.0", "3.5", "4.0", "4.5", "5.0"], len(ids)),
+            "timestamp": draw_times(drawn_users, random),
+        }
+    )
+    return table.sort_values(["userId", "movieId"], ignore_index=True), movies
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("release", choices=SHAPES)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--movies", type=Path, help="a movies.csv that gives ids and titles, such as ML-25M's own")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    movies = pd.read_csv(arguments.movies) if arguments.movies else None
+    ratings, movies = generate(*SHAPES[arguments.release], movies, arguments.seed)
+    write(arguments.folder / arguments.release, ratings, movies)
+    by_user, by_film = ratings.groupby("userId").size(), ratings.groupby("movieId").size()
+    print(
+        f"{len(ratings):,} ratings of {len(by_film):,} films by {len(by_user):,} users; a user has {by_user.min()} to "
+        f"{by_user.max():,} ratings, median {by_user.median():.0f}; a film up to {by_film.max():,}, median "
+        f"{by_film.median():.0f}; {(by_film >= 5).sum():,} films have five or more"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""Batches as training takes them: this process's part of each, made while the one before is learned from."""
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import torch
+
+from .losses import Negatives, sample_items, sampling_chances
+from .presets import Preset
+from .processes import count, number
+from .questions import Questions, training_batches
+from .sequences import PAD, Sequences
+
+Thing = TypeVar("Thing")
+
+
+class Batch(NamedTuple):
+    """What one step of one process learns from."""
+
+    questions: Questions
+    used: torch.Tensor  # questions.used()
+    negatives: Negatives | None  # None: the loss is over all items
+    share: float  # of the questions of the whole batch, that of all processes
+
+    def pinned(self) -> "Batch":
+        """In memory that a GPU copies from while it computes."""
+        return self._each(torch.Tensor.pin_memory)
+
+    def to(self, device: torch.device) -> "Batch":
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def _each(self, change):
+        questions, negatives = Questions(*map(change, self.questions)), self.negatives
+        negatives = negatives and Negatives(*map(change, negatives))
+        return Batch(questions, change(self.used), negatives, self.share)
+
+
+def batches_of_epoch(train: Sequences, item_count: int, preset: Preset, random: np.random.Generator) -> Iterator[Batch]:
+    """One epoch of `training_batches`, of each the rows of this process. All processes must pass a `random` alike.
+
+    Every process makes the questions of all, so that their number changes nothing in what is asked.
+    """
+    chances = sampling_chances(train.counts(item_count), preset.negatives)
+    for whole in training_batches(train, item_count + 1, preset, random):
+        negatives = sample_items(chances, random) if preset.negatives else None
+        questions = Questions(*(part[number() :: count()] for part in whole))
+        used = questions.used()
+        yield Batch(questions, used, negatives, len(used) / int((whole.labels != PAD).sum()))
+
+
+def ahead(things: Iterator[Thing], most: int = 2) -> Iterator[Thing]:
+    """The same things, made in a thread, up to `most` of them before they are asked for."""
+    with ThreadPoolExecutor(1) as thread:
+        waiting = deque(thread.submit(next, things, None) for _ in range(most))
+        while (thing := waiting.popleft().result()) is not None:
+            waiting.append(thread.submit(next, things, None))
+            yield thing

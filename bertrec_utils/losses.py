@@ -1,0 +1,136 @@
+"""Cross-entropy of questions about an item: against all items, or against a sample of them.
+
+N questions, D width, V items, C negatives.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+CACHED_ROWS = 256  # the scores of so many questions stay in a processor's cache
+DEVICE_SCORES = 2**28  # of so many, in memory at once, a GPU has enough to do: 1 GB
+
+
+class Negatives(NamedTuple):
+    """A sample of items that stands for all of them, the same for every question of a batch."""
+
+    items: torch.Tensor  # (C,) int64: columns of the scores
+    log_chances: torch.Tensor  # (C,) float32: log of the chance of each to be in the sample
+
+
+def sampling_chances(counts: np.ndarray, expected: int) -> np.ndarray:
+    """The chance (V,) of each item to be in a sample of `expected` items: in proportion to the root of its popularity,
+    1 + `counts` (V,), and at most 1.
+
+    Popular items are always there, so they add no noise. The root rather than the popularity itself, for an item that
+    few watch is, to those few, as likely as a popular one.
+    """
+    roots = np.sqrt(counts + 1.0)
+    chances = np.ones(len(roots))
+    if expected < len(roots):
+        certain = 0  # so many of the most popular have chance 1
+        by_root = np.sort(roots)[::-1]
+        rest = by_root[::-1].cumsum()[::-1]  # the sum from each place on
+        while by_root[certain] * (expected - certain) > rest[certain]:
+            certain += 1
+        chances = np.minimum(1, roots * ((expected - certain) / rest[certain]))
+    return chances
+
+
+def sample_items(chances: np.ndarray, random: np.random.Generator) -> Negatives:
+    """A sample in which each item is with its chance (V,), whatever the others (Poisson sampling)."""
+    items = np.flatnonzero(random.random(len(chances)) < chances)
+    return Negatives(torch.from_numpy(items), torch.from_numpy(np.log(chances[items]).astype(np.float32)))
+
+
+def cross_entropy(
+    states: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+    labels: torch.Tensor,
+    negatives: Negatives | None = None,
+) -> torch.Tensor:
+    """The mean of -log softmax(`states` (N, D) x `weight` (V, D) + `bias` (V,)) at `labels` (N,) int64, in nats.
+
+    Over all items, or with `negatives` over an estimate of that sum.
+    """
+    if negatives is None:
+        return ChunkedCrossEntropy.apply(states, weight, bias, labels)
+    with torch.autocast(states.device.type, enabled=False):
+        return sampled_cross_entropy(states.float(), weight, bias, labels, negatives)
+
+
+def sampled_cross_entropy(
+    states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, labels: torch.Tensor, negatives: Negatives
+) -> torch.Tensor:
+    """Sampled softmax: the sum over all items is estimated by that of exp(score) / chance over the sample.
+
+    The target stands for itself, in the sample or not, so the estimate is unbiased (Bengio & Senecal, 2008), and its
+    own score needs no "log-q" correction (Khrylchenko et al., RecSys 2025, section 3).
+    """
+    target = (states * F.embedding(labels, weight)).sum(1) + bias[labels]
+    others = torch.addmm(bias[negatives.items] - negatives.log_chances, states, F.embedding(negatives.items, weight).T)
+    others = others.masked_fill(negatives.items == labels[:, None], -torch.inf)
+    return (torch.logaddexp(target, others.logsumexp(1)) - target).mean()
+
+
+def rows_at_once(device: torch.device, item_count: int) -> int:
+    """For how many questions all scores are in memory at the same time."""
+    return CACHED_ROWS if device.type == "cpu" else max(CACHED_ROWS, DEVICE_SCORES // item_count)
+
+
+class ChunkedCrossEntropy(torch.autograd.Function):
+    """`F.cross_entropy(F.linear(states, weight, bias), labels)`, and the gradients with it, a few rows at a time.
+
+    The whole (N, V) matrix of scores is never in memory. With p the softmax of a row's scores,
+    d loss / d scores = (p - onehot(label)) / N; the one-hot part is added at the end. Under autocast the products are
+    those of bfloat16, but sums and scores stay float32.
+    """
+
+    @staticmethod
+    def forward(context, states, weight, bias, labels):
+        """`states` (N, D), `weight` (V, D), `bias` (V,), `labels` (N,) int64 below V: the mean loss in nats."""
+        device = states.device.type
+        faster = torch.is_autocast_enabled(device)
+        usual = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("medium" if faster else usual)
+        try:
+            with torch.autocast(device, enabled=False):
+                states = states.to(weight.dtype)
+                loss, gradients = loss_and_gradients(states, weight, bias, labels)
+        finally:
+            torch.set_float32_matmul_precision(usual)
+        context.save_for_backward(*gradients)
+        return loss
+
+    @staticmethod
+    def backward(context, gradient):
+        return *(gradient * part for part in context.saved_tensors), None
+
+
+def loss_and_gradients(
+    states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, labels: torch.Tensor
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """The loss, and its gradients by states, weight and bias."""
+    count = len(states)
+    chunk = rows_at_once(states.device, len(weight))
+    scores = states.new_empty(min(chunk, count), len(weight))
+    total = states.new_zeros(())
+    state_grad, weight_grad, bias_grad = torch.empty_like(states), torch.zeros_like(weight), torch.zeros_like(bias)
+    for start in range(0, count, chunk):
+        rows = slice(start, start + chunk)
+        part = torch.addmm(bias, states[rows], weight.T, out=scores[: len(states[rows])])
+        target = part.gather(1, labels[rows, None])
+        highest = part.amax(1, keepdim=True)
+        sums = part.sub_(highest).exp_().sum(1, keepdim=True)
+        total += (sums.log() + highest - target).sum()
+        scale = 1 / (sums * count)  # part * scale is p / N
+        state_grad[rows] = part @ weight * scale
+        weight_grad.addmm_(part.T, states[rows] * scale)
+        bias_grad.addmv_(part.T, scale[:, 0])
+    state_grad -= weight[labels] / count
+    weight_grad.index_add_(0, labels, states, alpha=-1 / count)
+    bias_grad.index_add_(0, labels, torch.full_like(labels, -1 / count, dtype=bias.dtype))
+    return total / count, [state_grad, weight_grad, bias_grad]

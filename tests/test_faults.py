@@ -1,0 +1,132 @@
+"""What goes wrong in a long run: kills, a full disk, two trainings in one folder, a loss that is no number."""
+
+import errno
+import math
+import re
+import resource
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from bertrec_utils.checkpoints import load
+from bertrec_utils.presets import get_preset
+from bertrec_utils.training import UNFINISHED, fit, new_model
+
+TINY = get_preset("tiny")
+KILLS = 20
+
+
+def train(dataset, preset, folder, **callbacks):
+    return fit(new_model(dataset, preset), dataset, folder=folder, **callbacks)
+
+
+def assert_same_model(left: Path, right: Path) -> None:
+    """The same in every bit, but for the seconds that the epochs took."""
+    one, other = load(left), load(right)
+    assert one.history.drop(columns="seconds").equals(other.history.drop(columns="seconds"))
+    assert one.counting_weight == other.counting_weight and one.model.preset == other.model.preset
+    weights = other.model.state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in one.model.state_dict().items())
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_run_killed_at_random_moments_ends_as_if_nothing_had_happened(processes, tmp_path):
+    def run(folder, kills):
+        command = [sys.executable, Path(__file__).with_name("kill_at_random.py"), tmp_path / folder]
+        environment = {"OMP_NUM_THREADS": "1", "BERTREC_PRESET": "tiny", "PATH": ""}
+        done = subprocess.run(
+            [*map(str, command), str(processes), str(kills)], capture_output=True, text=True, env=environment
+        )
+        assert done.returncode == 0, done.stderr
+        assert f"ends: {[0] * processes}" in done.stdout
+        return done.stdout
+
+    run("whole", 0)
+    said = run("killed", KILLS)
+    assert int(re.search(r"killed while it trained: (\d+)", said)[1]) >= KILLS // 2
+    assert_same_model(tmp_path / "whole", tmp_path / "killed")
+    if processes > 1:
+        assert "a survivor said: another process of this training has ended; the same command" in said
+    assert not [path for path in (tmp_path / "killed").iterdir() if path.name not in (".lock", "model.safetensors")]
+
+
+def test_a_full_disk_loses_nothing(dataset, tmp_path):
+    """The system refuses to write more than some bytes into a file, from the second epoch on."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill_the_disk(run):
+        if len(run.history) == 1:
+            fill_the_disk.kept = (tmp_path / UNFINISHED).read_bytes()
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+
+    try:
+        with pytest.raises(OSError, match="make room there, and the same run goes on") as found:
+            train(dataset, TINY, tmp_path, on_epoch=fill_the_disk)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert found.value.__cause__.errno == errno.EFBIG
+    assert (tmp_path / UNFINISHED).read_bytes() == fill_the_disk.kept
+    assert not list(tmp_path.glob("*.partial"))
+    train(dataset, TINY, tmp_path)
+    train(dataset, TINY, tmp_path / "whole")
+    assert_same_model(tmp_path, tmp_path / "whole")
+
+
+def test_a_second_training_in_the_same_folder_is_refused(dataset, tmp_path):
+    """It says so at once, and the first one goes on undisturbed."""
+    refusals = []
+
+    def start_another(run):
+        with pytest.raises(ValueError, match="another training is at work in") as refused:
+            train(dataset, TINY, tmp_path)
+        refusals.append(refused)
+
+    train(dataset, TINY, tmp_path, on_epoch=start_another)
+    assert len(refusals) == TINY.epochs
+    train(dataset, TINY, tmp_path / "whole")
+    assert_same_model(tmp_path, tmp_path / "whole")
+    train(dataset, TINY, tmp_path)  # it has ended: the next one may begin
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_epoch(dataset, tmp_path):
+    kept = {}
+
+    def spoil(run):
+        if len(run.history) == 2:
+            kept.update({path.name: path.read_bytes() for path in tmp_path.iterdir()})
+            with torch.no_grad():
+                run.model.item_bias[0] = math.nan
+
+    with pytest.raises(FloatingPointError, match=r"the loss is nan in step 1 of epoch 3; .* is kept\. Train with a"):
+        train(dataset, TINY, tmp_path, on_epoch=spoil)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == kept
+    assert math.isfinite(load(tmp_path).model.item_bias.detach().sum())
+
+
+def test_a_loss_is_looked_at_within_an_epoch_too(dataset, tmp_path):
+    """Not only at its end, which may be half an hour away: 120 steps an epoch here, and the 60th is bad."""
+    seen = []
+
+    def spoil(run, batch):
+        seen.append(batch)
+        if len(seen) == 59:
+            torch.nn.init.constant_(run.model.item_bias, math.nan)
+
+    with pytest.raises(FloatingPointError, match="in step 60 of epoch 1"):
+        train(dataset, replace(TINY, batch_size=1), tmp_path, on_step=spoil)
+    assert len(seen) < 120
+
+
+def test_no_thread_is_left_behind(dataset, tmp_path):
+    def interrupt(run, batch):
+        raise KeyboardInterrupt
+
+    before = threading.active_count()
+    with pytest.raises(KeyboardInterrupt):
+        train(dataset, TINY, tmp_path, on_step=interrupt)
+    assert threading.active_count() == before

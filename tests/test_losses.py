@@ -1,0 +1,109 @@
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from bertrec_utils.losses import (
+    CACHED_ROWS,
+    ChunkedCrossEntropy,
+    Negatives,
+    cross_entropy,
+    rows_at_once,
+    sample_items,
+    sampling_chances,
+)
+
+
+def example(count=40, items=50, width=6, size=1.0):
+    torch.manual_seed(0)
+    inputs = [torch.randn(shape, dtype=torch.float64) * size for shape in ((count, width), (items, width), (items,))]
+    return inputs, torch.randint(0, items, (count,))
+
+
+def loss_and_gradients(loss_of, inputs):
+    leaves = [value.clone().requires_grad_() for value in inputs]
+    loss = loss_of(*leaves)
+    (3 * loss).backward()  # a factor, as in any larger graph
+    return [loss.detach(), *(leaf.grad for leaf in leaves)]
+
+
+@pytest.mark.parametrize("count", [1, CACHED_ROWS, 2 * CACHED_ROWS + 5])
+@pytest.mark.parametrize("size", [1.0, 30.0])
+def test_equals_pytorchs_cross_entropy_and_its_gradients(count, size):
+    inputs, labels = example(count, size=size)
+    found = loss_and_gradients(lambda *parts: cross_entropy(*parts, labels), inputs)
+    expected = loss_and_gradients(
+        lambda states, weight, bias: F.cross_entropy(F.linear(states, weight, bias), labels), inputs
+    )
+    for left, right in zip(found, expected, strict=True):
+        torch.testing.assert_close(left, right)
+
+
+def test_autocast_changes_cross_entropy_by_rounding_only():
+    torch.manual_seed(0)
+    states, weight, bias = (torch.randn(shape, requires_grad=True) for shape in ((300, 8), (50, 8), (50,)))
+    labels = torch.randint(0, 50, (300,))
+    exact = torch.autograd.grad(F.cross_entropy(F.linear(states, weight, bias), labels), (states, weight, bias))
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = ChunkedCrossEntropy.apply(states.bfloat16(), weight, bias, labels)
+    assert loss.dtype == torch.float32
+    for found, expected in zip(torch.autograd.grad(loss, (states, weight, bias)), exact, strict=True):
+        assert (found - expected).norm() < 0.02 * expected.norm()
+    assert torch.get_float32_matmul_precision() == "highest"  # as it was
+
+
+def test_a_sample_of_all_items_is_the_full_softmax():
+    inputs, labels = example()
+    every = Negatives(torch.arange(50), torch.zeros(50))
+    found = loss_and_gradients(lambda *parts: cross_entropy(*parts, labels, every), [part.float() for part in inputs])
+    expected = loss_and_gradients(lambda *parts: cross_entropy(*parts, labels), [part.float() for part in inputs])
+    for left, right in zip(found, expected, strict=True):
+        torch.testing.assert_close(left, right)
+
+
+def test_the_sum_over_all_items_is_estimated_without_bias():
+    """exp(loss) is that sum over exp(target's score): over many samples its mean is that of all items."""
+    (states, weight, bias), labels = example(count=1, items=30, size=0.7)
+    states, weight, bias = states.float(), weight.float(), bias.float()
+    random, chances = np.random.default_rng(0), sampling_chances(np.arange(30) ** 2, 8)
+    ratios = torch.stack(
+        [cross_entropy(states, weight, bias, labels, sample_items(chances, random)).exp() for _ in range(4000)]
+    )
+    exact = cross_entropy(states, weight, bias, labels).exp()
+    assert abs(ratios.mean() - exact) < 4 * ratios.std() / 4000**0.5
+    assert ratios.std() < exact  # else that would say little
+
+
+def test_the_loss_of_a_sample_stays_float32_under_autocast():
+    (states, weight, bias), labels = example()
+    sample = sample_items(sampling_chances(np.zeros(50), 20), np.random.default_rng(0))
+    exact = cross_entropy(states.bfloat16().float(), weight.float(), bias.float(), labels, sample)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = cross_entropy(states.bfloat16(), weight.float(), bias.float(), labels, sample)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, exact)
+
+
+def test_chances_by_hand():
+    # roots 1, 2, 3, 4 of a popularity of 1, 4, 9, 16; of 2 expected, 4 / 10 x 2 is still below 1
+    np.testing.assert_allclose(sampling_chances(np.array([0, 3, 8, 15]), 2), [0.2, 0.4, 0.6, 0.8])
+    # of 3, the last two are certain, and 1 is left for the others
+    np.testing.assert_allclose(sampling_chances(np.array([0, 3, 8, 15]), 3), [1 / 3, 2 / 3, 1, 1])
+    assert sampling_chances(np.array([0, 3, 8, 15]), 4).tolist() == [1, 1, 1, 1]
+    assert sampling_chances(np.array([0, 3]), 1000).tolist() == [1, 1]
+
+
+def test_items_are_in_the_sample_as_often_as_their_chances_say():
+    random, counts = np.random.default_rng(0), np.random.default_rng(1).integers(0, 1000, 200)
+    chances = sampling_chances(counts, 60)
+    assert chances.sum() == pytest.approx(60) and chances.max() <= 1
+    samples = [sample_items(chances, random) for _ in range(3000)]
+    found = np.bincount(np.concatenate([sample.items for sample in samples]), minlength=200) / 3000
+    assert (np.abs(found - chances) <= 5 * np.sqrt(chances * (1 - chances) / 3000)).all()
+    first = samples[0]
+    np.testing.assert_allclose(first.log_chances.exp(), chances[first.items], rtol=1e-6)
+
+
+def test_a_gpu_takes_more_rows_at_once():
+    assert rows_at_once(torch.device("cpu"), 3416) == CACHED_ROWS
+    assert rows_at_once(torch.device("cuda"), 60_000) > 10 * CACHED_ROWS
