@@ -14,6 +14,8 @@ from .processes import count, number
 from .questions import Questions, training_batches
 from .sequences import PAD, Sequences
 
+HISTORIES_A_SAMPLE = 4  # of a batch share a sample of items, if the loss is over samples
+
 Thing = TypeVar("Thing")
 
 
@@ -22,7 +24,7 @@ class Batch(NamedTuple):
 
     questions: Questions
     used: torch.Tensor  # questions.used()
-    negatives: Negatives | None  # None: the loss is over all items
+    negatives: list[Negatives] | None  # None: the loss is over all items
     share: float  # of the questions of the whole batch, that of all processes
 
     def pinned(self) -> "Batch":
@@ -33,9 +35,10 @@ class Batch(NamedTuple):
         return self._each(lambda tensor: tensor.to(device, non_blocking=True))
 
     def _each(self, change):
-        questions, negatives = Questions(*map(change, self.questions)), self.negatives
-        negatives = negatives and Negatives(*map(change, negatives))
-        return Batch(questions, change(self.used), negatives, self.share)
+        negatives = self.negatives and [
+            Negatives(change(sample.items), change(sample.log_chances), sample.questions) for sample in self.negatives
+        ]
+        return Batch(Questions(*map(change, self.questions)), change(self.used), negatives, self.share)
 
 
 def batches_of_epoch(train: Sequences, item_count: int, preset: Preset, random: np.random.Generator) -> Iterator[Batch]:
@@ -45,10 +48,15 @@ def batches_of_epoch(train: Sequences, item_count: int, preset: Preset, random: 
     """
     chances = sampling_chances(train.counts(item_count), preset.negatives)
     for whole in training_batches(train, item_count + 1, preset, random):
-        negatives = sample_items(chances, random) if preset.negatives else None
+        asked = (whole.labels != PAD).sum(1).numpy()  # of each history
+        mine = np.arange(number(), len(asked), count())
+        negatives = None
+        if preset.negatives:
+            groups = np.arange(0, len(asked), HISTORIES_A_SAMPLE)
+            mine_only = np.where(np.isin(np.arange(len(asked)), mine), asked, 0)
+            negatives = sample_items(chances, np.add.reduceat(mine_only, groups).tolist(), random)
         questions = Questions(*(part[number() :: count()] for part in whole))
-        used = questions.used()
-        yield Batch(questions, used, negatives, len(used) / int((whole.labels != PAD).sum()))
+        yield Batch(questions, questions.used(), negatives, float(asked[mine].sum() / asked.sum()))
 
 
 def ahead(things: Iterator[Thing], most: int = 2) -> Iterator[Thing]:

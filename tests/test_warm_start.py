@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from bertrec_utils.model import BERT4Rec
-from bertrec_utils.warm_start import STANDARD_DEVIATION, cooccurrence, item_vectors, positive_pmi, warm_start
+from bertrec_utils.warm_start import STANDARD_DEVIATION, cooccurrence, item_vectors, positive_pmi, strongest, warm_start
 from conftest import preset, rows
 
 
@@ -27,6 +27,22 @@ def test_positive_pmi_against_the_dense_formula():
     with np.errstate(divide="ignore"):
         expected = np.log(joint / np.outer(item, context)).clip(min=0)
     np.testing.assert_allclose(positive_pmi(counts).toarray(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_strongest_pairs_stay_and_those_level_with_the_last_of_them():
+    counts = cooccurrence(rows([1, 2, 3], [1, 2, 4], [1, 2], [3, 4]), 4, window=2)
+    # 1-2: 3; 2-3, 2-4 and 3-4: 1; 1-3 and 1-4: .5; each counted twice
+    assert (counts.toarray()[0] == [0, 3, 0.5, 0.5]).all()
+    assert strongest(counts, 2).toarray().tolist() == [[0, 3, 0, 0], [3, 0, 0, 0], [0] * 4, [0] * 4]
+    assert strongest(counts, 3).nnz == 8 and strongest(counts, 12) is counts
+
+
+def test_without_weak_pairs_the_others_keep_their_pmi(monkeypatch):
+    counts = cooccurrence(rows([1, 2, 3, 1, 4], [2, 4, 4, 1], [3, 1], [1, 2]), 4, window=3)
+    whole, part = positive_pmi(counts).toarray(), strongest(counts, 6)
+    assert 0 < part.nnz < counts.nnz
+    found = positive_pmi(part, totals=np.asarray(counts.sum(1)).ravel()).toarray()
+    np.testing.assert_allclose(found, np.where(part.toarray() > 0, whole, 0), rtol=1e-6)
 
 
 def test_vectors_put_items_of_the_same_taste_together():
