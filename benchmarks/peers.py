@@ -135,8 +135,8 @@ def our_preset():
 def train_ours(dataset, watch):
     from bertrec_utils.training import fit, new_model
 
-    def on_step(run, questions):
-        watch.step(len(questions.history), run.model)
+    def on_step(run, batch):
+        watch.step(len(batch.questions.history), run.model)
 
     model = new_model(dataset, our_preset())
     watch.start()

@@ -6,7 +6,8 @@
 results/scale-RELEASE[-NAME].json. All films are kept, those with one rating too, so that the catalogue is as large as
 it can be. Where a part has a plain and a fast version they are measured in the same process, one after the other: the
 warm start from all pairs of films and from the strongest; steps of training on the same batches, the loss over all
-films and over a sample. `epoch` trains one whole epoch and compares it with models that count.
+films and over a sample; `two-processes` does the latter with a thread each. `epoch` trains one whole epoch and compares
+it with models that count. `growth` trains some steps with one setting changed at a time.
 """
 
 import argparse
@@ -29,9 +30,19 @@ from bertrec_utils.dataset import load_dataset
 from bertrec_utils.evaluation import metrics, target_ranks
 from bertrec_utils.files import PROJECT
 from bertrec_utils.presets import get_preset
+from bertrec_utils.processes import count, joined
+from bertrec_utils.progress import say
 from bertrec_utils.training import Run, new_model
 
-PARTS = ("start", "warm-start", "training", "ranking", "epoch")
+PARTS = ("start", "warm-start", "training", "two-processes", "ranking", "epoch", "growth")
+GROWTH = (
+    *({"history_length": length} for length in (50, 100, 200)),
+    *({"width": width} for width in (64, 128, 256)),
+    *({"layers": layers} for layers in (1, 2, 4)),
+    *({"negatives": negatives} for negatives in (256, 1024, 4096)),
+    *({"min_item_ratings": least} for least in (1, 20, 200)),
+    *({"batch_size": users} for users in (64, 256, 1024)),
+)
 
 
 def peak():
@@ -65,31 +76,44 @@ def start(preset, _):
 
 def counting(preset, _):
     data = load_dataset(preset)
-    before = peak()["peak GB"]
+    train, before = data.split.train, peak()["peak GB"]
     rows = {}
     for name, most in (("strongest pairs", warm_start.MOST_PAIRS), ("all pairs", 10**12)):
         warm_start.MOST_PAIRS = most
-        _, seconds = timed(warm_start.item_vectors, data.split.train, len(data.vocabulary), preset.width)
+        _, seconds = timed(warm_start.item_vectors, train, len(data.vocabulary), preset.width)
         rows[name] = {"seconds": seconds} | peak()
     return rows | {"peak GB before": before}
 
 
-def training(preset, steps):
+def sampled_or_not(preset):
+    """The full loss last, since it takes the most memory."""
+    return sorted({preset.negatives, 0}, reverse=True)
+
+
+def sampled(preset, steps):
+    """The loss over a sample only: with one setting changed, or in two processes."""
+    (row,) = training(preset, steps, [preset.negatives]).values()
+    return row
+
+
+def training(preset, steps, losses=None):
     data = load_dataset(preset)
     rows = {}
-    for negatives in sorted({preset.negatives, 0}, reverse=True):  # the full loss last: it takes the most memory
+    for negatives in losses or sampled_or_not(preset):
         chosen = replace(preset, negatives=negatives, warm_start=False)
         run = Run(new_model(data, chosen), data, seed=0)
         run.model.train()
         batches = ahead(batches_of_epoch(data.split.train, len(data.vocabulary), chosen, np.random.default_rng(0)))
-        run.take_step(next(batches))  # what happens once only
+        for _ in range(3):
+            run.take_step(next(batches))  # what happens once only
         users = questions = 0
 
         def some(run=run, batches=batches):
             nonlocal users, questions
             for _, batch in zip(range(steps), batches, strict=False):
                 run.take_step(batch)
-                users, questions = users + len(batch.questions.history), questions + len(batch.used)
+                users += len(batch.questions.history) * count()
+                questions += len(batch.used) * count()
 
         _, seconds = timed(some)
         rows[f"{negatives} negatives" if negatives else "all items"] = {
@@ -98,6 +122,8 @@ def training(preset, steps):
             "questions/s": questions / seconds,
             "minutes an epoch": len(data.sequences) / users * seconds / 60,
             "precision": "bfloat16" if run.is_bfloat16 else "float32",
+            "users a batch": preset.batch_size,
+            "items": len(data.vocabulary),
         } | peak()
     return rows
 
@@ -106,6 +132,7 @@ def ranking(preset, _):
     """All users, all items, and two samples of 100, with a network that has learned nothing: it takes as long."""
     data = load_dataset(preset)
     model = new_model(data, replace(preset, warm_start=False))
+    data.split.test.histories.counts(len(data.vocabulary))  # the split itself takes memory
     before = peak()["peak GB"]
     rows = {"users": len(data.sequences), "items": len(data.vocabulary), "peak GB before": before}
     for protocol in ("full", "uniform-100", "popularity-100"):
@@ -137,28 +164,78 @@ def epoch(preset, _):
     } | peak()
 
 
-MEASURES = dict(zip(PARTS, (start, counting, training, ranking, epoch), strict=True))
+MEASURES = dict(zip(PARTS, (start, counting, training, sampled, ranking, epoch, sampled), strict=True))
+
+
+def measure(part: str, arguments, change: dict) -> dict:
+    """What a process of its own finds of a `part`, with a setting changed."""
+    options = [f"--{name}={getattr(arguments, name)}" for name in ("steps", "negatives")]
+    python = [sys.executable]
+    if part == "two-processes":
+        python += ["-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    command = [*python, __file__, arguments.release, *options, "--parts", part, "--alone", json.dumps(change)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def readme_rows(parts: dict) -> list[str]:
+    """The lines of README's table: what, the plain version, this one."""
+    started, counted, trained = parts["start"], parts["warm-start"], parts["training"]
+    full, sample, two = trained["all items"], trained["1024 negatives"], parts["two-processes"]
+    ranked, once = parts["ranking"], parts["epoch"]
+
+    def memory(row):
+        return f"{row['peak GB']:.1f} GB"
+
+    def counting_row(row):
+        return f"{row['seconds']:.0f} s, {memory(row)}"
+
+    def speed(row):
+        return f"{row['users/s']:.0f} users/s, {memory(row)}"
+
+    return [
+        f"| from the ratings file to sequences | {started['seconds']:.0f} s, {memory(started)} | "
+        f"the second time {started['seconds, second time']:.2f} s |",
+        f"| warm start | from all pairs {counting_row(counted['all pairs'])} | "
+        f"from the strongest pairs {counting_row(counted['strongest pairs'])} |",
+        f"| training | loss over all films {speed(full)} | over samples {speed(sample)} |",
+        f"| training in two processes of a thread each | | over samples {two['users/s']:.0f} users/s |",
+        f"| a whole epoch | | {once['epoch, minutes']:.0f} min, {memory(once)} |",
+        f"| validation, {once['validation users']:,} users | | {once['validation, seconds']:.0f} s |",
+        f"| all users against all films | | {ranked['full']['seconds'] / 60:.1f} min, {memory(ranked['full'])} |",
+        "| NDCG@10 on validation users after that epoch | "
+        + ", ".join(f"{name.lower()} {value:.4f}" for name, value in list(once["ndcg@10"].items())[1:])
+        + f" | {once['ndcg@10']['after one epoch']:.4f} |",
+    ]
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("release", choices=("ml-20m", "ml-25m", "ml-32m"))
+    parser.add_argument("release", choices=("ml-1m", "ml-20m", "ml-25m", "ml-32m"))
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--steps", type=int, default=16, help="of training (default 16)")
+    parser.add_argument("--negatives", type=int, default=1024, help="of the loss over a sample (default 1024)")
     parser.add_argument("--name", help="of the machine, say")
-    parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)  # one part, printed as JSON
+    parser.add_argument("--alone", type=json.loads, help=argparse.SUPPRESS)  # one part, printed as JSON
     arguments = parser.parse_args()
-    preset = replace(get_preset(arguments.release), min_item_ratings=1)
-    if arguments.alone:
-        print(json.dumps(MEASURES[arguments.parts[0]](preset, arguments.steps)))
+    preset = replace(get_preset(arguments.release), negatives=arguments.negatives)
+    if preset.name != "ml-1m":
+        preset = replace(preset, min_item_ratings=1)
+    if arguments.alone is not None:
+        with joined(best_device()):
+            found = MEASURES[arguments.parts[0]](replace(preset, **arguments.alone), arguments.steps)
+            say(json.dumps(found))
         return
     name = f"scale-{arguments.release}" + (f"-{arguments.name}" if arguments.name else "")
     path = PROJECT / "results" / f"{name}.json"
     found = json.loads(path.read_text())["parts"] if path.exists() else {}
     for part in arguments.parts:
-        command = [sys.executable, __file__, arguments.release, "--alone", "--steps", str(arguments.steps), "--parts"]
-        done = subprocess.run([*command, part], stdout=subprocess.PIPE, text=True, check=True)
-        found[part] = json.loads(done.stdout.splitlines()[-1])
+        if part == "growth":
+            found[part] = [
+                {"change": change} | next(iter(measure(part, arguments, change).values())) for change in GROWTH
+            ]
+        else:
+            found[part] = measure(part, arguments, {})
         print(part, json.dumps(found[part], indent=1))
         device = torch.cuda.get_device_name() if best_device().type == "cuda" else "cpu"
         command = f"python benchmarks/scale.py {arguments.release}"

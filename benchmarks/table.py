@@ -41,7 +41,7 @@ def data_of(preset: str) -> Dataset:
 def keep_ranks(name: str, ranks: dict[str, np.ndarray]) -> None:
     """Write ranks, whole or half numbers, as results/ranks/NAME.npz."""
     RANKS.mkdir(exist_ok=True)
-    doubled = {key: np.rint(2 * value).astype(np.uint16) for key, value in ranks.items()}
+    doubled = {key: np.rint(2 * value).astype(np.uint32) for key, value in ranks.items()}
 
     def write(partial):
         with open(partial, "wb") as file:

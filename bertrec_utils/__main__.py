@@ -36,12 +36,10 @@ def train_command(arguments):
         preset, name = replace(preset, max_users=None), arguments.ratings.stem
     if arguments.recipe != "ours":
         name += f"-{arguments.recipe}"
-    if arguments.min_item_ratings is not None:
-        preset = replace(preset, min_item_ratings=arguments.min_item_ratings)
     if arguments.device and arguments.device != "cpu" and not getattr(torch, arguments.device).is_available():
         raise ValueError(f"PyTorch finds no {arguments.device} device here; leave --device out, or say --device cpu")
-    if arguments.precision:
-        preset = replace(preset, precision=arguments.precision)
+    chosen = {name: getattr(arguments, name) for name in ("precision", "negatives", "min_item_ratings")}
+    preset = replace(preset, **{name: value for name, value in chosen.items() if value is not None})
     folder = arguments.out or Path("runs") / name
     device = torch.device(arguments.device) if arguments.device else best_device()
     with processes.joined(device):
@@ -114,6 +112,7 @@ def parser():
         "--out", type=Path, metavar="DIR", help="default: runs/PRESET[-RECIPE], or by the name of the CSV"
     )
     train.add_argument("--device", choices=DEVICES, help="default: cuda, then mps, then cpu, the first there is")
+    train.add_argument("--negatives", type=int, metavar="N", help="items that stand for all in the loss; 0: all do")
     train.add_argument("--precision", choices=PRECISIONS, help="of matrix products (default: that of the preset, auto)")
     train.add_argument("--min-item-ratings", type=int, metavar="N", help="drop items with fewer ratings")
     train.set_defaults(run=train_command)
