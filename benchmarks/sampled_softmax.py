@@ -63,6 +63,16 @@ def run(dataset, preset, loss: str, seed: int) -> dict:
     }
 
 
+def readme_rows(rows: list[dict]) -> list[str]:
+    """The lines of README's table."""
+    names = {"full": "all films", "gbce": f"gBCE, t = {CALIBRATION}, {GBCE_NEGATIVES:,} films drawn evenly"}
+    return [
+        f"| {names.get(row['loss'], 'a sample of ' + row['loss'])} | {row['validation ndcg@10']:.4f} | "
+        f"{row['test']['ndcg@10']:.4f} |"
+        for row in rows
+    ]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("preset", choices=PRESETS)

@@ -24,7 +24,7 @@ class Batch(NamedTuple):
 
     questions: Questions
     used: torch.Tensor  # questions.used()
-    negatives: list[Negatives] | None  # None: the loss is over all items
+    negatives: Negatives | None  # None: the loss is over all items
     share: float  # of the questions of the whole batch, that of all processes
 
     def pinned(self) -> "Batch":
@@ -35,9 +35,9 @@ class Batch(NamedTuple):
         return self._each(lambda tensor: tensor.to(device, non_blocking=True))
 
     def _each(self, change):
-        negatives = self.negatives and [
-            Negatives(change(sample.items), change(sample.log_chances), sample.questions) for sample in self.negatives
-        ]
+        negatives = self.negatives
+        if negatives:
+            negatives = negatives._replace(items=change(negatives.items), log_chances=change(negatives.log_chances))
         return Batch(Questions(*map(change, self.questions)), change(self.used), negatives, self.share)
 
 
@@ -48,15 +48,16 @@ def batches_of_epoch(train: Sequences, item_count: int, preset: Preset, random: 
     """
     chances = sampling_chances(train.counts(item_count), preset.negatives)
     for whole in training_batches(train, item_count + 1, preset, random):
+        mine = slice(number(), None, count())
+        questions = Questions(*(part[mine] for part in whole))
         asked = (whole.labels != PAD).sum(1).numpy()  # of each history
-        mine = np.arange(number(), len(asked), count())
+        asked_here = np.zeros_like(asked)
+        asked_here[mine] = asked[mine]
         negatives = None
         if preset.negatives:
-            groups = np.arange(0, len(asked), HISTORIES_A_SAMPLE)
-            mine_only = np.where(np.isin(np.arange(len(asked)), mine), asked, 0)
-            negatives = sample_items(chances, np.add.reduceat(mine_only, groups).tolist(), random)
-        questions = Questions(*(part[number() :: count()] for part in whole))
-        yield Batch(questions, questions.used(), negatives, float(asked[mine].sum() / asked.sum()))
+            groups = np.add.reduceat(asked_here, np.arange(0, len(asked), HISTORIES_A_SAMPLE))
+            negatives = sample_items(chances, groups.tolist(), random)
+        yield Batch(questions, questions.used(), negatives, asked_here.sum() / asked.sum())
 
 
 def ahead(things: Iterator[Thing], most: int = 2) -> Iterator[Thing]:

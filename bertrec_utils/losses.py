@@ -3,7 +3,6 @@
 N questions, D width, V items, C negatives.
 """
 
-from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -15,11 +14,12 @@ DEVICE_SCORES = 2**28  # of so many, in memory at once, a GPU has enough to do: 
 
 
 class Negatives(NamedTuple):
-    """A sample of items that stands for all of them, for some questions of a batch."""
+    """Samples of items that stand for all of them, each for some questions of a batch; G samples, S items in all."""
 
-    items: torch.Tensor  # (C,) int64: columns of the scores
-    log_chances: torch.Tensor  # (C,) float32: log of the chance of each to be in the sample
-    questions: int  # how many it is for: the first sample for the first questions, and so on
+    items: torch.Tensor  # (S,) int64: columns of the scores, one sample after the other
+    log_chances: torch.Tensor  # (S,) float32: log of the chance of each to be in the sample
+    sizes: list[int]  # G: of the samples
+    questions: list[int]  # G: how many each is for, the first sample for the first questions, and so on
 
 
 def sampling_chances(counts: np.ndarray, expected: int) -> np.ndarray:
@@ -41,20 +41,17 @@ def sampling_chances(counts: np.ndarray, expected: int) -> np.ndarray:
     return chances
 
 
-def sample_items(chances: np.ndarray, questions: Iterable[int], random: np.random.Generator) -> list[Negatives]:
+def sample_items(chances: np.ndarray, questions: list[int], random: np.random.Generator) -> Negatives:
     """A sample for each group of so many `questions`, in which each item is with its chance (V,).
 
     An item's turns are spread over the groups as evenly as they can be: its draw moves on by the same step from group
     to group, round a circle. The more items a batch meets, the steadier its gradient is.
     """
-    questions = list(questions)
-    draws = random.random(len(chances))
-    samples = []
-    for group, count in enumerate(questions):
-        items = np.flatnonzero((draws + group / len(questions)) % 1 < chances)
-        log_chances = np.log(chances[items]).astype(np.float32)
-        samples.append(Negatives(torch.from_numpy(items), torch.from_numpy(log_chances), count))
-    return samples
+    draws, groups = random.random(len(chances)), len(questions)
+    samples = [np.flatnonzero((draws + group / groups) % 1 < chances) for group in range(groups)]
+    items = np.concatenate(samples)
+    log_chances = torch.from_numpy(np.log(chances[items]).astype(np.float32))
+    return Negatives(torch.from_numpy(items), log_chances, [len(sample) for sample in samples], questions)
 
 
 def cross_entropy(
@@ -62,7 +59,7 @@ def cross_entropy(
     weight: torch.Tensor,
     bias: torch.Tensor,
     labels: torch.Tensor,
-    negatives: list[Negatives] | None = None,
+    negatives: Negatives | None = None,
 ) -> torch.Tensor:
     """The mean of -log softmax(`states` (N, D) x `weight` (V, D) + `bias` (V,)) at `labels` (N,) int64, in nats.
 
@@ -75,26 +72,29 @@ def cross_entropy(
 
 
 def sampled_cross_entropy(
-    states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, labels: torch.Tensor, negatives: list[Negatives]
+    states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, labels: torch.Tensor, negatives: Negatives
 ) -> torch.Tensor:
     """Sampled softmax: the sum over all items is estimated by that of exp(score) / chance over the sample.
 
     The target stands for itself, in the sample or not, so the estimate is unbiased (Bengio & Senecal, 2008), and its
     own score needs no "log-q" correction (Khrylchenko et al., RecSys 2025, section 3).
     """
-    items = torch.cat([sample.items for sample in negatives])
-    sizes = [len(sample.items) for sample in negatives]
-    offered = F.embedding(items, weight).split(sizes)  # all at once: each look-up costs a gradient as large as `weight`
-    offset = (bias[items] - torch.cat([sample.log_chances for sample in negatives])).split(sizes)
+    items, log_chances, sizes, questions = negatives
+    offered = F.embedding(items, weight)  # all at once: a look-up costs a gradient as large as `weight`
     target = (states * F.embedding(labels, weight)).sum(1) + bias[labels]
-    counts = [sample.questions for sample in negatives]
-    sums = []
-    for sample, rows, shift, asking, label in zip(
-        negatives, offered, offset, states.split(counts), labels.split(counts), strict=True
-    ):
-        scores = torch.addmm(shift, asking, rows.T).masked_fill(sample.items == label[:, None], -torch.inf)
-        sums.append(scores.logsumexp(1))
-    return (torch.logaddexp(target, torch.cat(sums)) - target).mean()
+    groups = zip(
+        items.split(sizes),
+        offered.split(sizes),
+        (bias[items] - log_chances).split(sizes),
+        states.split(questions),
+        labels.split(questions),
+        strict=True,
+    )
+    others = [
+        torch.addmm(offset, asking, rows.T).masked_fill(sample == label[:, None], -torch.inf).logsumexp(1)
+        for sample, rows, offset, asking, label in groups
+    ]
+    return (torch.logaddexp(target, torch.cat(others)) - target).mean()
 
 
 def rows_at_once(device: torch.device, item_count: int) -> int:

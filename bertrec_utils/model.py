@@ -157,7 +157,7 @@ class BERT4Rec(nn.Module):
         return self.item_bias.device
 
     def forward(
-        self, questions: Questions, used: torch.Tensor | None = None, negatives: list[Negatives] | None = None
+        self, questions: Questions, used: torch.Tensor | None = None, negatives: Negatives | None = None
     ) -> torch.Tensor:
         """The loss: mean cross-entropy over all questions, in nats (equation 8), or its estimate from `negatives`.
 

@@ -71,7 +71,7 @@ class PaperBERT4Rec(nn.Module):
         return F.linear(F.gelu(self.project(states)), self.item_embedding.weight[1:-1], self.item_bias)
 
     def forward(
-        self, questions: Questions, used: torch.Tensor | None = None, negatives: list[Negatives] | None = None
+        self, questions: Questions, used: torch.Tensor | None = None, negatives: Negatives | None = None
     ) -> torch.Tensor:
         """The loss (equation 8): the mean of -log p(film) over the films hidden in `questions.history`, in nats.
 

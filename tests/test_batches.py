@@ -42,13 +42,12 @@ def test_a_history_meets_the_same_sample_whatever_the_number_of_processes(datase
     pair = [of_process(number, 2, monkeypatch, dataset) for number in (0, 1)]
     for one, *two in zip(alone, *pair, strict=True):
         users = len(one.questions.history)
-        assert len(one.negatives) == -(-users // HISTORIES_A_SAMPLE)
+        assert len(one.negatives.sizes) == -(-users // HISTORIES_A_SAMPLE)
         asked = (one.questions.labels != PAD).sum(1)
         groups = [int(part.sum()) for part in asked.split(HISTORIES_A_SAMPLE)]
-        assert [sample.questions for sample in one.negatives] == groups
-        for place, sample in enumerate(one.negatives):
-            assert all(torch.equal(sample.items, batch.negatives[place].items) for batch in two)
-            assert sum(batch.negatives[place].questions for batch in two) == sample.questions
+        assert one.negatives.questions == groups
+        assert all(torch.equal(one.negatives.items, batch.negatives.items) for batch in two)
+        assert np.add(two[0].negatives.questions, two[1].negatives.questions).tolist() == groups
 
 
 def test_things_come_in_order_and_are_made_in_a_thread_before_they_are_asked_for():

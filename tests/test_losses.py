@@ -54,7 +54,7 @@ def test_autocast_changes_cross_entropy_by_rounding_only():
 
 def test_a_sample_of_all_items_is_the_full_softmax():
     inputs, labels = example()
-    every = [Negatives(torch.arange(50), torch.zeros(50), questions) for questions in (25, 0, 15)]
+    every = Negatives(torch.arange(50).repeat(3), torch.zeros(150), [50] * 3, [25, 0, 15])
     found = loss_and_gradients(lambda *parts: cross_entropy(*parts, labels, every), [part.float() for part in inputs])
     expected = loss_and_gradients(lambda *parts: cross_entropy(*parts, labels), [part.float() for part in inputs])
     for left, right in zip(found, expected, strict=True):
@@ -97,7 +97,7 @@ def test_items_are_in_the_sample_as_often_as_their_chances_say():
     random, counts = np.random.default_rng(0), np.random.default_rng(1).integers(0, 1000, 200)
     chances = sampling_chances(counts, 60)
     assert chances.sum() == pytest.approx(60) and chances.max() <= 1
-    samples = [sample_items(chances, [1], random)[0] for _ in range(3000)]
+    samples = [sample_items(chances, [1], random) for _ in range(3000)]
     found = np.bincount(np.concatenate([sample.items for sample in samples]), minlength=200) / 3000
     assert (np.abs(found - chances) <= 5 * np.sqrt(chances * (1 - chances) / 3000)).all()
     first = samples[0]
@@ -107,11 +107,10 @@ def test_items_are_in_the_sample_as_often_as_their_chances_say():
 def test_an_items_turns_are_spread_over_the_groups():
     chances = np.array([0.25, 0.5, 0.3, 1.0])
     for seed in range(20):
-        samples = sample_items(chances, [5] * 8, np.random.default_rng(seed))
-        turns = np.bincount(np.concatenate([sample.items for sample in samples]), minlength=4)
+        turns = np.bincount(sample_items(chances, [5] * 8, np.random.default_rng(seed)).items, minlength=4)
         assert turns[[0, 1, 3]].tolist() == [2, 4, 8] and turns[2] in (2, 3)
-    first = [sample_items(chances, [5] * 8, np.random.default_rng(seed))[0].items.tolist() for seed in range(400)]
-    found = np.bincount(np.concatenate(first), minlength=4) / 400
+    samples = [sample_items(chances, [5] * 8, np.random.default_rng(seed)) for seed in range(400)]
+    found = np.bincount(np.concatenate([each.items[: each.sizes[0]] for each in samples]), minlength=4) / 400
     assert (np.abs(found - chances) < 0.12).all()  # each group alone has an item with its chance
 
 
@@ -120,8 +119,11 @@ def test_each_group_has_its_own_sample():
     states, weight, bias = states.float(), weight.float(), bias.float()
     samples = sample_items(sampling_chances(np.zeros(50), 10), [30, 10], np.random.default_rng(0))
     found = cross_entropy(states, weight, bias, labels, samples)
-    parts = [(slice(0, 30), samples[0]), (slice(30, 40), samples[1])]
-    alone = [cross_entropy(states[rows], weight, bias, labels[rows], [sample]) for rows, sample in parts]
+    alone = []
+    items, log_chances = (part.split(samples.sizes) for part in samples[:2])
+    for group, rows in enumerate((slice(0, 30), slice(30, 40))):
+        sample = Negatives(items[group], log_chances[group], [len(items[group])], [rows.stop - rows.start])
+        alone.append(cross_entropy(states[rows], weight, bias, labels[rows], sample))
     torch.testing.assert_close(found, (30 * alone[0] + 10 * alone[1]) / 40)
 
 

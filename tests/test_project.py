@@ -7,6 +7,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import sampled_softmax
+import scale
 import table
 
 from bertrec_utils.evaluation import PROTOCOLS, metrics
@@ -138,6 +140,13 @@ def test_recorded_runs_are_those_of_the_preset():
         runs = [json.loads(path.read_text()) for path in (ROOT / "results").glob(f"{preset}-seed*.json")]
         assert sorted(run["seed"] for run in runs) == list(range(len(runs))) and len(runs) >= at_least
         assert all(Preset(**run["preset"]) == get_preset(preset) for run in runs)
+
+
+def test_scaling_in_the_readme_is_the_recorded_one():
+    lines = (ROOT / "README.md").read_text().splitlines()
+    parts = results("scale-ml-25m")["parts"]
+    assert set(scale.readme_rows(parts)) <= set(lines)
+    assert set(sampled_softmax.readme_rows(results("sampled-softmax-ml-1m-h200")["rows"])) <= set(lines)
 
 
 def test_speed_in_the_readme_is_the_recorded_one():
