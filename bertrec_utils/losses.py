@@ -26,8 +26,8 @@ def sampling_chances(counts: np.ndarray, expected: int) -> np.ndarray:
     """The chance (V,) of each item to be in a sample of `expected` items: in proportion to the root of its popularity,
     1 + `counts` (V,), and at most 1.
 
-    Popular items are always there, so they add no noise. The root rather than the popularity itself, for an item that
-    few watch is, to those few, as likely as a popular one.
+    The root rather than the popularity itself, for an item that few watch is, to those few, as likely as a popular one.
+    In a large sample the most popular are always there, and add no noise.
     """
     roots = np.sqrt(counts + 1.0)
     chances = np.ones(len(roots))
