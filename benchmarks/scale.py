@@ -12,6 +12,7 @@ it with models that count. `growth` trains some steps with one setting changed a
 
 import argparse
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -173,11 +174,12 @@ MEASURES = dict(zip(PARTS, (start, counting, training, sampled, ranking, epoch, 
 def measure(part: str, arguments, change: dict) -> dict:
     """What a process of its own finds of a `part`, with a setting changed."""
     options = [f"--{name}={getattr(arguments, name)}" for name in ("steps", "negatives")]
-    python = [sys.executable]
+    python, environment = [sys.executable], dict(os.environ)
     if part == "two-processes":
         python += ["-m", "torch.distributed.run", "--nproc-per-node", "2"]
+        environment["OMP_NUM_THREADS"] = "1"
     command = [*python, __file__, arguments.release, *options, "--parts", part, "--alone", json.dumps(change)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
     return json.loads(done.stdout.splitlines()[-1])
 
 
