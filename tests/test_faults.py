@@ -50,7 +50,7 @@ def test_a_run_killed_at_random_moments_ends_as_if_nothing_had_happened(processe
 
     run("whole", 0)
     said = run("killed", KILLS)
-    assert int(re.search(r"killed while it trained: (\d+)", said)[1]) >= KILLS // 4
+    assert int(re.search(r"killed while it trained: (\d+)", said)[1]) >= KILLS // 2
     assert_same_model(tmp_path / "whole", tmp_path / "killed")
     if processes > 1:
         assert "a survivor said: another process of this training has ended; the same command" in said
