@@ -25,8 +25,9 @@ from bertrec_utils.model import BERT4Rec, evaluating
 from bertrec_utils.paper import PaperBERT4Rec
 from bertrec_utils.presets import PRESETS, Preset
 from bertrec_utils.questions import pad_left
+from bertrec_utils.run import Run
 from bertrec_utils.sequences import Holdout, build_sequences, leave_one_out
-from bertrec_utils.training import Run, new_model
+from bertrec_utils.training import new_model
 
 OVERWRITES, SEES_PADDING, LARGE_START = "overwrites the newest film", "sees padding", "starts at N(0, 1)"
 

@@ -5,8 +5,9 @@
 
 results/scale-RELEASE[-NAME].json. All films are kept, those with one rating too, so that the catalogue is as large as
 it can be. Where a part has a plain and a fast version they are measured in the same process, one after the other: the
-warm start from all pairs of films and from the strongest; steps of training on the same batches, the loss over all
-films and over a sample; `two-processes` does the latter with a thread each. `epoch` trains one whole epoch and compares
+warm start from all pairs of films and from the strongest; steps of training on the same batches, the loss over a sample
+and over all films, and that with each batch as a whole in place of parts that fit into a processor's cache;
+`two-processes` does the first of these with a thread each. `epoch` trains one whole epoch and compares
 it with models that count. `growth` trains some steps with one setting changed at a time.
 """
 
@@ -23,7 +24,7 @@ import numpy as np
 import torch
 from record_run import write_result
 
-from bertrec_utils import warm_start
+from bertrec_utils import cpu, warm_start
 from bertrec_utils.baselines import MarkovChain, Popularity
 from bertrec_utils.batches import ahead, batches_of_epoch
 from bertrec_utils.checkpoints import best_device
@@ -33,16 +34,18 @@ from bertrec_utils.files import PROJECT
 from bertrec_utils.presets import get_preset
 from bertrec_utils.processes import count, joined
 from bertrec_utils.progress import say
-from bertrec_utils.training import Run, new_model
+from bertrec_utils.run import Run
+from bertrec_utils.training import new_model
 
 PARTS = ("start", "warm-start", "training", "two-processes", "ranking", "epoch", "growth")
 GROWTH = (
-    *({"history_length": length} for length in (50, 100, 200)),
-    *({"width": width} for width in (64, 128, 256)),
-    *({"layers": layers} for layers in (1, 2, 4)),
-    *({"negatives": negatives} for negatives in (256, 1024, 4096)),
-    *({"min_item_ratings": least} for least in (1, 20, 200)),
-    *({"batch_size": users} for users in (64, 256, 1024)),
+    {},
+    *({"history_length": length} for length in (50, 100)),
+    *({"width": width} for width in (64, 256)),
+    *({"layers": layers} for layers in (1, 4)),
+    *({"negatives": negatives} for negatives in (256, 4096)),
+    *({"min_item_ratings": least} for least in (20, 200)),
+    *({"batch_size": users} for users in (64, 1024)),
 )
 
 
@@ -86,47 +89,45 @@ def counting(preset, _):
     return rows | {"peak GB before": before}
 
 
-def sampled_or_not(preset):
-    """The full loss last, since it takes the most memory."""
-    return sorted({preset.negatives, 0}, reverse=True)
+def training(preset, steps):
+    """The plain version last, since it takes the most memory."""
+    data = load_dataset(preset)
+    rows = {f"{preset.negatives} negatives": steps_of(data, preset, steps)}
+    rows["all items"] = steps_of(data, replace(preset, negatives=0), steps)
+    cpu.CACHED_STATES = 10**9
+    return rows | {"all items, whole batches": steps_of(data, replace(preset, negatives=0), steps)}
 
 
 def sampled(preset, steps):
     """The loss over a sample only: with one setting changed, or in two processes."""
-    (row,) = training(preset, steps, [preset.negatives]).values()
-    return row
+    return steps_of(load_dataset(preset), preset, steps)
 
 
-def training(preset, steps, losses=None):
-    data = load_dataset(preset)
-    rows = {}
-    for negatives in losses or sampled_or_not(preset):
-        chosen = replace(preset, negatives=negatives, warm_start=False)
-        run = Run(new_model(data, chosen), data, seed=0)
-        run.model.train()
-        batches = ahead(batches_of_epoch(data.split.train, len(data.vocabulary), chosen, np.random.default_rng(0)))
-        for _ in range(3):
-            run.take_step(next(batches))  # what happens once only
-        users = questions = 0
+def steps_of(data, preset, steps):
+    run = Run(new_model(data, replace(preset, warm_start=False)), data, seed=0)
+    run.model.train()
+    batches = ahead(batches_of_epoch(data.split.train, len(data.vocabulary), preset, np.random.default_rng(0)))
+    for _ in range(3):
+        run.take_step(next(batches))  # what happens once only
+    users = questions = 0
 
-        def some(run=run, batches=batches):
-            nonlocal users, questions
-            for _, batch in zip(range(steps), batches, strict=False):
-                run.take_step(batch)
-                users += len(batch.questions.history) * count()
-                questions += len(batch.used) * count()
+    def some():
+        nonlocal users, questions
+        for _, batch in zip(range(steps), batches, strict=False):
+            run.take_step(batch)
+            users += len(batch.questions.history) * count()
+            questions += len(batch.used) * count()
 
-        _, seconds = timed(some)
-        rows[f"{negatives} negatives" if negatives else "all items"] = {
-            "steps": steps,
-            "users/s": users / seconds,
-            "questions/s": questions / seconds,
-            "minutes an epoch": len(data.sequences) / users * seconds / 60,
-            "precision": "bfloat16" if run.is_bfloat16 else "float32",
-            "users a batch": preset.batch_size,
-            "items": len(data.vocabulary),
-        } | peak()
-    return rows
+    _, seconds = timed(some)
+    return {
+        "steps": steps,
+        "users/s": users / seconds,
+        "questions/s": questions / seconds,
+        "minutes an epoch": len(data.sequences) / users * seconds / 60,
+        "precision": "bfloat16" if run.is_bfloat16 else "float32",
+        "users a batch": preset.batch_size,
+        "items": len(data.vocabulary),
+    } | peak()
 
 
 def ranking(preset, _):
@@ -186,8 +187,10 @@ def measure(part: str, arguments, change: dict) -> dict:
 def readme_rows(parts: dict) -> list[str]:
     """The lines of README's table: what, the plain version, this one."""
     started, counted, trained = parts["start"], parts["warm-start"], parts["training"]
-    full, sample, two = trained["all items"], trained["1024 negatives"], parts["two-processes"]
-    ranked = parts["ranking"]
+    plain, full, sample = (trained[name] for name in ("all items, whole batches", "all items", "1024 negatives"))
+    two = parts["two-processes"]
+    ranked, learned = parts["ranking"], parts["epoch"]
+    epoch_minutes = learned["epoch, minutes"] + learned["validation, seconds"] / 60
     drawn = " and ".join(f"{ranked[f'drawing {name}']['seconds']:.0f} s" for name in ("uniform-100", "popularity-100"))
 
     def memory(row):
@@ -204,11 +207,34 @@ def readme_rows(parts: dict) -> list[str]:
         f"the second time {started['seconds, second time']:.2f} s |",
         f"| warm start | from all pairs {counting_row(counted['all pairs'])} | "
         f"from the strongest pairs {counting_row(counted['strongest pairs'])} |",
-        f"| training | loss over all films {speed(full)} | over samples {speed(sample)} |",
-        f"| training in two processes of a thread each | | over samples {two['users/s']:.0f} users/s |",
+        f"| training, loss over all films | {speed(plain)} | parts of a batch that fit into the cache {speed(full)} |",
+        f"| training, loss over samples | | {speed(sample)} |",
+        f"| the same in two processes of a thread each | | {two['users/s']:.0f} users/s |",
+        f"| one epoch, with its {learned['validation users']:,} validation users | | {epoch_minutes:.0f} min |",
         f"| all users against all films | | {ranked['full']['seconds'] / 60:.1f} min, {memory(ranked['full'])} |",
         f"| 100 negatives for each user, evenly and by popularity | | {drawn} |",
     ]
+
+
+def readme_comparison(parts: dict) -> list[str]:
+    """The lines of README's table of what was learned in one epoch."""
+    return [f"| {name} | {value:.4f} |" for name, value in parts["epoch"]["ndcg@10"].items()]
+
+
+def readme_growth(parts: dict) -> list[str]:
+    """The lines of README's table of what grows with what."""
+    return [
+        f"| {change_in_words(row)} | {row['minutes an epoch']:.0f} min | {row['peak GB']:.1f} GB |"
+        for row in parts["growth"]
+    ]
+
+
+def change_in_words(row: dict) -> str:
+    if "min_item_ratings" in row["change"]:
+        return f"{row['items']:,} films"
+    names = {"history_length": "history {}", "batch_size": "batches of {:,} users", "negatives": "{:,} negatives"}
+    changes = [names.get(name, name + " {}").format(value) for name, value in row["change"].items()]
+    return changes[0] if changes else "the preset, all films kept"
 
 
 def main():
@@ -233,9 +259,7 @@ def main():
     found = json.loads(path.read_text())["parts"] if path.exists() else {}
     for part in arguments.parts:
         if part == "growth":
-            found[part] = [
-                {"change": change} | next(iter(measure(part, arguments, change).values())) for change in GROWTH
-            ]
+            found[part] = [{"change": change} | measure(part, arguments, change) for change in GROWTH]
         else:
             found[part] = measure(part, arguments, {})
         print(part, json.dumps(found[part], indent=1))

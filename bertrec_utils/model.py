@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .cpu import Dropout, attend
+from .cpu import Dropout, attend, rows_at_once
 from .losses import Negatives, cross_entropy
 from .presets import Preset
 from .questions import Questions, append_mask
@@ -168,21 +168,28 @@ class BERT4Rec(nn.Module):
         return cross_entropy(states, self.item_embedding.weight[1:-1], self.item_bias, labels, negatives)
 
     def states(self, questions: Questions) -> torch.Tensor:
-        """Final states (B, K, D) of the questions.
+        """Final states (B, K, D) of the questions."""
+        states, layout = self.start(questions)
+        rows = rows_at_once(self.device, states.shape[1])
+        parts = zip(states.split(rows), *(part.split(rows) for part in layout), strict=True)
+        return torch.cat([self.finish(part, Layout(*its_layout)) for part, *its_layout in parts])
+
+    def finish(self, states: torch.Tensor, layout: Layout) -> torch.Tensor:
+        """Final states (B, K, D) of the questions, from what `start` has made.
 
         The last block makes new states for the questions only: nothing looks at the history's states after it.
         """
-        states, layout = self.start(questions)
+        states = self.embedding_dropout(states)
         for block in self.blocks[:-1]:
             states = block(states, layout)
-        asked = layout.visible[:, :, questions.history.shape[1] :]
+        asked = layout.visible[:, :, -layout.asked.shape[1] :]
         return self.final_norm(self.blocks[-1](states, layout._replace(visible=asked)))
 
     def start(self, questions: Questions) -> tuple[torch.Tensor, Layout]:
         """The states (B, T + K, D) of history and questions before the first block, and their layout."""
         history, asked = questions.history, questions.places
         masks = torch.full_like(asked, self.mask_token)
-        states = self.embedding_dropout(self.item_embedding(torch.cat([history, masks], 1)))
+        states = self.item_embedding(torch.cat([history, masks], 1))
         places = torch.cat([torch.arange(history.shape[1], device=history.device).expand_as(history), asked], 1)
         rotation = rotations(places, self.preset.width // self.preset.heads // 2)
         shown = questions.is_shown(self.mask_token)

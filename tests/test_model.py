@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from bertrec_utils import cpu
 from bertrec_utils.model import BERT4Rec, Block, Layout, Near, rotate, rotations
 from bertrec_utils.questions import Questions, append_mask, ask, choose_places
 from conftest import preset, rows
@@ -73,6 +74,23 @@ def test_near_films_reach_as_far_as_they_should(small_model):
     changes = np.abs(scores[1:] - scores[0]).max(1)
     assert (changes[:2] > 1e-3).all()
     assert changes[2] == 0
+
+
+def test_parts_of_a_batch_make_the_whole(small_model, monkeypatch):
+    """One row at a time, three at a time, all at once: the same loss and the same gradients."""
+    histories = np.random.default_rng(0).integers(1, 31, (7, 9))
+    batch = asked(histories, [0, 1, 2, 3, 4, 5, 9], 0.5, 0.5, small_model.mask_token)
+    losses, gradients = [], []
+    for rows_of_a_part in (1, 3, 100):
+        monkeypatch.setattr(cpu, "CACHED_STATES", rows_of_a_part * (batch.history.shape[1] + batch.places.shape[1]))
+        small_model.zero_grad()
+        losses.append(small_model(batch))
+        losses[-1].backward()
+        gradients.append({name: value.grad.clone() for name, value in small_model.named_parameters()})
+    torch.testing.assert_close(losses[0], losses[2])
+    torch.testing.assert_close(losses[1], losses[2])
+    torch.testing.assert_close(gradients[0], gradients[2])
+    torch.testing.assert_close(gradients[1], gradients[2])
 
 
 @torch.no_grad()

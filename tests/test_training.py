@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from bertrec_utils import training
 from bertrec_utils.baselines import Popularity
 from bertrec_utils.checkpoints import load
 from bertrec_utils.dataset import Dataset, load_dataset
 from bertrec_utils.evaluation import evaluate
 from bertrec_utils.presets import PRESETS, Preset, get_preset
 from bertrec_utils.questions import training_batches
+from bertrec_utils.run import Run, parameter_groups, sample_holdout, warmup_cosine
 from bertrec_utils.sequences import Holdout, Vocabulary
-from bertrec_utils.training import UNFINISHED, Run, fit, new_model, sample_holdout, warmup_cosine
+from bertrec_utils.training import UNFINISHED, fit, new_model
 from conftest import rows
 
 TINY = get_preset("tiny")
@@ -285,7 +285,7 @@ def test_model_of_another_vocabulary_is_refused(dataset):
 
 
 def test_weight_decay_spares_biases_and_norms(small_model):
-    decayed, spared = training.parameter_groups(small_model, 0.1)
+    decayed, spared = parameter_groups(small_model, 0.1)
     names = {id(parameter): name for name, parameter in small_model.named_parameters()}
     assert all("norm" in names[id(p)] or "bias" in names[id(p)] for p in spared["params"])
     assert not any("norm" in names[id(p)] or "bias" in names[id(p)] for p in decayed["params"])
