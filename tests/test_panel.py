@@ -12,7 +12,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from selenium import webdriver
-from selenium.common.exceptions import StaleElementReferenceException
+from selenium.common.exceptions import StaleElementReferenceException, TimeoutException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
@@ -181,7 +181,12 @@ def click_on(browser, selector, text):
 
 
 def wait_for(browser, what):
-    return WebDriverWait(browser, 60, ignored_exceptions=[StaleElementReferenceException]).until(what)
+    """Long, for another program may keep the machine busy; what the notebook shows is in the error."""
+    try:
+        return WebDriverWait(browser, 180, ignored_exceptions=[StaleElementReferenceException]).until(what)
+    except TimeoutException as error:
+        shown = browser.find_element(By.TAG_NAME, "body").text
+        raise AssertionError(f"waited in vain; the page shows:\n{shown[-3000:]}") from error
 
 
 def test_the_panel_in_jupyterlab(browser, jupyterlab, tmp_path):
@@ -192,7 +197,10 @@ def test_the_panel_in_jupyterlab(browser, jupyterlab, tmp_path):
         except OSError:
             time.sleep(0.5)
     browser.get(jupyterlab)
-    wait_for(browser, lambda _: browser.find_elements(By.CSS_SELECTOR, ".jp-CodeCell"))
+    # before its kernel is there, a notebook does not run
+    wait_for(
+        browser, lambda _: browser.find_elements(By.CSS_SELECTOR, '.jp-Notebook-ExecutionIndicator[data-status="idle"]')
+    )
     click_on(browser, ".lm-MenuBar-itemLabel", "Run")
     click_on(browser, ".lm-Menu-itemLabel", "Run All Cells")
 
