@@ -12,6 +12,7 @@ it with models that count. `growth` trains some steps with one setting changed a
 """
 
 import argparse
+import datetime
 import json
 import os
 import resource
@@ -22,7 +23,7 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import torch
-from record_run import write_result
+from record_run import CODE, write_result
 
 from bertrec_utils import cpu, warm_start
 from bertrec_utils.baselines import MarkovChain, Popularity
@@ -34,6 +35,7 @@ from bertrec_utils.files import PROJECT
 from bertrec_utils.presets import get_preset
 from bertrec_utils.processes import count, joined
 from bertrec_utils.progress import say
+from bertrec_utils.releases import find_release
 from bertrec_utils.run import Run
 from bertrec_utils.training import new_model
 
@@ -66,7 +68,9 @@ def timed(function, *arguments):
 
 
 def start(preset, _):
-    """The first time reads the ratings, unless an earlier start has left a cache; the second time reads the cache."""
+    """The first time reads the ratings; the second time reads what the first has kept."""
+    for kept in find_release(preset.release).glob(f"*.sequences-{preset.min_item_ratings}-*.npz"):
+        kept.unlink()
     first, second = (timed(load_dataset, preset) for _ in range(2))
     data = first[0]
     return {
@@ -256,16 +260,24 @@ def main():
         return
     name = f"scale-{arguments.release}" + (f"-{arguments.name}" if arguments.name else "")
     path = PROJECT / "results" / f"{name}.json"
-    found = json.loads(path.read_text())["parts"] if path.exists() else {}
+    before = json.loads(path.read_text()) if path.exists() else {"parts": {}}
+    found, origins = before["parts"], before.get("origins", {})
     for part in arguments.parts:
         if part == "growth":
+            for change in GROWTH:
+                if "min_item_ratings" in change:
+                    measure("start", arguments, change)  # what it keeps is there for the steps
             found[part] = [{"change": change} | measure(part, arguments, change) for change in GROWTH]
+        elif part == "two-processes" and torch.cuda.device_count() == 1:
+            print("two processes need two GPUs, or none")
+            continue
         else:
             found[part] = measure(part, arguments, {})
+        origins[part] = {"date": datetime.date.today().isoformat(), "code": CODE, "steps": arguments.steps}
         print(part, json.dumps(found[part], indent=1))
         device = torch.cuda.get_device_name() if best_device().type == "cuda" else "cpu"
         command = f"python benchmarks/scale.py {arguments.release}"
-        write_result(name, command, preset=asdict(preset), device=device, parts=found)
+        write_result(name, command, preset=asdict(preset), device=device, origins=origins, parts=found)
 
 
 if __name__ == "__main__":
