@@ -7,11 +7,12 @@ results/scale-RELEASE[-NAME].json. All films are kept, those with one rating too
 it can be. Where a part has a plain and a fast version they are measured in the same process, one after the other: the
 warm start from all pairs of films and from the strongest; steps of training on the same batches, the loss over a sample
 and over all films, and that with each batch as a whole in place of parts that fit into a processor's cache;
-`two-processes` does the first of these with a thread each. `epoch` trains one whole epoch and compares
-it with models that count. `growth` trains some steps with one setting changed at a time.
+`two-processes` does the first of these with a thread each. `learning` trains two epochs and compares the model
+with others that count. `growth` trains some steps with one setting changed at a time.
 """
 
 import argparse
+import datetime
 import json
 import os
 import resource
@@ -19,10 +20,11 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, replace
+from functools import partial
 
 import numpy as np
 import torch
-from record_run import write_result
+from record_run import CODE, write_result
 
 from bertrec_utils import cpu, warm_start
 from bertrec_utils.baselines import MarkovChain, Popularity
@@ -34,10 +36,11 @@ from bertrec_utils.files import PROJECT
 from bertrec_utils.presets import get_preset
 from bertrec_utils.processes import count, joined
 from bertrec_utils.progress import say
-from bertrec_utils.run import Run
-from bertrec_utils.training import new_model
+from bertrec_utils.releases import find_release
+from bertrec_utils.run import Run, sample_holdout
+from bertrec_utils.training import fit, new_model
 
-PARTS = ("start", "warm-start", "training", "two-processes", "ranking", "epoch", "growth")
+PARTS = ("start", "warm-start", "training", "two-processes", "ranking", "learning", "growth")
 GROWTH = (
     {},
     *({"history_length": length} for length in (50, 100)),
@@ -66,7 +69,9 @@ def timed(function, *arguments):
 
 
 def start(preset, _):
-    """The first time reads the ratings, unless an earlier start has left a cache; the second time reads the cache."""
+    """The first time reads the ratings; the second time reads what the first has kept."""
+    for kept in find_release(preset.release).glob(f"*.sequences-{preset.min_item_ratings}-*.npz"):
+        kept.unlink()
     first, second = (timed(load_dataset, preset) for _ in range(2))
     data = first[0]
     return {
@@ -146,30 +151,26 @@ def ranking(preset, _):
     return rows
 
 
-def epoch(preset, _):
+def learning(preset, _):
+    """A whole run, but a short one: its learning rate comes down within two epochs. And models that count."""
     data = load_dataset(preset)
-    model, counted = timed(new_model, data, preset)
-    run = Run(model, data, seed=0)
-    loss, seconds = timed(run.train_epoch)
-    run.history.append({"loss": loss})
-    ranks, checked = timed(run.validation_ranks)
-    counts = {"Popularity": Popularity, "Markov chain": MarkovChain}
-    others = {
-        name: metrics(target_ranks(kind(data.split.train, len(data.vocabulary)), run.holdout, ["full"])["full"], [10])
-        for name, kind in counts.items()
+    model, counted = timed(new_model, data, replace(preset, epochs=2))
+    history, seconds = timed(partial(fit, model, data, folder=PROJECT / "runs" / f"scale-{preset.name}"))
+    found = {"warm start, seconds": counted, "seconds": seconds, "history": history.to_dict("records")} | peak()
+    holdout = sample_holdout(data.split.validation, preset.validation_users, seed=0)
+    others = {"Popularity": Popularity, "Markov chain": MarkovChain}
+    scores = {
+        name: metrics(target_ranks(kind(data.split.train, model.item_count), holdout, ["full"])["full"], [10])
+        for name, kind in others.items()
     }
-    return {
-        "warm start, seconds": counted,
-        "epoch, minutes": seconds / 60,
-        "validation, seconds": checked,
-        "validation users": len(ranks),
-        "loss": loss,
-        "ndcg@10": {"after one epoch": metrics(ranks, [10])["ndcg@10"]}
-        | {name: other["ndcg@10"] for name, other in others.items()},
-    } | peak()
+    scores |= {f"BERT4Rec, epoch {row['epoch']}": row for row in found["history"]}
+    return found | {
+        "users asked": len(holdout.targets),
+        "ndcg@10": {name: row["ndcg@10"] for name, row in scores.items()},
+    }
 
 
-MEASURES = dict(zip(PARTS, (start, counting, training, sampled, ranking, epoch, sampled), strict=True))
+MEASURES = dict(zip(PARTS, (start, counting, training, sampled, ranking, learning, sampled), strict=True))
 
 
 def measure(part: str, arguments, change: dict) -> dict:
@@ -189,8 +190,8 @@ def readme_rows(parts: dict) -> list[str]:
     started, counted, trained = parts["start"], parts["warm-start"], parts["training"]
     plain, full, sample = (trained[name] for name in ("all items, whole batches", "all items", "1024 negatives"))
     two = parts["two-processes"]
-    ranked, learned = parts["ranking"], parts["epoch"]
-    epoch_minutes = learned["epoch, minutes"] + learned["validation, seconds"] / 60
+    ranked, learned = parts["ranking"], parts["learning"]
+    epoch_minutes = learned["history"][0]["seconds"] / 60
     drawn = " and ".join(f"{ranked[f'drawing {name}']['seconds']:.0f} s" for name in ("uniform-100", "popularity-100"))
 
     def memory(row):
@@ -210,15 +211,15 @@ def readme_rows(parts: dict) -> list[str]:
         f"| training, loss over all films | {speed(plain)} | parts of a batch that fit into the cache {speed(full)} |",
         f"| training, loss over samples | | {speed(sample)} |",
         f"| the same in two processes of a thread each | | {two['users/s']:.0f} users/s |",
-        f"| one epoch, with its {learned['validation users']:,} validation users | | {epoch_minutes:.0f} min |",
+        f"| one epoch, with its {learned['users asked']:,} validation users | | {epoch_minutes:.0f} min, {memory(learned)} |",
         f"| all users against all films | | {ranked['full']['seconds'] / 60:.1f} min, {memory(ranked['full'])} |",
         f"| 100 negatives for each user, evenly and by popularity | | {drawn} |",
     ]
 
 
 def readme_comparison(parts: dict) -> list[str]:
-    """The lines of README's table of what was learned in one epoch."""
-    return [f"| {name} | {value:.4f} |" for name, value in parts["epoch"]["ndcg@10"].items()]
+    """The lines of README's table of what was learned."""
+    return [f"| {name} | {value:.4f} |" for name, value in parts["learning"]["ndcg@10"].items()]
 
 
 def readme_growth(parts: dict) -> list[str]:
@@ -256,16 +257,24 @@ def main():
         return
     name = f"scale-{arguments.release}" + (f"-{arguments.name}" if arguments.name else "")
     path = PROJECT / "results" / f"{name}.json"
-    found = json.loads(path.read_text())["parts"] if path.exists() else {}
+    before = json.loads(path.read_text()) if path.exists() else {"parts": {}}
+    found, origins = before["parts"], before.get("origins", {})
     for part in arguments.parts:
         if part == "growth":
+            for change in GROWTH:
+                if "min_item_ratings" in change:
+                    measure("start", arguments, change)  # what it keeps is there for the steps
             found[part] = [{"change": change} | measure(part, arguments, change) for change in GROWTH]
+        elif part == "two-processes" and torch.cuda.device_count() == 1:
+            print("two processes need two GPUs, or none")
+            continue
         else:
             found[part] = measure(part, arguments, {})
+        origins[part] = {"date": datetime.date.today().isoformat(), "code": CODE, "steps": arguments.steps}
         print(part, json.dumps(found[part], indent=1))
         device = torch.cuda.get_device_name() if best_device().type == "cuda" else "cpu"
         command = f"python benchmarks/scale.py {arguments.release}"
-        write_result(name, command, preset=asdict(preset), device=device, parts=found)
+        write_result(name, command, preset=asdict(preset), device=device, origins=origins, parts=found)
 
 
 if __name__ == "__main__":

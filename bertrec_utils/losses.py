@@ -42,16 +42,24 @@ def sampling_chances(counts: np.ndarray, expected: int) -> np.ndarray:
 
 
 def sample_items(chances: np.ndarray, questions: list[int], random: np.random.Generator) -> Negatives:
-    """A sample for each group of so many `questions`, in which each item is with its chance (V,).
+    """A sample for each group of so many `questions`, in which each item is with its chance (V,); none for no question.
 
-    An item's turns are spread over the groups as evenly as they can be: its draw moves on by the same step from group
-    to group, round a circle. The more items a batch meets, the steadier its gradient is.
+    The groups stand in a circle. An item is in a run of them that begins anywhere and is its chance times the circle
+    long, so it is in as many groups as chance has it, give or take one. The more items a batch meets, the steadier its
+    gradient is.
     """
-    draws, groups = random.random(len(chances)), len(questions)
-    samples = [np.flatnonzero((draws + group / groups) % 1 < chances) for group in range(groups)]
-    items = np.concatenate(samples)
+    groups = len(questions)
+    begins = random.random(len(chances)) * groups
+    first = np.ceil(begins).astype(int)
+    turns = np.ceil(begins + chances * groups).astype(int) - first
+    items = np.repeat(np.arange(len(chances)), turns)
+    turn = np.arange(len(items)) - np.repeat(turns.cumsum() - turns, turns)
+    group = (np.repeat(first, turns) + turn) % groups
+    asked = np.array(questions)[group] > 0
+    items, group = items[asked], group[asked]
+    items = items[group.argsort(kind="stable")]
     log_chances = torch.from_numpy(np.log(chances[items]).astype(np.float32))
-    return Negatives(torch.from_numpy(items), log_chances, [len(sample) for sample in samples], questions)
+    return Negatives(torch.from_numpy(items), log_chances, np.bincount(group, minlength=groups).tolist(), questions)
 
 
 def cross_entropy(

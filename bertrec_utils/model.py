@@ -90,7 +90,7 @@ class Near(nn.Module):
 
     def __init__(self, preset: Preset):
         super().__init__()
-        self.weight = nn.Parameter(torch.zeros(preset.near, preset.width))
+        self.weight = nn.Parameter(torch.zeros(preset.near, preset.width), requires_grad=preset.near > 0)
 
     def forward(self, history: torch.Tensor, asked: torch.Tensor) -> torch.Tensor:
         """What stands before each place of `history` (B, T, D), then before the places `asked` (B, K): (B, T + K, D).

@@ -6,12 +6,15 @@ Without torchrun there is one process, and nothing here does anything.
 import contextlib
 import os
 import signal
+import sys
 from collections.abc import Iterator
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import nn
 
+PATIENCE = timedelta(hours=2)  # the first process may have to download a release
 LOST = "another process of this training has ended"
 AGAIN = "the same command, with as many processes or others, goes on from the last whole epoch"
 
@@ -45,7 +48,7 @@ def joined(device: torch.device) -> Iterator[None]:
             raise ValueError(f"there are {torch.cuda.device_count()} GPUs here, one for each process; start no more")
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     signal.signal(signal.SIGTERM, _stop)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
         yield
     except RuntimeError as error:
@@ -57,7 +60,8 @@ def joined(device: torch.device) -> Iterator[None]:
 
 
 def _stop(*_):
-    raise ConnectionError(f"this process was told to stop, as torchrun does when another has ended; {AGAIN}")
+    """SystemExit, which nothing takes for an error of its own."""
+    sys.exit(f"error: this process was told to stop, as torchrun does when another has ended; {AGAIN}")
 
 
 @contextlib.contextmanager

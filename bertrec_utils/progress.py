@@ -20,3 +20,4 @@ def say(text: str) -> None:
     """A line above the progress bars; of several processes, one speaks."""
     if is_first():
         tqdm.write(text)
+        sys.stdout.flush()  # into a log file, too, at once

@@ -81,7 +81,8 @@ class Run:
         for batch in progress_bar(ahead(batches), total=self.steps, desc=f"epoch {epoch + 1}", leave=False):
             losses.append(self.take_step(batch))
             if len(losses) % STEPS_UNCHECKED == 0 or len(losses) == self.steps:
-                require_finite(losses, epoch + 1)
+                first = (len(losses) - 1) // STEPS_UNCHECKED * STEPS_UNCHECKED
+                require_finite(summed(torch.stack(losses[first:])), epoch + 1, first + 1)
             if on_step:
                 on_step(self, batch)
         return summed(torch.stack(losses)).mean().item()
@@ -152,10 +153,9 @@ class Run:
         say(f"Going on with the run in {short(path.parent)} after epoch {len(self.history)}.")
 
 
-def require_finite(losses: list[torch.Tensor], epoch: int) -> None:
-    """FloatingPointError if one of the last STEPS_UNCHECKED losses is not."""
-    first = len(losses) - len(losses[-STEPS_UNCHECKED:])
-    for step, loss in enumerate(torch.stack(losses[first:]).tolist(), start=first + 1):
+def require_finite(losses: torch.Tensor, epoch: int, first: int) -> None:
+    """FloatingPointError if one of the `losses` is not; they are those of the steps from number `first` on."""
+    for step, loss in enumerate(losses.tolist(), start=first):
         if not math.isfinite(loss):
             raise FloatingPointError(
                 f"the loss is {loss} in step {step} of epoch {epoch}; the best model of the epochs before is kept. "

@@ -58,6 +58,18 @@ def start(dataset, folder, count) -> list[int]:
     return children
 
 
+def seconds_to_first_epoch(dataset, folder, count) -> float:
+    """How long a start takes here and now, until there is something to go on from."""
+    started = time.monotonic()
+    children = start(dataset, folder, count)
+    while not (folder / UNFINISHED).exists():
+        time.sleep(0.01)
+    for child in children:
+        os.kill(child, signal.SIGKILL)
+    end(children, 5)
+    return time.monotonic() - started
+
+
 def end(children: list[int], patience: float) -> list[int]:
     """Their exit statuses; who has not ended after `patience` seconds is killed, as torchrun does it."""
     statuses, limit = {}, time.monotonic() + patience
@@ -78,12 +90,13 @@ def main():
     dataset.split  # noqa: B018 - made once, before the first fork
     chance = random.Random(0)
     in_training = 0
+    usual = seconds_to_first_epoch(dataset, folder, count) if kills else 0
     for _ in range(kills):
         children = start(dataset, folder, count)
-        time.sleep(chance.uniform(0.1, 1.0 + 0.5 * (count > 1)))
+        time.sleep(chance.uniform(0, 2 * usual))
         os.kill(chance.choice(children), signal.SIGKILL)
         end(children, 5)
-        in_training += (folder / UNFINISHED).exists()
+        in_training += (folder / UNFINISHED).exists()  # else it had come to its end
     print("killed while it trained:", in_training)
     print("ends:", end(start(dataset, folder, count), 300))
     said = folder.parent / "said.txt"

@@ -16,6 +16,7 @@ import torch
 
 from bertrec_utils.checkpoints import load
 from bertrec_utils.presets import get_preset
+from bertrec_utils.progress import progress_bar
 from bertrec_utils.training import UNFINISHED, fit, new_model
 
 TINY = get_preset("tiny")
@@ -129,6 +130,7 @@ def test_no_thread_is_left_behind(dataset, tmp_path):
     def interrupt(run, batch):
         raise KeyboardInterrupt
 
+    progress_bar().close()  # the first one starts a thread that watches over all bars
     before = threading.active_count()
     with pytest.raises(KeyboardInterrupt):
         train(dataset, TINY, tmp_path, on_step=interrupt)

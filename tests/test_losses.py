@@ -114,6 +114,16 @@ def test_an_items_turns_are_spread_over_the_groups():
     assert (np.abs(found - chances) < 0.12).all()  # each group alone has an item with its chance
 
 
+def test_nothing_is_drawn_for_no_question():
+    chances = sampling_chances(np.arange(50), 10)
+    with_gap, without = (
+        sample_items(chances, questions, np.random.default_rng(0)) for questions in ([5, 0, 7], [5, 1, 7])
+    )
+    first, second, third = without.items.split(without.sizes)
+    assert len(second) and with_gap.sizes == [len(first), 0, len(third)]
+    assert torch.equal(with_gap.items, torch.cat([first, third]))
+
+
 def test_each_group_has_its_own_sample():
     (states, weight, bias), labels = example()
     states, weight, bias = states.float(), weight.float(), bias.float()
