@@ -211,7 +211,8 @@ def readme_rows(parts: dict) -> list[str]:
         f"| training, loss over all films | {speed(plain)} | parts of a batch that fit into the cache {speed(full)} |",
         f"| training, loss over samples | | {speed(sample)} |",
         f"| the same in two processes of a thread each | | {two['users/s']:.0f} users/s |",
-        f"| one epoch, with its {learned['users asked']:,} validation users | | {epoch_minutes:.0f} min, {memory(learned)} |",
+        f"| one epoch, and its {learned['users asked']:,} validation users | | "
+        f"{epoch_minutes:.0f} min, {memory(learned)} |",
         f"| all users against all films | | {ranked['full']['seconds'] / 60:.1f} min, {memory(ranked['full'])} |",
         f"| 100 negatives for each user, evenly and by popularity | | {drawn} |",
     ]
