@@ -211,8 +211,7 @@ def readme_rows(parts: dict) -> list[str]:
         f"| training, loss over all films | {speed(plain)} | parts of a batch that fit into the cache {speed(full)} |",
         f"| training, loss over samples | | {speed(sample)} |",
         f"| the same in two processes of a thread each | | {two['users/s']:.0f} users/s |",
-        f"| one epoch, and its {learned['users asked']:,} validation users | | "
-        f"{epoch_minutes:.0f} min, {memory(learned)} |",
+        f"| one epoch, and its {learned['users asked']:,} validation users | | {epoch_minutes:.0f} min |",
         f"| all users against all films | | {ranked['full']['seconds'] / 60:.1f} min, {memory(ranked['full'])} |",
         f"| 100 negatives for each user, evenly and by popularity | | {drawn} |",
     ]
@@ -221,22 +220,6 @@ def readme_rows(parts: dict) -> list[str]:
 def readme_comparison(parts: dict) -> list[str]:
     """The lines of README's table of what was learned."""
     return [f"| {name} | {value:.4f} |" for name, value in parts["learning"]["ndcg@10"].items()]
-
-
-def readme_growth(parts: dict) -> list[str]:
-    """The lines of README's table of what grows with what."""
-    return [
-        f"| {change_in_words(row)} | {row['minutes an epoch']:.0f} min | {row['peak GB']:.1f} GB |"
-        for row in parts["growth"]
-    ]
-
-
-def change_in_words(row: dict) -> str:
-    if "min_item_ratings" in row["change"]:
-        return f"{row['items']:,} films"
-    names = {"history_length": "history {}", "batch_size": "batches of {:,} users", "negatives": "{:,} negatives"}
-    changes = [names.get(name, name + " {}").format(value) for name, value in row["change"].items()]
-    return changes[0] if changes else "the preset, all films kept"
 
 
 def main():

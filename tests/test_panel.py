@@ -189,6 +189,14 @@ def wait_for(browser, what):
         raise AssertionError(f"waited in vain; the page shows:\n{shown[-3000:]}") from error
 
 
+def kernel_is_there(browser):
+    """On a slow machine JupyterLab may ask for a kernel first: the one it proposes is the right one."""
+    for button in browser.find_elements(By.CSS_SELECTOR, ".jp-Dialog button.jp-mod-accept"):
+        button.click()
+    ready = '.jp-Notebook-ExecutionIndicator[data-status="idle"]'
+    return browser.find_elements(By.CSS_SELECTOR, ready)
+
+
 def test_the_panel_in_jupyterlab(browser, jupyterlab, tmp_path):
     for _ in range(60):
         try:
@@ -197,10 +205,7 @@ def test_the_panel_in_jupyterlab(browser, jupyterlab, tmp_path):
         except OSError:
             time.sleep(0.5)
     browser.get(jupyterlab)
-    # before its kernel is there, a notebook does not run
-    wait_for(
-        browser, lambda _: browser.find_elements(By.CSS_SELECTOR, '.jp-Notebook-ExecutionIndicator[data-status="idle"]')
-    )
+    wait_for(browser, lambda _: kernel_is_there(browser))
     click_on(browser, ".lm-MenuBar-itemLabel", "Run")
     click_on(browser, ".lm-Menu-itemLabel", "Run All Cells")
 
@@ -208,7 +213,7 @@ def test_the_panel_in_jupyterlab(browser, jupyterlab, tmp_path):
         found = browser.find_elements(By.CSS_SELECTOR, ".bertrec-panel tbody tr")
         return [[cell.text for cell in row.find_elements(By.TAG_NAME, "td")] for row in found]
 
-    before = wait_for(browser, lambda _: rows())
+    before = wait_for(browser, lambda _: kernel_is_there(browser) and rows())
     assert len(before) == 10
     browser.find_element(By.CSS_SELECTOR, ".bertrec-panel input[type=text]").send_keys("amel")
     click_on(browser, ".bertrec-panel button", "Amelie")
