@@ -42,7 +42,7 @@ def test_two_processes_train_as_one_does(tmp_path):
         assert sum(line.startswith("epoch ") for line in together.stderr.splitlines()) == 3
         first, second = load(one).history, load(two).history
         np.testing.assert_allclose(second.loss, first.loss, rtol=1e-5)
-        np.testing.assert_allclose(second["ndcg@10"], first["ndcg@10"], atol=1e-2)  # ranks may turn round
+        np.testing.assert_allclose(second["ndcg@10"], first["ndcg@10"], atol=2e-3)  # a tie or two may turn round
         weights = load(two).model.state_dict()
         for name, value in load(one).model.state_dict().items():
             torch.testing.assert_close(weights[name], value, atol=2e-3, rtol=1e-2)
