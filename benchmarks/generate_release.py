@@ -6,9 +6,9 @@ FOLDER/ml-25m/ratings.csv and movies.csv, in GroupLens's layout: as many users, 
 long tails of both (20 ratings a user at least, half of the films with some twenty or fewer), sessions
 with equal timestamps, sorted by user and film. Titles are those of --movies, or made up.
 
-It can be learned from. Films belong to circles. A user stays in a circle for a while, goes on to one of a few that
-follow it, comes back to one of a handful of own circles, which drift with time, or takes what everybody takes. So the
-last film tells much, and the whole history tells more.
+It can be learned from. Films belong to circles. A user has a few open circles and takes each film from one of them, or
+what everybody takes; now and then an open circle makes way for one that follows it. So the last film tells of one open
+circle, and only a longer history of all of them.
 """
 
 import argparse
@@ -21,15 +21,15 @@ import pandas as pd
 from tqdm import tqdm
 
 SHAPES = {"ml-25m": (162_541, 62_423, 59_047, 25_000_095), "ml-32m": (200_948, 87_585, 84_432, 32_000_204)}
-STAY, FOLLOW, HOME = 0.4, 0.2, 0.25  # shares of the next films from the same circle, a following one, an own one
-FOLLOWERS, HOMES, DRIFT = 4, 6, 1 / 50  # following circles of a circle, own circles of a user, changes of one a film
+OPEN, FOLLOWERS = 4, 4  # circles of a user at a time, and those that may follow a circle
+DRIFT, COMMON = 1 / 15, 0.15  # shares of the films at which an open circle changes, and that everybody takes
 FILMS_PER_CIRCLE = 50
-SURPLUS = 1.9  # so many films are drawn for one that is kept: nobody rates a film twice
+SURPLUS = 2.6  # so many films are drawn for one that is kept: nobody rates a film twice
 
 
 def draw_lengths(users: int, ratings: int, random: np.random.Generator) -> np.ndarray:
     """How many films are drawn for each user, (users,), the most first."""
-    lengths = 20 + np.exp(random.normal(np.log(50), 1.39, users))
+    lengths = 30 + np.exp(random.normal(np.log(45), 1.42, users))
     return np.sort((lengths * (SURPLUS * ratings / lengths.sum())).astype(int))[::-1]
 
 
@@ -46,21 +46,16 @@ def draw_films(lengths: np.ndarray, films: int, random: np.random.Generator) -> 
     def draw_circles(shape):
         return random.choice(circles, shape, p=of_circle / of_circle.sum())
 
-    follow, home = draw_circles((circles, FOLLOWERS)), draw_circles((len(lengths), HOMES))
-    now = draw_circles(len(lengths))
+    follow, opened = draw_circles((circles, FOLLOWERS)), draw_circles((len(lengths), OPEN))
     users, chosen = [], []
     for step in tqdm(range(lengths[0]), desc="films"):
         active = np.arange(np.searchsorted(-lengths, -step, side="left"))  # whose length is above step
-        kind, place = random.random(len(active)), random.integers(0, HOMES, len(active))
         drifting = active[random.random(len(active)) < DRIFT]
-        home[drifting, place[drifting]] = follow[home[drifting, place[drifting]], step % FOLLOWERS]
-        following = follow[now[active], random.integers(0, FOLLOWERS, len(active))]
-        now[active] = np.select(
-            [kind < STAY, kind < STAY + FOLLOW, kind < STAY + FOLLOW + HOME],
-            [now[active], following, home[active, place]],
-            draw_circles(len(active)),
-        )
-        low, high = mass[bounds[now[active]]], mass[bounds[now[active] + 1]]
+        place = random.integers(0, OPEN, len(drifting))
+        opened[drifting, place] = follow[opened[drifting, place], random.integers(0, FOLLOWERS, len(drifting))]
+        own = opened[active, random.integers(0, OPEN, len(active))]
+        now = np.where(random.random(len(active)) < COMMON, draw_circles(len(active)), own)
+        low, high = mass[bounds[now]], mass[bounds[now + 1]]
         chosen.append(
             (mass.searchsorted(low + random.random(len(active)) * (high - low), side="right") - 1).astype("i4")
         )

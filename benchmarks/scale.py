@@ -7,8 +7,9 @@ results/scale-RELEASE[-NAME].json. All films are kept, those with one rating too
 it can be. Where a part has a plain and a fast version they are measured in the same process, one after the other: the
 warm start from all pairs of films and from the strongest; steps of training on the same batches, the loss over a sample
 and over all films, and that with each batch as a whole in place of parts that fit into a processor's cache;
-`two-processes` does the first of these with a thread each. `learning` trains two epochs and compares the model
-with others that count. `growth` trains some steps with one setting changed at a time.
+`compiled` compares the network with what torch.compile makes of it, `two-processes` trains with a thread each.
+`learning` is a whole run of few epochs, and compares the model with others that count. `growth` trains some steps with
+one setting changed at a time.
 """
 
 import argparse
@@ -40,7 +41,7 @@ from bertrec_utils.releases import find_release
 from bertrec_utils.run import Run, sample_holdout
 from bertrec_utils.training import fit, new_model
 
-PARTS = ("start", "warm-start", "training", "two-processes", "ranking", "learning", "growth")
+PARTS = ("start", "warm-start", "training", "compiled", "two-processes", "ranking", "learning", "growth")
 GROWTH = (
     {},
     *({"history_length": length} for length in (50, 100)),
@@ -48,6 +49,7 @@ GROWTH = (
     *({"layers": layers} for layers in (1, 4)),
     *({"negatives": negatives} for negatives in (256, 4096)),
     *({"min_item_ratings": least} for least in (20, 200)),
+    {"max_users": 40_000},
     *({"batch_size": users} for users in (64, 1024)),
 )
 
@@ -70,8 +72,9 @@ def timed(function, *arguments):
 
 def start(preset, _):
     """The first time reads the ratings; the second time reads what the first has kept."""
-    for kept in find_release(preset.release).glob(f"*.sequences-{preset.min_item_ratings}-*.npz"):
-        kept.unlink()
+    kept = f"*.sequences-{preset.min_item_ratings}-{preset.max_users or 'all'}.npz"
+    for file in find_release(preset.release).glob(kept):
+        file.unlink()
     first, second = (timed(load_dataset, preset) for _ in range(2))
     data = first[0]
     return {
@@ -103,16 +106,24 @@ def training(preset, steps):
     return rows | {"all items, whole batches": steps_of(data, replace(preset, negatives=0), steps)}
 
 
-def sampled(preset, steps):
+def preset_alone(preset, steps):
     """The loss over a sample only: with one setting changed, or in two processes."""
     return steps_of(load_dataset(preset), preset, steps)
 
 
-def steps_of(data, preset, steps):
+def compiled(preset, steps):
+    data = load_dataset(preset)
+    return {name: steps_of(data, preset, steps, name == "compiled") for name in ("as it is", "compiled")}
+
+
+def steps_of(data, preset, steps, is_compiled=False):
     run = Run(new_model(data, replace(preset, warm_start=False)), data, seed=0)
     run.model.train()
+    if is_compiled:
+        for block in run.model.blocks:
+            block.compile(dynamic=True)
     batches = ahead(batches_of_epoch(data.split.train, len(data.vocabulary), preset, np.random.default_rng(0)))
-    for _ in range(3):
+    for _ in range(30 if is_compiled else 3):
         run.take_step(next(batches))  # what happens once only
     users = questions = 0
 
@@ -152,11 +163,20 @@ def ranking(preset, _):
 
 
 def learning(preset, _):
-    """A whole run, but a short one: its learning rate comes down within two epochs. And models that count."""
+    """A whole run, but a short one: its learning rate comes down within few epochs. And models that count."""
     data = load_dataset(preset)
-    model, counted = timed(new_model, data, replace(preset, epochs=2))
-    history, seconds = timed(partial(fit, model, data, folder=PROJECT / "runs" / f"scale-{preset.name}"))
-    found = {"warm start, seconds": counted, "seconds": seconds, "history": history.to_dict("records")} | peak()
+    model, counted = timed(new_model, data, preset)
+    peaks = []
+    train = partial(fit, on_epoch=lambda _: peaks.append(peak()["peak GB"]))
+    history, seconds = timed(partial(train, model, data, folder=PROJECT / "runs" / f"scale-{preset.name}"))
+    found = {
+        "epochs": preset.epochs,
+        "negatives": preset.negatives,
+        "warm start, seconds": counted,
+        "seconds": seconds,
+        "history": history.to_dict("records"),
+        "peak GB of epochs": peaks,
+    } | peak()
     holdout = sample_holdout(data.split.validation, preset.validation_users, seed=0)
     others = {"Popularity": Popularity, "Markov chain": MarkovChain}
     scores = {
@@ -170,12 +190,14 @@ def learning(preset, _):
     }
 
 
-MEASURES = dict(zip(PARTS, (start, counting, training, sampled, ranking, learning, sampled), strict=True))
+MEASURES = dict(
+    zip(PARTS, (start, counting, training, compiled, preset_alone, ranking, learning, preset_alone), strict=True)
+)
 
 
 def measure(part: str, arguments, change: dict) -> dict:
     """What a process of its own finds of a `part`, with a setting changed."""
-    options = [f"--{name}={getattr(arguments, name)}" for name in ("steps", "negatives")]
+    options = [f"--{name}={getattr(arguments, name)}" for name in ("steps", "negatives", "epochs")]
     python, environment = [sys.executable], dict(os.environ)
     if part == "two-processes":
         python += ["-m", "torch.distributed.run", "--nproc-per-node", "2"]
@@ -222,16 +244,38 @@ def readme_comparison(parts: dict) -> list[str]:
     return [f"| {name} | {value:.4f} |" for name, value in parts["learning"]["ndcg@10"].items()]
 
 
+def readme_growth(parts: dict) -> list[str]:
+    """The lines of README's table of what grows with what."""
+    return [
+        f"| {change_in_words(row)} | {row['minutes an epoch']:.0f} min | {row['peak GB']:.1f} GB |"
+        for row in parts["growth"]
+    ]
+
+
+def change_in_words(row: dict) -> str:
+    if "min_item_ratings" in row["change"]:
+        return f"{row['items']:,} films"
+    names = {
+        "max_users": "{:,} users",
+        "history_length": "history {}",
+        "batch_size": "batches of {:,} users",
+        "negatives": "{:,} negatives",
+    }
+    changes = [names.get(name, name + " {}").format(value) for name, value in row["change"].items()]
+    return changes[0] if changes else "the preset, all films kept"
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("release", choices=("ml-1m", "ml-20m", "ml-25m", "ml-32m"))
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--steps", type=int, default=16, help="of training (default 16)")
     parser.add_argument("--negatives", type=int, default=1024, help="of the loss over a sample (default 1024)")
+    parser.add_argument("--epochs", type=int, default=2, help="of learning (default 2)")
     parser.add_argument("--name", help="of the machine, say")
     parser.add_argument("--alone", type=json.loads, help=argparse.SUPPRESS)  # one part, printed as JSON
     arguments = parser.parse_args()
-    preset = replace(get_preset(arguments.release), negatives=arguments.negatives)
+    preset = replace(get_preset(arguments.release), negatives=arguments.negatives, epochs=arguments.epochs)
     if preset.name != "ml-1m":
         preset = replace(preset, min_item_ratings=1)
     if arguments.alone is not None:
@@ -243,22 +287,28 @@ def main():
     path = PROJECT / "results" / f"{name}.json"
     before = json.loads(path.read_text()) if path.exists() else {"parts": {}}
     found, origins = before["parts"], before.get("origins", {})
+
+    def record(part, result):
+        found[part] = result
+        origins[part] = {"date": datetime.date.today().isoformat(), "code": CODE, "steps": arguments.steps}
+        device = torch.cuda.get_device_name() if best_device().type == "cuda" else "cpu"
+        command = f"python benchmarks/scale.py {arguments.release}"
+        write_result(name, command, preset=asdict(preset), device=device, origins=origins, parts=found)
+
     for part in arguments.parts:
         if part == "growth":
+            rows = []
             for change in GROWTH:
-                if "min_item_ratings" in change:
+                if "min_item_ratings" in change or "max_users" in change:
                     measure("start", arguments, change)  # what it keeps is there for the steps
-            found[part] = [{"change": change} | measure(part, arguments, change) for change in GROWTH]
+                rows.append({"change": change} | measure(part, arguments, change))
+                record(part, rows)
         elif part == "two-processes" and torch.cuda.device_count() == 1:
             print("two processes need two GPUs, or none")
             continue
         else:
-            found[part] = measure(part, arguments, {})
-        origins[part] = {"date": datetime.date.today().isoformat(), "code": CODE, "steps": arguments.steps}
+            record(part, measure(part, arguments, {}))
         print(part, json.dumps(found[part], indent=1))
-        device = torch.cuda.get_device_name() if best_device().type == "cuda" else "cpu"
-        command = f"python benchmarks/scale.py {arguments.release}"
-        write_result(name, command, preset=asdict(preset), device=device, origins=origins, parts=found)
 
 
 if __name__ == "__main__":

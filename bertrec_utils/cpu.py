@@ -1,5 +1,8 @@
 """Parts of a training step that compute what PyTorch's do, faster on a CPU: benchmarks/step_parts.py compares."""
 
+import ctypes
+import sys
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -24,6 +27,15 @@ def rows_at_once(device: torch.device, length: int) -> int:
     On a CPU as many as stay in its cache from one operation to the next, elsewhere all of them.
     """
     return max(1, CACHED_STATES // length) if device.type == "cpu" else ALL
+
+
+def release_memory() -> None:
+    """Give memory that is free again back to the system, on Linux; elsewhere nothing.
+
+    glibc keeps it for later, in pieces that fit fewer and fewer of the batches to come, so that a process would grow.
+    """
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
+        trim(0)
 
 
 def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:

@@ -11,7 +11,8 @@ from .model import BERT4Rec
 from .sequences import Holdout, Sequences
 
 WEIGHTS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7, 1.0)  # that are tried for the counting part
-MOST_SCORES = 50_000_000  # of each part, in memory at once while they are tried: 200 MB
+MOST_SCORES = 50_000_000  # of each part, for which they are tried
+USERS_AT_ONCE = 64  # whose scores of many items are in memory while they are tried
 
 
 def counting_model(train: Sequences, item_count: int) -> LinearNext | SmoothedChain:
@@ -55,18 +56,17 @@ def try_weights(transformer: BERT4Rec, counting: LinearNext | SmoothedChain, hol
 
     A single number needs no more users than MOST_SCORES allows; of more, the first are taken.
     """
-    rows = np.arange(min(len(holdout.targets), max(1, MOST_SCORES // transformer.item_count)))
-    histories = replace(holdout.histories.rows(rows), users=rows)
+    users = np.arange(min(len(holdout.targets), max(1, MOST_SCORES // transformer.item_count)))
     mixture = Mixture(transformer, counting, 0.0)
-    batches = [mixture.parts(histories.rows(batch)) for batch in np.array_split(rows, -(-len(rows) // 256))]
-    log_probabilities, counted = map(np.concatenate, zip(*batches, strict=True))
-
-    def quality(weight):
-        remembered = Remembered(log_probabilities + np.float32(weight) * counted)
-        ranks = target_ranks(remembered, Holdout(histories, holdout.targets[rows]), ["full"], progress=False)
-        return metrics(ranks["full"], [10])["ndcg@10"]
-
-    return {weight: quality(weight) for weight in WEIGHTS}
+    ranks = {weight: [] for weight in WEIGHTS}
+    for some in np.array_split(users, -(-len(users) // USERS_AT_ONCE)):
+        histories = replace(holdout.histories.rows(some), users=np.arange(len(some)))
+        log_probabilities, counted = mixture.parts(histories)
+        part = Holdout(histories, holdout.targets[some])
+        for weight in WEIGHTS:
+            remembered = Remembered(log_probabilities + np.float32(weight) * counted)
+            ranks[weight].append(target_ranks(remembered, part, ["full"], progress=False)["full"])
+    return {weight: metrics(np.concatenate(of_weight), [10])["ndcg@10"] for weight, of_weight in ranks.items()}
 
 
 class Remembered:

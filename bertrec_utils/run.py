@@ -13,7 +13,7 @@ import torch
 
 from .batches import Batch, ahead, batches_of_epoch
 from .checkpoints import Checkpoint
-from .cpu import multiplies_bfloat16
+from .cpu import multiplies_bfloat16, release_memory
 from .dataset import Dataset
 from .evaluation import metrics, target_ranks
 from .files import replace_file, short
@@ -83,6 +83,7 @@ class Run:
             if len(losses) % STEPS_UNCHECKED == 0 or len(losses) == self.steps:
                 first = (len(losses) - 1) // STEPS_UNCHECKED * STEPS_UNCHECKED
                 require_finite(summed(torch.stack(losses[first:])), epoch + 1, first + 1)
+                release_memory()
             if on_step:
                 on_step(self, batch)
         return summed(torch.stack(losses)).mean().item()
