@@ -45,7 +45,8 @@ def joined(device: torch.device) -> Iterator[None]:
         raise ValueError("several processes cannot share Apple's GPU; train with one, or with --device cpu")
     if device.type == "cuda":
         if int(os.environ["LOCAL_RANK"]) >= torch.cuda.device_count():
-            raise ValueError(f"there are {torch.cuda.device_count()} GPUs here, one for each process; start no more")
+            gpus = torch.cuda.device_count()
+            raise ValueError(f"each process needs a GPU, and there are {gpus} here; start fewer, or say --device cpu")
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     signal.signal(signal.SIGTERM, _stop)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)

@@ -21,7 +21,9 @@ TORCHRUN += ["--rdzv-endpoint", "localhost:0"]
 
 
 def command(launcher, folder, **settings):
-    return [*launcher, str(SCRIPT), json.dumps(settings), "train", "--preset", "tiny", "--out", str(folder)]
+    """On the CPU: two processes cannot share one GPU."""
+    options = ["--preset", "tiny", "--device", "cpu", "--out", str(folder)]
+    return [*launcher, str(SCRIPT), json.dumps(settings), "train", *options]
 
 
 def run(*arguments):

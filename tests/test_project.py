@@ -144,8 +144,9 @@ def test_recorded_runs_are_those_of_the_preset():
 
 def test_scaling_in_the_readme_is_the_recorded_one():
     lines = (ROOT / "README.md").read_text().splitlines()
-    parts = results("scale-ml-25m")["parts"]
-    assert {*scale.readme_rows(parts), *scale.readme_comparison(parts)} <= set(lines)
+    runs = [results(f"scale-ml-25m{name}") for name in ("", "-h100-2-epochs-sampled", "-h100-2-epochs-all", "-h100")]
+    parts = runs[0]["parts"]
+    assert {*scale.readme_rows(parts), *scale.readme_comparison(runs), *scale.readme_growth(parts)} <= set(lines)
     assert set(sampled_softmax.readme_rows(results("sampled-softmax-ml-1m-h200")["rows"])) <= set(lines)
 
 

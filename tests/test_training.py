@@ -20,10 +20,11 @@ from bertrec_utils.training import UNFINISHED, fit, new_model
 from conftest import rows
 
 TINY = get_preset("tiny")
+CPU = torch.device("cpu")  # a GPU adds up in any order: other last bits
 
 
-def train(dataset, preset=TINY, folder=None, seed=0, **callbacks):
-    model = new_model(dataset, preset, seed)
+def train(dataset, preset=TINY, folder=None, seed=0, device=None, **callbacks):
+    model = new_model(dataset, preset, seed, device=device)
     return model, fit(model, dataset, seed=seed, folder=folder, **callbacks)
 
 
@@ -62,7 +63,7 @@ def test_training_is_the_recipe_written_out_once_more(dataset):
     preset = replace(TINY, precision="float32", weight_decay=2.0, learning_rate=0.01, epochs=4, warmup_share=0.3)
 
     def large():
-        model = new_model(dataset, preset)
+        model = new_model(dataset, preset, device=CPU)
         torch.nn.init.normal_(model.item_embedding.weight, std=1.0, generator=torch.Generator().manual_seed(0))
         return model
 
@@ -105,10 +106,10 @@ def test_training_is_the_recipe_written_out_once_more(dataset):
 
 
 def test_same_seed_same_run(dataset):
-    (left, first), (right, second) = train(dataset), train(dataset)
+    (left, first), (right, second) = train(dataset, device=CPU), train(dataset, device=CPU)
     assert first.drop(columns="seconds").equals(second.drop(columns="seconds"))
     assert equal_weights(left, right)
-    assert train(dataset, seed=1)[1].loss.tolist() != first.loss.tolist()
+    assert train(dataset, seed=1, device=CPU)[1].loss.tolist() != first.loss.tolist()
 
 
 def test_learning_rate_of_a_run_climbs_then_falls(dataset):
@@ -129,12 +130,12 @@ def test_learning_rate_by_hand():
 
 @pytest.mark.parametrize("when", [(2, None), (2, 1), (0, 2)])
 def test_interrupted_run_goes_on_as_if_nothing_had_happened(dataset, tmp_path, when):
-    whole, expected = train(dataset)
+    whole, expected = train(dataset, device=CPU)
     with pytest.raises(KeyboardInterrupt):
-        train(dataset, folder=tmp_path, **interrupt_after(*when))
+        train(dataset, folder=tmp_path, device=CPU, **interrupt_after(*when))
     if when[0]:
         assert len(load(tmp_path).history) <= 2  # the best epoch so far can be used already
-    resumed, history = train(dataset, folder=tmp_path)
+    resumed, history = train(dataset, folder=tmp_path, device=CPU)
     assert history.drop(columns="seconds").equals(expected.drop(columns="seconds"))
     assert equal_weights(whole, resumed)
     assert [path.name for path in tmp_path.glob("[!.]*")] == ["model.safetensors"]
