@@ -246,7 +246,8 @@ def readme_comparison(runs: list[dict]) -> list[str]:
     for run in runs:
         learned = run["parts"]["learning"]
         loss = f"samples of {learned['negatives']:,}" if learned["negatives"] else "all films"
-        name = f"BERT4Rec, {learned['epochs']} epochs, loss over {loss}, {run['device']}"
+        device = f"{run['machine']['cores']} CPU cores" if run["device"] == "cpu" else run["device"]
+        name = f"BERT4Rec, {learned['epochs']} epochs, loss over {loss}, {device}"
         rows[name] = max(row["ndcg@10"] for row in learned["history"])
     return [f"| {name} | {value:.4f} |" for name, value in rows.items()]
 
