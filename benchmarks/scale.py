@@ -255,7 +255,8 @@ def readme_comparison(runs: list[dict]) -> list[str]:
 def readme_growth(parts: dict) -> list[str]:
     """The lines of README's table of what grows with what."""
     return [
-        f"| {change_in_words(row)} | {row['minutes an epoch']:.0f} min | {row['peak GB']:.1f} GB |"
+        f"| {change_in_words(row)} | {row['questions/s']:,.0f} | {row['minutes an epoch']:.0f} min | "
+        f"{row['peak GB']:.1f} GB |"
         for row in parts["growth"]
     ]
 
