@@ -1,4 +1,4 @@
-"""Parts of a training step that compute what PyTorch's do, faster on a CPU: benchmarks/step_parts.py compares."""
+"""What a training step does its own way on a CPU, to save time (benchmarks/step_parts.py compares) or memory."""
 
 import ctypes
 import sys
