@@ -168,8 +168,10 @@ def learning(preset, _):
     data = load_dataset(preset)
     model, counted = timed(new_model, data, preset)
     peaks = []
-    train = partial(fit, on_epoch=lambda _: peaks.append(peak()["peak GB"]))
-    history, seconds = timed(partial(train, model, data, folder=PROJECT / "runs" / f"scale-{preset.name}"))
+    folder = PROJECT / "runs" / f"scale-{preset.name}"
+    history, seconds = timed(
+        partial(fit, model, data, folder=folder, on_epoch=lambda _: peaks.append(peak()["peak GB"]))
+    )
     found = {
         "epochs": preset.epochs,
         "negatives": preset.negatives,
@@ -184,7 +186,6 @@ def learning(preset, _):
         name: metrics(target_ranks(kind(data.split.train, model.item_count), holdout, ["full"])["full"], [10])
         for name, kind in others.items()
     }
-    scores |= {f"BERT4Rec, epoch {row['epoch']}": row for row in found["history"]}
     return found | {
         "users asked": len(holdout.targets),
         "ndcg@10": {name: row["ndcg@10"] for name, row in scores.items()},
