@@ -2,7 +2,7 @@
 
     python benchmarks/ablations.py small
 
-Every run has the preset's whole length and seed 0, and is measured alone and mixed with counting. Writes
+Every run has the preset's whole length and seed 0, and is measured alone and mixed with baseline. Writes
 results/ablations/PRESET-NAME.json; a run that is there already, with the same settings, is not repeated.
 """
 
@@ -15,15 +15,15 @@ import torch
 from record_run import write_result
 from torch import nn
 
-from bertrec_utils.dataset import Dataset, load_dataset
-from bertrec_utils.files import PROJECT
-from bertrec_utils.mixture import counting_model, try_weights
-from bertrec_utils.model import BERT4Rec
-from bertrec_utils.presets import PRESETS, Preset, get_preset
-from bertrec_utils.training import fit, new_model
+from bertrec_utils.data.dataset import Dataset, load_dataset
+from bertrec_utils.common import PROJECT
+from bertrec_utils.evaluation.mixture import linear_baseline, ndcg_by_weight
+from bertrec_utils.model.modern import ModernTransformer
+from bertrec_utils.settings import PRESETS, Settings, get_preset
+from bertrec_utils.training.trainer import fit, new_model
 
 
-class LearnedPositions(BERT4Rec):
+class LearnedPositions(ModernTransformer):
     """The paper's positions: a learned vector each, added to the film's (section 3.4).
 
     They count back from the newest place: that of the question in the test, that of the newest film in training.
@@ -31,7 +31,7 @@ class LearnedPositions(BERT4Rec):
 
     def __init__(self, item_count, preset):
         super().__init__(item_count, preset)
-        self.positions = nn.Embedding(preset.history_length + 1, preset.width)
+        self.positions = nn.Embedding(preset.max_length + 1, preset.width)
         nn.init.trunc_normal_(self.positions.weight, std=0.02, a=-0.04, b=0.04)
 
     def start(self, questions):
@@ -42,13 +42,13 @@ class LearnedPositions(BERT4Rec):
         return states, layout._replace(rotation=torch.ones_like(layout.rotation))  # no rotation
 
 
-CLOZE_ONLY = {"next_only": 0.0, "cloze_only": 1.0}
+CLOZE_ONLY = {"p_causal": 0.0, "p_cloze": 1.0}
 
 
 class Ablation(NamedTuple):
     title: str  # what the table calls it
     settings: dict  # other settings than the preset's
-    kind: type[BERT4Rec] = BERT4Rec
+    kind: type[ModernTransformer] = ModernTransformer
 
 
 ABLATIONS = {
@@ -66,17 +66,17 @@ ABLATIONS = {
 }
 
 
-def run(ablation: Ablation, preset: Preset, dataset: Dataset) -> tuple[list[dict], float]:
+def run(ablation: Ablation, preset: Settings, dataset: Dataset) -> tuple[list[dict], float]:
     """One row per epoch, and the validation NDCG@10 of the mixture; `preset` holds the settings of the ablation."""
     model = new_model(dataset, preset, build=ablation.kind)
     history = fit(model, dataset).to_dict("records")
-    counting = counting_model(dataset.split.train, model.item_count)
-    return history, max(try_weights(model, counting, dataset.split.validation).values())
+    baseline = linear_baseline(dataset.split.train, model.item_count)
+    return history, max(ndcg_by_weight(model, baseline, dataset.split.validation).values())
 
 
-def is_recorded(name: str, preset: Preset) -> bool:
+def is_recorded(name: str, preset: Settings) -> bool:
     path = PROJECT / "results" / f"{name}.json"
-    return path.exists() and Preset(**json.loads(path.read_text())["preset"]) == preset
+    return path.exists() and Settings(**json.loads(path.read_text())["preset"]) == preset
 
 
 def main():
@@ -94,12 +94,12 @@ def main():
             "preset": asdict(preset),
             "seed": 0,
             "history": history,
-            "with_counting": mixed,
+            "with_linear": mixed,
         }
         write_result(file, f"python benchmarks/ablations.py {whole.name}", **table)
         best = max(row["ndcg@10"] for row in history)
         minutes = history[-1]["seconds"] / 60
-        print(f"{name}: validation NDCG@10 {best:.4f}, with counting {mixed:.4f}; {minutes:.1f} min", flush=True)
+        print(f"{name}: validation NDCG@10 {best:.4f}, with baseline {mixed:.4f}; {minutes:.1f} min", flush=True)
 
 
 if __name__ == "__main__":

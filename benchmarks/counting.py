@@ -1,9 +1,9 @@
-"""How far does counting alone go, each model at its best settings, and how soon? Nothing is trained here.
+"""How far does baseline alone go, each model at its best settings, and how soon? Nothing is trained here.
 
-    python benchmarks/counting.py small --runs runs/small-seed0 runs/small-seed1
+    python benchmarks/baseline.py small --runs runs/small-seed0 runs/small-seed1
 
-Every counting model is tried with a few settings on validation data; the best one is tested once, and so is the best
-sum of all (scores standardised for each history). `seconds` goes from before the ratings are read to the metrics of the
+Every baseline model is tried with a few settings on validation data; the best one is tested once, and so is the best
+sum of all (scores standardise for each history). `seconds` goes from before the ratings are read to the metrics of the
 test, for that one setting. With `--runs`, trained models and their mixtures are compared with that sum on the same test
 users. Writes results/counting-PRESET.json.
 """
@@ -18,12 +18,27 @@ import pandas as pd
 from record_run import write_result
 from tqdm import tqdm
 
-from bertrec_utils.baselines import EASE, ItemKNN, LinearNext, MarkovChain, Popularity, RecentPopularity, SmoothedChain
-from bertrec_utils.checkpoints import load
-from bertrec_utils.dataset import Dataset, load_dataset
-from bertrec_utils.evaluation import Interval, evaluate, interval, metrics, metrics_of_users, target_ranks
-from bertrec_utils.mixture import standardised
-from bertrec_utils.presets import PRESETS, get_preset
+from bertrec_utils.evaluation.baselines import (
+    EASE,
+    ItemKNN,
+    LinearNextItem,
+    MarkovChain,
+    Popularity,
+    RecentPopularity,
+    SmoothedMarkovChain,
+)
+from bertrec_utils.training.checkpoints import load
+from bertrec_utils.data.dataset import Dataset, load_dataset
+from bertrec_utils.evaluation.ranking import (
+    Interval,
+    evaluate,
+    bootstrap_interval,
+    metrics,
+    per_user_metrics,
+    target_ranks,
+)
+from bertrec_utils.evaluation.mixture import standardise
+from bertrec_utils.settings import PRESETS, get_preset
 
 
 def grid(**settings: list) -> list[dict]:
@@ -49,27 +64,27 @@ MODELS = {
     "recent popularity": (recent_popularity, grid(days=[30, 90, 365])),
     "Markov chain": (counted(MarkovChain), [{}]),
     "smoothed chain": (
-        counted(SmoothedChain),
+        counted(SmoothedMarkovChain),
         grid(weights=[(1.0,), (0.6, 0.25, 0.15), (0.4, 0.3, 0.2, 0.1)], pseudo_counts=[20.0, 80.0, 160.0]),
     ),
     "item kNN": (
         counted(ItemKNN),
-        grid(neighbours=[200, 1000, 5000], shrinkage=[0.0, 5.0, 20.0], decay=[0.3, 0.5, 0.7, 0.9]),
+        grid(similar_items=[200, 1000, 5000], shrinkage=[0.0, 5.0, 20.0], decay=[0.3, 0.5, 0.7, 0.9]),
     ),
     "EASE": (counted(EASE), grid(ridge=[100.0, 200.0, 500.0], decay=[0.6, 0.7, 0.8, 0.9])),
-    "linear next": (counted(LinearNext), grid(decays=[(0.8,), (0.5, 0.9)], ridge=[100.0, 200.0, 400.0])),
+    "linear next": (counted(LinearNextItem), grid(decays=[(0.8,), (0.5, 0.9)], ridge=[100.0, 200.0, 400.0])),
 }
 SHARES = (0.0, 0.25, 0.5, 1.0)  # of the smoothed chain and of EASE, beside 1 of the linear model
 
 
 class Sum:
-    """The weighted sum of models' standardised scores."""
+    """The weighted sum of models' standardise scores."""
 
     def __init__(self, models, weights):
         self.parts = [(model, weight) for model, weight in zip(models, weights, strict=True) if weight]
 
     def score(self, histories):
-        return sum(weight * standardised(model.score(histories)) for model, weight in self.parts)
+        return sum(weight * standardise(model.score(histories)) for model, weight in self.parts)
 
 
 def full(model, holdout):
@@ -89,8 +104,8 @@ def seconds_to_test(preset, build, settings) -> float:
 
 def difference(one: list[np.ndarray], other: list[np.ndarray]) -> Interval:
     """Of NDCG@10, user by user, each side averaged over its seeds."""
-    sides = [np.mean([metrics_of_users(ranks, [10])["ndcg@10"] for ranks in seeds], axis=0) for seeds in (one, other)]
-    return interval(sides[0] - sides[1])
+    sides = [np.mean([per_user_metrics(ranks, [10])["ndcg@10"] for ranks in seeds], axis=0) for seeds in (one, other)]
+    return bootstrap_interval(sides[0] - sides[1])
 
 
 def best_models(preset, dataset: Dataset) -> tuple[dict, dict]:
@@ -131,14 +146,14 @@ def main():
             checkpoint.check(dataset)
         scorers = {
             "transformer alone": [checkpoint.model for checkpoint in checkpoints],
-            "transformer with counting": [checkpoint.with_counting(dataset) for checkpoint in checkpoints],
+            "transformer with baseline": [checkpoint.with_linear(dataset) for checkpoint in checkpoints],
         }
         for name, each in scorers.items():
             found = difference([full(scorer, dataset.split.test) for scorer in each], [together])
             comparison[name] = found._asdict()
-            print(f"{name} - counting together: {found}")
+            print(f"{name} - baseline together: {found}")
     runs = "".join(f" runs/{folder.name}" for folder in arguments.runs)
-    command = f"python benchmarks/counting.py {arguments.preset}" + (f" --runs{runs}" if runs else "")
+    command = f"python benchmarks/baseline.py {arguments.preset}" + (f" --runs{runs}" if runs else "")
     write_result(f"counting-{arguments.preset}", command, models=table, difference_to_together=comparison)
 
 

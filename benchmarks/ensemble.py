@@ -3,7 +3,7 @@
     BERTREC_DATA=FOLDER python benchmarks/ensemble.py ml-1m --seeds 0 1 2 3 4 --sizes 2 4
 
 For each size, every group of so many neighbouring seeds (the last is followed by the first) is tested once: the mean of
-its members' log-probabilities, alone, and mixed with counting by a weight chosen on validation data. It needs the
+its members' log-probabilities, alone, and mixed with baseline by a weight chosen on validation data. It needs the
 runs/PRESET-seedN that record_run.py leaves, and writes results/ensemble-PRESET.json. Groups share members, so they
 spread less than independent ones would.
 """
@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from record_run import write_result
 
-from bertrec_utils.checkpoints import load
-from bertrec_utils.dataset import load_dataset
-from bertrec_utils.evaluation import Scorer, evaluate
-from bertrec_utils.files import PROJECT
-from bertrec_utils.mixture import counting_model, learn_mixture
-from bertrec_utils.presets import PRESETS, get_preset
-from bertrec_utils.sequences import Sequences
+from bertrec_utils.training.checkpoints import load
+from bertrec_utils.data.dataset import load_dataset
+from bertrec_utils.evaluation.ranking import Scorer, evaluate
+from bertrec_utils.common import PROJECT
+from bertrec_utils.evaluation.mixture import linear_baseline, fit_mixture
+from bertrec_utils.settings import PRESETS, get_preset
+from bertrec_utils.data.sequences import Sequences
 
 
 class Remembering:
@@ -61,26 +61,26 @@ def main():
     for checkpoint in checkpoints.values():
         checkpoint.check(dataset)
     split, item_count = dataset.split, len(dataset.vocabulary)
-    counting = Remembering(counting_model(split.train, item_count))
+    baseline = Remembering(linear_baseline(split.train, item_count))
     transformers = {seed: Remembering(checkpoint.model) for seed, checkpoint in checkpoints.items()}
     groups = []
     for size in arguments.sizes:
         for first in range(len(seeds) if size < len(seeds) else 1):
             members = [seeds[(first + offset) % len(seeds)] for offset in range(size)]
             average = Average([transformers[seed] for seed in members], item_count)
-            mixture = learn_mixture(average, counting, split.validation)
+            mixture = fit_mixture(average, baseline, split.validation)
             groups.append(
                 {
                     "seeds": members,
                     "minutes": sum(checkpoints[seed].history.seconds.iloc[-1] / 60 for seed in members),
-                    "counting_weight": mixture.weight,
+                    "linear_weight": mixture.weight,
                     "test": evaluate(average, split.test, ["full"])["full"],
-                    "test-with-counting": evaluate(mixture, split.test, ["full"])["full"],
+                    "test-with-linear": evaluate(mixture, split.test, ["full"])["full"],
                 }
             )
-            full = groups[-1]["test-with-counting"]
+            full = groups[-1]["test-with-linear"]
             print(
-                f"seeds {members} with counting: NDCG@10 {full['ndcg@10']:.4f}, Hit@10 {full['hit@10']:.4f}", flush=True
+                f"seeds {members} with baseline: NDCG@10 {full['ndcg@10']:.4f}, Hit@10 {full['hit@10']:.4f}", flush=True
             )
     listed = [" ".join(map(str, numbers)) for numbers in (seeds, arguments.sizes)]
     command = f"python benchmarks/ensemble.py {preset.name} --seeds {listed[0]} --sizes {listed[1]}"

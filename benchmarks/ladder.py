@@ -18,24 +18,24 @@ import torch
 import torch.nn.functional as F
 from record_run import write_result
 
-from bertrec_utils.dataset import Dataset, load_dataset
-from bertrec_utils.evaluation import evaluate
-from bertrec_utils.files import PROJECT
-from bertrec_utils.model import BERT4Rec, evaluating
-from bertrec_utils.paper import PaperBERT4Rec
-from bertrec_utils.presets import PRESETS, Preset
-from bertrec_utils.questions import pad_left
-from bertrec_utils.run import Run
-from bertrec_utils.sequences import Holdout, build_sequences, leave_one_out
-from bertrec_utils.training import new_model
+from bertrec_utils.data.dataset import Dataset, load_dataset
+from bertrec_utils.evaluation.ranking import evaluate
+from bertrec_utils.common import PROJECT
+from bertrec_utils.model.modern import ModernTransformer, evaluating
+from bertrec_utils.model.bert4rec import BERT4Rec
+from bertrec_utils.settings import PRESETS, Settings
+from bertrec_utils.model.masking import pad_left
+from bertrec_utils.training.trainer import Trainer
+from bertrec_utils.data.sequences import Holdout, build_sequences, leave_one_out
+from bertrec_utils.training.trainer import new_model
 
-OVERWRITES, SEES_PADDING, LARGE_START = "overwrites the newest film", "sees padding", "starts at N(0, 1)"
+OVERWRITES, SEES_PADDING, LARGE_START = "overwrites the newest film", "visible_until padding", "starts at N(0, 1)"
 
 
-class Mistaken(PaperBERT4Rec):
+class Mistaken(BERT4Rec):
     """The paper's network without the projection of equation 7, as the notebook has it, and with some `mistakes`."""
 
-    def __init__(self, item_count: int, preset: Preset, mistakes: tuple[str, ...] = ()):
+    def __init__(self, item_count: int, preset: Settings, mistakes: tuple[str, ...] = ()):
         super().__init__(item_count, preset)
         self.mistakes = mistakes
         if LARGE_START in mistakes:  # every part as PyTorch makes it
@@ -47,7 +47,7 @@ class Mistaken(PaperBERT4Rec):
     def states(self, tokens):
         if SEES_PADDING not in self.mistakes:
             return super().states(tokens)
-        places = torch.arange(-tokens.shape[1], 0, device=tokens.device) + self.preset.history_length
+        places = torch.arange(-tokens.shape[1], 0, device=tokens.device) + self.preset.max_length
         states = self.dropout(self.item_embedding(tokens) + self.position_embedding(places))
         for block in self.blocks:
             states = block(states, padding=torch.zeros_like(tokens, dtype=torch.bool))
@@ -60,7 +60,7 @@ class Mistaken(PaperBERT4Rec):
     def score(self, histories):
         if OVERWRITES not in self.mistakes:
             return super().score(histories)
-        starts = np.maximum(histories.lengths - self.preset.history_length, 0)
+        starts = np.maximum(histories.lengths - self.preset.max_length, 0)
         tokens = pad_left(histories, np.arange(len(histories)), starts, histories.lengths)
         tokens[:, -1] = self.mask_token
         with evaluating(self):
@@ -88,8 +88,8 @@ class Rung(NamedTuple):
 
 
 START = {
-    **{"paper": True, "history_length": 50, "width": 64, "layers": 2, "heads": 2, "near": 0, "dropout": 0.2},
-    **{"warm_start": False, "next_only": 0.0, "cloze_only": 1.0, "mask_ratio": 0.15, "min_item_ratings": 1},
+    **{"paper": True, "max_length": 50, "width": 64, "layers": 2, "heads": 2, "near": 0, "dropout": 0.2},
+    **{"warm_start": False, "p_causal": 0.0, "p_cloze": 1.0, "mask_ratio": 0.15, "min_item_ratings": 1},
     **{"batch_size": 128, "learning_rate": 1e-3, "epochs": 20, "patience": 1000},
 }
 LADDER = (
@@ -99,11 +99,13 @@ LADDER = (
     Rung("nobody looks at padding", {}, (LARGE_START,), constant_rate=True),
     Rung("starts at N(0, .02)", {}, constant_rate=True),
     Rung("30 epochs, not 20", {"epochs": 30}, constant_rate=True),
-    Rung("the newest film alone hidden, now and then", {"last_only": 0.1}, constant_rate=True),
-    Rung("histories of 200 films", {"history_length": 200}, constant_rate=True),
+    Rung("the newest film alone hidden, now and then", {"p_mask_last": 0.1}, constant_rate=True),
+    Rung("histories of 200 films", {"max_length": 200}, constant_rate=True),
     Rung("warm start", {"warm_start": True}, constant_rate=True),
-    Rung("rotary places, norm first, [MASK] aside", {"paper": False, "last_only": 0.0}, constant_rate=True, ours=True),
-    Rung("next-film questions", {"next_only": 0.5, "cloze_only": 0.0}, constant_rate=True, ours=True),
+    Rung(
+        "rotary places, norm first, [MASK] aside", {"paper": False, "p_mask_last": 0.0}, constant_rate=True, ours=True
+    ),
+    Rung("next-film questions", {"p_causal": 0.5, "p_cloze": 0.0}, constant_rate=True, ours=True),
     Rung("batches of 32", {"batch_size": 32, "epochs": 18}, constant_rate=True, ours=True),
     Rung("the learning rate climbs, then falls", {}, ours=True),
 )
@@ -124,7 +126,7 @@ def metrics_of_the_notebook(model, holdout: Holdout, seed: int = 0) -> dict[str,
 
 def train(model, dataset: Dataset, constant_rate: bool) -> list[dict]:
     """One row per epoch; the model is left with the weights of the last epoch, for the notebook kept no best one."""
-    run = Run(model, dataset, seed=0)
+    run = Trainer(model, dataset, seed=0)
     if constant_rate:
         run.optimizer = torch.optim.Adam(model.parameters(), lr=model.preset.learning_rate)
         run.schedule = torch.optim.lr_scheduler.LambdaLR(run.optimizer, lambda step: 1)
@@ -150,7 +152,9 @@ def main():
         dataset = load_dataset(preset)
         if rung.own_split:
             dataset = as_the_notebook(dataset)
-        model = new_model(dataset, preset, build=BERT4Rec if rung.ours else partial(Mistaken, mistakes=rung.mistakes))
+        model = new_model(
+            dataset, preset, build=ModernTransformer if rung.ours else partial(Mistaken, mistakes=rung.mistakes)
+        )
         history = train(model, dataset, rung.constant_rate)
         test = evaluate(model, dataset.split.test) | {"notebook": metrics_of_the_notebook(model, dataset.split.test)}
         rungs.append(described | {"history": history, "test": test})

@@ -1,4 +1,4 @@
-"""Train BERT4Rec with this package, RecTools or RecBole, on the same ratings, watched by the same clock.
+"""Train ModernTransformer with this package, RecTools or RecBole, on the same ratings, watched by the same clock.
 
 train_speed.py and record_peers.py run this file, each library in an environment of its own:
 
@@ -96,7 +96,7 @@ class Watch:
         self.start()
 
     def validate(self, scorer) -> dict:
-        from bertrec_utils.evaluation import evaluate
+        from bertrec_utils.evaluation.ranking import evaluate
 
         return evaluate(scorer, self.holdout, ["full"], progress=False)["full"]
 
@@ -113,19 +113,19 @@ def our_preset():
 
     A constant learning rate and no validation to speak of: the watch validates.
     """
-    from bertrec_utils.presets import get_preset
+    from bertrec_utils.settings import get_preset
 
     return replace(
         get_preset("ml-1m"),
         width=WIDTH,
         layers=LAYERS,
         heads=HEADS,
-        history_length=HISTORY,
+        max_length=HISTORY,
         batch_size=BATCH,
         dropout=DROPOUT,
         mask_ratio=MASK_RATIO,
         next_ratio=MASK_RATIO,
-        warmup_share=0.0,
+        warmup_fraction=0.0,
         epochs=1_000_000,
         patience=1_000_000,
         validation_users=1,
@@ -133,7 +133,7 @@ def our_preset():
 
 
 def train_ours(dataset, watch):
-    from bertrec_utils.training import fit, new_model
+    from bertrec_utils.training.trainer import fit, new_model
 
     def on_step(run, batch):
         watch.step(len(batch.questions.history), run.model)
@@ -245,11 +245,11 @@ def train_recbole_in(folder, sequences, vocabulary, watch):
         "state": "ERROR",
     }
     sys.argv = sys.argv[:1]  # RecBole reads the command line
-    config = Config(model="BERT4Rec", dataset="log", config_dict=settings)
+    config = Config(model="ModernTransformer", dataset="log", config_dict=settings)
     init_seed(0, reproducibility=True)
     dataset = create_dataset(config)
     batches, _, _ = data_preparation(config, dataset)
-    model = get_model("BERT4Rec")(config, dataset)
+    model = get_model("ModernTransformer")(config, dataset)
 
     numbers = [dataset.token2id("item_id", str(token)) for token in range(1, len(vocabulary) + 1)]
     columns = np.array([0, *numbers])  # token -> RecBole's number
@@ -299,7 +299,7 @@ def main():
     parser.add_argument("--validate-every", type=float)
     arguments = parser.parse_args()
     sys.path.insert(0, str(PROJECT))
-    from bertrec_utils.dataset import load_dataset
+    from bertrec_utils.data.dataset import load_dataset
 
     warnings.simplefilter("ignore")
     dataset = load_dataset(our_preset())

@@ -10,9 +10,9 @@ import json
 
 from table import kept_ranks
 
-from bertrec_utils.checkpoints import MODEL, load
-from bertrec_utils.evaluation import PROTOCOLS, interval, metrics_of_users
-from bertrec_utils.files import PROJECT, replace_file
+from bertrec_utils.training.checkpoints import MODEL, load
+from bertrec_utils.evaluation.ranking import PROTOCOLS, bootstrap_interval, per_user_metrics
+from bertrec_utils.common import PROJECT, replace_file
 
 RUNS = {  # folder in pretrained/ -> the run and its recipe
     "ml-latest-2k": ("small-seed0", "ours"),
@@ -53,8 +53,8 @@ list (notebook 05, section 8, tries two).
 def metric_rows(name: str) -> str:
     ranks, rows = kept_ranks(name), []
     for protocol in PROTOCOLS:
-        found = metrics_of_users(ranks[f"test/{protocol}"], [10])
-        cells = [interval(found[metric]) for metric in ("hit@10", "ndcg@10")]
+        found = per_user_metrics(ranks[f"test/{protocol}"], [10])
+        cells = [bootstrap_interval(found[metric]) for metric in ("hit@10", "ndcg@10")]
         shown = [f"{cell.mean:.4f} [{cell.low:.4f}, {cell.high:.4f}]" for cell in cells]
         rows.append(f"| {protocol} | {shown[0]} | {shown[1]} |")
     return "\n".join(rows)
@@ -69,7 +69,7 @@ def publish(folder: str, name: str, recipe: str) -> None:
         folder=folder, name=name, recipe=recipe, licence=LICENCE[preset["release"]], rows=metric_rows(name),
         users=data["users"], items=data["items"], interactions=data["interactions"],
         release=preset["release"], least=preset["min_item_ratings"], width=preset["width"], layers=preset["layers"],
-        heads=preset["heads"], length=preset["history_length"], epochs=len(run["history"]), seed=run["seed"],
+        heads=preset["heads"], length=preset["max_length"], epochs=len(run["history"]), seed=run["seed"],
         parameters=run["parameters"], command=run["command"], date=run["date"],
         commit=(run["code"]["commit"] or "?")[:10],
     )  # fmt: skip

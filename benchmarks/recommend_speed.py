@@ -16,14 +16,14 @@ import pandas as pd
 import torch
 from record_run import write_result
 
-from bertrec_utils.checkpoints import load
-from bertrec_utils.files import PROJECT
-from bertrec_utils.logs import Interactions
-from bertrec_utils.model import BERT4Rec
-from bertrec_utils.panel import Panel
-from bertrec_utils.presets import get_preset
-from bertrec_utils.recommend import Recommender
-from bertrec_utils.sequences import Vocabulary
+from bertrec_utils.training.checkpoints import load
+from bertrec_utils.common import PROJECT
+from bertrec_utils.data.logs import Interactions
+from bertrec_utils.model.modern import ModernTransformer
+from bertrec_utils.scenarios.panel import Panel
+from bertrec_utils.settings import get_preset
+from bertrec_utils.scenarios.recommender import Recommender
+from bertrec_utils.data.sequences import Vocabulary
 
 ITEMS, FILMS, SHIPPED = 87_000, 20, "pretrained/ml-latest-2k"
 
@@ -41,16 +41,16 @@ def median_seconds(act, repeats: int = 15) -> float:
 def large_recommender() -> Recommender:
     torch.manual_seed(0)
     items = np.arange(1, ITEMS + 1)
-    movies = pd.DataFrame({"item": items, "title": [f"Film {item} (1999)" for item in items], "genres": "Drama"})
-    model = BERT4Rec(ITEMS, get_preset("ml-32m")).eval()
-    return Recommender(model, Vocabulary(items), Interactions("large", pd.DataFrame({"item": items}), movies))
+    items = pd.DataFrame({"item": items, "title": [f"Film {item} (1999)" for item in items], "genres": "Drama"})
+    model = ModernTransformer(ITEMS, get_preset("ml-32m")).eval()
+    return Recommender(model, Vocabulary(items), Interactions("large", pd.DataFrame({"item": items}), items))
 
 
 def panel_clicks() -> dict[str, float]:
     checkpoint = load(PROJECT / SHIPPED)
     recommender = Recommender(checkpoint.model, checkpoint.vocabulary, checkpoint.load_dataset().log)
     eight = recommender.vocabulary.items[(-recommender.log_popularity).argsort()[:8]]
-    panel = Panel(recommender, recommender.movies.title[eight])
+    panel = Panel(recommender, recommender.items.title[eight])
 
     def type_a_letter():
         panel.search.value = "the lo"

@@ -1,4 +1,4 @@
-"""Train RecTools' and RecBole's BERT4Rec on ML-1M for a while and record how good they are when.
+"""Train RecTools' and RecBole's ModernTransformer on ML-1M for a while and record how good they are when.
 
     BERTREC_DATA=FOLDER python benchmarks/record_peers.py
 

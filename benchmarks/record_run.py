@@ -5,7 +5,7 @@
 
 One file per seed, results/PRESET-seedN.json, or PRESET-RECIPE-seedN.json if the recipe is not ours: settings, seed,
 date, commit, machine, versions, one row per epoch, the test metrics of all protocols: `test` of the transformer alone,
-`test-with-counting` of its mixture with counting. The trained model stays in runs/, under the same name; an interrupted
+`test-with-linear` of its mixture with baseline. The trained model stays in runs/, under the same name; an interrupted
 run goes on where it stopped, a finished one is only tested.
 """
 
@@ -20,12 +20,12 @@ from pathlib import Path
 
 import torch
 
-from bertrec_utils.checkpoints import MODEL, best_device, load
-from bertrec_utils.dataset import Dataset, load_dataset
-from bertrec_utils.evaluation import evaluate
-from bertrec_utils.files import PROJECT, replace_file
-from bertrec_utils.presets import PRESETS, RECIPES, Preset, get_preset
-from bertrec_utils.training import UNFINISHED, fit, new_model
+from bertrec_utils.training.checkpoints import MODEL, best_device, load
+from bertrec_utils.data.dataset import Dataset, load_dataset
+from bertrec_utils.evaluation.ranking import evaluate
+from bertrec_utils.common import PROJECT, replace_file
+from bertrec_utils.settings import PRESETS, RECIPES, Settings, get_preset
+from bertrec_utils.training.trainer import UNFINISHED, fit, new_model
 
 
 def machine():
@@ -68,7 +68,7 @@ def write_result(name: str, command: str, **contents) -> None:
     replace_file(PROJECT / "results" / f"{name}.json", lambda path: path.write_text(text))
 
 
-def is_finished(folder: Path, preset: Preset, seed: int, dataset: Dataset) -> bool:
+def is_finished(folder: Path, preset: Settings, seed: int, dataset: Dataset) -> bool:
     """Whether `folder` holds this very run, trained to its end."""
     if not (folder / MODEL).exists() or (folder / UNFINISHED).exists():
         return False
@@ -77,13 +77,13 @@ def is_finished(folder: Path, preset: Preset, seed: int, dataset: Dataset) -> bo
     return found == (preset, seed, dataset.fingerprint)
 
 
-def record(preset: Preset, seed: int, folder: Path) -> dict:
+def record(preset: Settings, seed: int, folder: Path) -> dict:
     dataset = load_dataset(preset)
     vocabulary, sequences = dataset.vocabulary, dataset.sequences
     if not is_finished(folder, preset, seed, dataset):
         fit(new_model(dataset, preset, seed), dataset, seed=seed, folder=folder)
     checkpoint = load(folder)
-    model, mixture = checkpoint.model, checkpoint.with_counting(dataset)
+    model, mixture = checkpoint.model, checkpoint.with_linear(dataset)
     return {
         "preset": asdict(preset),
         "seed": seed,
@@ -91,9 +91,9 @@ def record(preset: Preset, seed: int, folder: Path) -> dict:
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "history": checkpoint.history.to_dict("records"),
         "test": evaluate(model, dataset.split.test),
-        "counting_weight": mixture.weight,
-        "validation-with-counting": evaluate(mixture, dataset.split.validation, ["full"]),
-        "test-with-counting": evaluate(mixture, dataset.split.test),
+        "linear_weight": mixture.weight,
+        "validation-with-linear": evaluate(mixture, dataset.split.validation, ["full"]),
+        "test-with-linear": evaluate(mixture, dataset.split.test),
     }
 
 
@@ -110,7 +110,7 @@ def main():
         result = {"recipe": recipe} | record(preset, seed, PROJECT / "runs" / name)
         write_result(name, f"python benchmarks/record_run.py {preset.name} {options}", **result)
         print(f"{name}: {result['history'][-1]['seconds'] / 60:.1f} min")
-        for test in ("test", "test-with-counting"):
+        for test in ("test", "test-with-linear"):
             full = result[test]["full"]
             print(f"  {test}, full: NDCG@10 {full['ndcg@10']:.4f}, Hit@10 {full['hit@10']:.4f}")
 

@@ -16,18 +16,18 @@ import torch
 import torch.nn.functional as F
 from record_run import write_result
 
-from bertrec_utils.dataset import load_dataset
-from bertrec_utils.evaluation import evaluate
-from bertrec_utils.files import PROJECT
-from bertrec_utils.model import BERT4Rec
-from bertrec_utils.paper import network
-from bertrec_utils.presets import PRESETS, get_preset
-from bertrec_utils.training import fit, new_model
+from bertrec_utils.data.dataset import load_dataset
+from bertrec_utils.evaluation.ranking import evaluate
+from bertrec_utils.common import PROJECT
+from bertrec_utils.model.modern import ModernTransformer
+from bertrec_utils.model.bert4rec import network
+from bertrec_utils.settings import PRESETS, get_preset
+from bertrec_utils.training.trainer import fit, new_model
 
 GBCE_NEGATIVES, CALIBRATION = 1024, 0.75
 
 
-class WithGBCE(BERT4Rec):
+class WithGBCE(ModernTransformer):
     """The loss of gSASRec: binary cross-entropy of the target and of negatives drawn evenly, which are many too few;
     the target's probability is raised to a power that makes up for it (Petrov & Macdonald, RecSys 2023, section 5)."""
 

@@ -1,4 +1,4 @@
-"""What ML-25M's size costs: starting, counting, training, ranking, each in a process of its own, with its peak memory.
+"""What ML-25M's size costs: starting, baseline, training, ranking, each in a process of its own, with its peak memory.
 
     python benchmarks/generate_release.py ml-25m FOLDER
     BERTREC_DATA=FOLDER python benchmarks/scale.py ml-25m [--parts start warm-start ...] [--name NAME]
@@ -28,23 +28,23 @@ import torch
 from record_run import CODE, write_result
 
 from bertrec_utils import cpu, warm_start
-from bertrec_utils.baselines import MarkovChain, Popularity
-from bertrec_utils.batches import ahead, batches_of_epoch
-from bertrec_utils.checkpoints import best_device
-from bertrec_utils.dataset import load_dataset
-from bertrec_utils.evaluation import draw_negatives, metrics, target_ranks, weights_of
-from bertrec_utils.files import PROJECT
-from bertrec_utils.presets import get_preset
-from bertrec_utils.processes import count, joined
-from bertrec_utils.progress import say
-from bertrec_utils.releases import find_release
-from bertrec_utils.run import Run, sample_holdout
-from bertrec_utils.training import fit, new_model
+from bertrec_utils.evaluation.baselines import MarkovChain, Popularity
+from bertrec_utils.training.batches import ahead, epoch_batches
+from bertrec_utils.training.checkpoints import best_device
+from bertrec_utils.data.dataset import load_dataset
+from bertrec_utils.evaluation.ranking import draw_negatives, metrics, target_ranks, negative_weights
+from bertrec_utils.common import PROJECT
+from bertrec_utils.settings import get_preset
+from bertrec_utils.training.devices import count, process_group
+from bertrec_utils.common import say
+from bertrec_utils.data.releases import find_release
+from bertrec_utils.training.trainer import Trainer, sample_holdout
+from bertrec_utils.training.trainer import fit, new_model
 
 PARTS = ("start", "warm-start", "training", "two-processes", "ranking", "learning", "growth", "compiled")
 GROWTH = (
     {},
-    *({"history_length": length} for length in (50, 100)),
+    *({"max_length": length} for length in (50, 100)),
     *({"width": width} for width in (64, 256)),
     *({"layers": layers} for layers in (1, 4)),
     *({"negatives": negatives} for negatives in (256, 4096)),
@@ -86,7 +86,7 @@ def start(preset, _):
     } | peak()
 
 
-def counting(preset, _):
+def baseline(preset, _):
     data = load_dataset(preset)
     train, before = data.split.train, peak()["peak GB"]
     rows = {}
@@ -118,20 +118,20 @@ def compiled(preset, steps):
 
 
 def steps_of(data, preset, steps, before=3, is_compiled=False):
-    run = Run(new_model(data, replace(preset, warm_start=False)), data, seed=0)
+    run = Trainer(new_model(data, replace(preset, warm_start=False)), data, seed=0)
     run.model.train()
     if is_compiled:
         for block in run.model.blocks:
             block.compile(dynamic=True)
-    batches = ahead(batches_of_epoch(data.split.train, len(data.vocabulary), preset, np.random.default_rng(0)))
+    batches = ahead(epoch_batches(data.split.train, len(data.vocabulary), preset, np.random.default_rng(0)))
     for _ in range(before):
-        run.take_step(next(batches))  # what happens once only
+        run.train_step(next(batches))  # what happens once only
     users = questions = 0
 
     def some():
         nonlocal users, questions
         for _, batch in zip(range(steps), batches, strict=False):
-            run.take_step(batch)
+            run.train_step(batch)
             users += len(batch.questions.history) * count()
             questions += len(batch.used) * count()
 
@@ -157,7 +157,7 @@ def ranking(preset, _):
     _, seconds = timed(target_ranks, model, data.split.test, ["full"])
     rows["full"] = {"seconds": seconds} | peak()
     for protocol in ("uniform-100", "popularity-100"):
-        weights = weights_of(protocol, data.split.test, len(data.vocabulary))
+        weights = negative_weights(protocol, data.split.test, len(data.vocabulary))
         _, seconds = timed(draw_negatives, data.split.test, weights, np.random.default_rng(0))
         rows[f"drawing {protocol}"] = {"seconds": seconds} | peak()
     return rows
@@ -193,7 +193,7 @@ def learning(preset, _):
 
 
 MEASURES = dict(
-    zip(PARTS, (start, counting, training, preset_alone, ranking, learning, preset_alone, compiled), strict=True)
+    zip(PARTS, (start, baseline, training, preset_alone, ranking, learning, preset_alone, compiled), strict=True)
 )
 
 
@@ -248,7 +248,7 @@ def readme_comparison(runs: list[dict]) -> list[str]:
         learned = run["parts"]["learning"]
         loss = f"samples of {learned['negatives']:,}" if learned["negatives"] else "all films"
         device = f"{run['machine']['cores']} CPU cores" if run["device"] == "cpu" else run["device"]
-        name = f"BERT4Rec, {learned['epochs']} epochs, loss over {loss}, {device}"
+        name = f"ModernTransformer, {learned['epochs']} epochs, loss over {loss}, {device}"
         rows[name] = max(row["ndcg@10"] for row in learned["history"])
     return [f"| {name} | {value:.4f} |" for name, value in rows.items()]
 
@@ -267,7 +267,7 @@ def change_in_words(row: dict) -> str:
         return f"{row['items']:,} films"
     names = {
         "max_users": "{:,} users",
-        "history_length": "history {}",
+        "max_length": "history {}",
         "batch_size": "batches of {:,} users",
         "negatives": "{:,} negatives",
     }
@@ -289,7 +289,7 @@ def main():
     if preset.name != "ml-1m":
         preset = replace(preset, min_item_ratings=1)
     if arguments.alone is not None:
-        with joined(best_device()):
+        with process_group(best_device()):
             found = MEASURES[arguments.parts[0]](replace(preset, **arguments.alone), arguments.steps)
             say(json.dumps(found))
         return

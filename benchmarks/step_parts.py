@@ -11,8 +11,8 @@ import time
 import torch
 import torch.nn.functional as F
 
-from bertrec_utils.cpu import Dropout
-from bertrec_utils.losses import ChunkedCrossEntropy
+from bertrec_utils.model.modern import Dropout
+from bertrec_utils.model.losses import ChunkedCrossEntropy
 
 ITEMS, WIDTH, QUESTIONS, PLACES = 3_416, 128, 2_800, 6_300
 

@@ -1,8 +1,8 @@
-"""One table of all recorded runs and counting models, results/table.json: README and notebook 04 are made from it.
+"""One table of all recorded runs and baseline models, results/table.json: README and notebook 04 are made from it.
 
     BERTREC_DATA=FOLDER python benchmarks/table.py
 
-data set -> models -> name -> protocol -> metric -> the mean over seeds, `low` and `high` (its bootstrap 95 % interval
+data set -> models -> name -> protocol -> metric -> the mean over seeds, `low` and `high` (its bootstrap 95 % bootstrap_interval
 over the test users) and `seeds`, the value of each. Beside the protocols, `minutes` of training. And data set ->
 differences -> "ours - sasrec-warm" and so on: of the full NDCG@10, user by user.
 
@@ -16,15 +16,15 @@ import json
 from functools import cache
 
 import numpy as np
-from counting import MODELS, difference
+from baseline import MODELS, difference
 from record_run import write_result
 from tqdm import tqdm
 
-from bertrec_utils.checkpoints import load
-from bertrec_utils.dataset import Dataset, load_dataset
-from bertrec_utils.evaluation import PROTOCOLS, interval, metrics, metrics_of_users, target_ranks
-from bertrec_utils.files import PROJECT, replace_file
-from bertrec_utils.presets import get_preset
+from bertrec_utils.training.checkpoints import load
+from bertrec_utils.data.dataset import Dataset, load_dataset
+from bertrec_utils.evaluation.ranking import PROTOCOLS, bootstrap_interval, metrics, per_user_metrics, target_ranks
+from bertrec_utils.common import PROJECT, replace_file
+from bertrec_utils.settings import get_preset
 
 PRESETS = ("ml-1m", "small")
 RESULTS, RANKS = PROJECT / "results", PROJECT / "results" / "ranks"
@@ -61,11 +61,11 @@ def agree(ranks: np.ndarray, recorded: dict[str, float]) -> bool:
 
 
 def ranks_of_run(name: str, recorded: dict, preset: str) -> dict[str, np.ndarray]:
-    """ "test/PROTOCOL" and "test-with-counting/PROTOCOL" -> ranks (U,) of a recorded run."""
+    """ "test/PROTOCOL" and "test-with-linear/PROTOCOL" -> ranks (U,) of a recorded run."""
     if not (RANKS / f"{name}.npz").exists():
         checkpoint, dataset = load(PROJECT / "runs" / name), data_of(preset)
         checkpoint.check(dataset)
-        scorers = {"test": checkpoint.model, "test-with-counting": checkpoint.with_counting(dataset)}
+        scorers = {"test": checkpoint.model, "test-with-linear": checkpoint.with_linear(dataset)}
         keep_ranks(name, every_rank(scorers, dataset))
     ranks = kept_ranks(name)
     for key, each in ranks.items():
@@ -89,7 +89,7 @@ def runs_of(preset: str) -> dict[str, tuple[list, list[float]]]:
     for path in tqdm(sorted(RESULTS.glob(f"{preset}-*seed*.json")), desc=preset):
         recorded = json.loads(path.read_text())
         ranks = ranks_of_run(path.stem, recorded, preset)
-        for test, ending in (("test", ""), ("test-with-counting", "-with-counting")):
+        for test, ending in (("test", ""), ("test-with-linear", "-with-linear")):
             seeds, minutes = models.setdefault(recorded.get("recipe", "ours") + ending, ([], []))
             seeds.append({protocol: ranks[f"{test}/{protocol}"] for protocol in PROTOCOLS})
             minutes.append(recorded["history"][-1]["seconds"] / 60)
@@ -97,7 +97,7 @@ def runs_of(preset: str) -> dict[str, tuple[list, list[float]]]:
 
 
 def counting_of(preset: str) -> dict[str, tuple[list, list[float]]]:
-    """The same of the models that only count, at the settings that counting.py has chosen."""
+    """The same of the models that only count, at the settings that baseline.py has chosen."""
     recorded, name = json.loads((RESULTS / f"counting-{preset}.json").read_text())["models"], f"counting-{preset}"
     chosen = {each: row for each, row in recorded.items() if each in MODELS}
     if not (RANKS / f"{name}.npz").exists():
@@ -119,9 +119,9 @@ def counting_of(preset: str) -> dict[str, tuple[list, list[float]]]:
 def row_of(seeds: list, minutes: list[float]) -> dict:
     row = {}
     for protocol in PROTOCOLS:
-        by_seed = [metrics_of_users(ranks[protocol], [CUTOFF]) for ranks in seeds]
+        by_seed = [per_user_metrics(ranks[protocol], [CUTOFF]) for ranks in seeds]
         row[protocol] = {
-            metric: interval(np.mean([each[metric] for each in by_seed], axis=0))._asdict()
+            metric: bootstrap_interval(np.mean([each[metric] for each in by_seed], axis=0))._asdict()
             | {"seeds": [each[metric].mean() for each in by_seed]}
             for metric in by_seed[0]
         }

@@ -2,8 +2,8 @@
 
     python benchmarks/time_split.py small --seeds 0 1 2
 
-The ratings before the .9 quantile of the timestamps train the recipes and the counting models; asked is what came after
-it: `next`, each user's first film, and `following`, every film (the mean for each user, then over users). Settings are
+The ratings before the .9 quantile of the timestamps train the recipes and the baseline models; asked is what came after
+it: `next`, each user's first film, and `successive`, every film (the mean for each user, then over users). Settings are
 those of leave-one-out; the days of recent popularity are chosen on the validation of this split. Writes
 results/time-split-PRESET.json.
 """
@@ -14,14 +14,20 @@ import numpy as np
 import pandas as pd
 from record_run import write_result
 
-from bertrec_utils.baselines import LinearNext, MarkovChain, Popularity, RecentPopularity, SmoothedChain
-from bertrec_utils.dataset import Dataset
-from bertrec_utils.evaluation import evaluate, interval, metrics_of_users, target_ranks
-from bertrec_utils.mixture import learn_mixture
-from bertrec_utils.presets import PRESETS, get_preset
-from bertrec_utils.releases import load_movielens
-from bertrec_utils.sequences import Split, split_in_time
-from bertrec_utils.training import fit, new_model
+from bertrec_utils.evaluation.baselines import (
+    LinearNextItem,
+    MarkovChain,
+    Popularity,
+    RecentPopularity,
+    SmoothedMarkovChain,
+)
+from bertrec_utils.data.dataset import Dataset
+from bertrec_utils.evaluation.ranking import evaluate, bootstrap_interval, per_user_metrics, target_ranks
+from bertrec_utils.evaluation.mixture import fit_mixture
+from bertrec_utils.settings import PRESETS, get_preset
+from bertrec_utils.data.releases import load_movielens
+from bertrec_utils.data.sequences import Split, split_in_time
+from bertrec_utils.training.trainer import fit, new_model
 
 QUANTILE = 0.9
 DAYS = (7, 30, 90, 365)
@@ -32,7 +38,7 @@ def of_users(scorer, split: Split) -> dict[str, np.ndarray]:
     """hit@10 and ndcg@10 of each user (U,), as "next hit@10" and so on."""
     table = {}
     for target, holdout in (("next", split.test), ("following", split.following)):
-        found = metrics_of_users(target_ranks(scorer, holdout, ["full"], progress=False)["full"], [10])
+        found = per_user_metrics(target_ranks(scorer, holdout, ["full"], progress=False)["full"], [10])
         for metric in ("hit@10", "ndcg@10"):
             table[f"{target} {metric}"] = pd.Series(found[metric]).groupby(holdout.histories.users).mean().to_numpy()
     return table
@@ -40,7 +46,7 @@ def of_users(scorer, split: Split) -> dict[str, np.ndarray]:
 
 def summary(by_seed: list[dict[str, np.ndarray]]) -> dict:
     return {
-        name: interval(np.mean([each[name] for each in by_seed], axis=0))._asdict()
+        name: bootstrap_interval(np.mean([each[name] for each in by_seed], axis=0))._asdict()
         | {"seeds": [each[name].mean() for each in by_seed]}
         for name in by_seed[0]
     }
@@ -54,8 +60,10 @@ def counting_models(ratings, vocabulary, split):
     last = pd.MultiIndex.from_arrays([split.train.users, vocabulary.item_ids(split.validation.targets)])
     is_last = pd.MultiIndex.from_frame(early[["user", "item"]]).isin(last)
     best = max(DAYS, key=lambda days: quality(RecentPopularity(early[~is_last], vocabulary, days)))
-    kinds = {"popularity": Popularity, "markov-chain": MarkovChain, "smoothed-chain": SmoothedChain}
-    models = {name: kind(split.train, len(vocabulary)) for name, kind in (kinds | {"linear-next": LinearNext}).items()}
+    kinds = {"popularity": Popularity, "markov-chain": MarkovChain, "smoothed-chain": SmoothedMarkovChain}
+    models = {
+        name: kind(split.train, len(vocabulary)) for name, kind in (kinds | {"linear-next": LinearNextItem}).items()
+    }
     return models | {f"recent-popularity ({best} days)": RecentPopularity(early, vocabulary, best)}
 
 
@@ -67,16 +75,16 @@ def main():
     ratings = load_movielens(get_preset(arguments.preset).release).ratings
     vocabulary, split = split_in_time(ratings, QUANTILE)
     dataset = Dataset(vocabulary, split.train, other_split=split)
-    counting = counting_models(ratings, vocabulary, split)
-    models = {name: summary([of_users(model, split)]) for name, model in counting.items()}
+    baseline = counting_models(ratings, vocabulary, split)
+    models = {name: summary([of_users(model, split)]) for name, model in baseline.items()}
     for recipe in RECIPES:
         alone, mixed = [], []
         for seed in arguments.seeds:
             model = new_model(dataset, get_preset(arguments.preset, recipe), seed)
             fit(model, dataset, seed=seed)
             alone.append(of_users(model, split))
-            mixed.append(of_users(learn_mixture(model, counting["linear-next"], split.validation), split))
-        models[recipe], models[f"{recipe}-with-counting"] = summary(alone), summary(mixed)
+            mixed.append(of_users(fit_mixture(model, baseline["linear-next"], split.validation), split))
+        models[recipe], models[f"{recipe}-with-linear"] = summary(alone), summary(mixed)
         print(recipe, {name: round(row["mean"], 4) for name, row in models[recipe].items()}, flush=True)
     seeds = " ".join(map(str, arguments.seeds))
     sizes = {"train users": len(split.train), "test users": len(split.test.targets)}

@@ -19,14 +19,14 @@ import torch
 from record_run import write_result
 from tqdm import tqdm
 
-from bertrec_utils.dataset import load_dataset
-from bertrec_utils.questions import Questions, training_batches
-from bertrec_utils.sequences import PAD
+from bertrec_utils.data.dataset import load_dataset
+from bertrec_utils.model.masking import MaskedBatch, training_batches
+from bertrec_utils.data.sequences import PAD
 
 ROUNDS, MINUTES = 3, 0.5
 
 
-def step_operations(questions: Questions, item_count: int) -> int:
+def step_operations(questions: MaskedBatch, item_count: int) -> int:
     """Multiplications and additions in the matrix products of a training step: twice as many backward as forward."""
     batch, length = questions.history.shape
     asked, width = questions.places.shape[1], peers.WIDTH

@@ -13,10 +13,10 @@ from dataclasses import replace
 
 from record_run import write_result
 
-from bertrec_utils.dataset import load_dataset
-from bertrec_utils.files import PROJECT
-from bertrec_utils.presets import PRESETS, RECIPES, get_preset
-from bertrec_utils.training import fit, new_model
+from bertrec_utils.data.dataset import load_dataset
+from bertrec_utils.common import PROJECT
+from bertrec_utils.settings import PRESETS, RECIPES, get_preset
+from bertrec_utils.training.trainer import fit, new_model
 
 LEARNING_RATES = (1e-3, 2e-3)
 EPOCHS = {  # a random start takes longer, and the cloze asks fewer questions a pass

@@ -13,12 +13,12 @@ import argparse
 import numpy as np
 from record_run import write_result
 
-from bertrec_utils.checkpoints import load_trained
-from bertrec_utils.evaluation import interval, metrics, metrics_of_users, target_ranks
-from bertrec_utils.lists import best_items, novelty
-from bertrec_utils.presets import PRESETS, get_preset
-from bertrec_utils.recommend import Recommender
-from bertrec_utils.sequences import Holdout, Sequences
+from bertrec_utils.training.checkpoints import load_trained
+from bertrec_utils.evaluation.ranking import bootstrap_interval, metrics, per_user_metrics, target_ranks
+from bertrec_utils.evaluation.ranking import top_k, novelty
+from bertrec_utils.settings import PRESETS, get_preset
+from bertrec_utils.scenarios.recommender import Recommender
+from bertrec_utils.data.sequences import Holdout, Sequences
 
 NEWEST = {"the newest 8 films": 8, "the whole history": 10_000}
 LIFTS = (0.25, 0.5, 0.75, 1.0)
@@ -67,12 +67,12 @@ def main():
             holdout = Holdout(newest(histories, count, shuffle), targets)
             model = Typed(recommender, counts, as_set, lift)
             ranks = target_ranks(model, holdout, ["full"], progress=False)["full"]
-            row, of_users[way] = metrics(ranks, [10]), metrics_of_users(ranks, [10])["ndcg@10"]
-            row["novelty (bits)"] = novelty(best_items(model, holdout.histories), counts, len(everybody.targets))
+            row, of_users[way] = metrics(ranks, [10]), per_user_metrics(ranks, [10])["ndcg@10"]
+            row["novelty (bits)"] = novelty(top_k(model, holdout.histories), counts, len(everybody.targets))
             found.append({"history": title, "read": way} | row)
             print(f"{title}, {way}: NDCG@10 {row['ndcg@10']:.4f}, novelty {row['novelty (bits)']:.2f}", flush=True)
         for one, other in (("in order", "shuffled"), ("as a set", "shuffled")):
-            differences[f"{title}: {one} - {other}"] = interval(of_users[one] - of_users[other])._asdict()
+            differences[f"{title}: {one} - {other}"] = bootstrap_interval(of_users[one] - of_users[other])._asdict()
     command = f"python benchmarks/typed_histories.py {name}"
     results = {"users": len(rows), "seed": checkpoint.seed, "read": found, "differences": differences}
     write_result(f"typed-histories-{name}", command, **results)

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 import torch
 
-from bertrec_utils.dataset import load_dataset
-from bertrec_utils.files import PROJECT
-from bertrec_utils.model import BERT4Rec
-from bertrec_utils.presets import Preset, get_preset
-from bertrec_utils.releases import load_movielens
-from bertrec_utils.sequences import Sequences
+from bertrec_utils.data.dataset import load_dataset
+from bertrec_utils.common import PROJECT
+from bertrec_utils.model.modern import ModernTransformer
+from bertrec_utils.settings import Settings, get_preset
+from bertrec_utils.data.releases import load_movielens
+from bertrec_utils.data.sequences import Sequences
 
 
 def rows(*histories):
@@ -22,7 +22,7 @@ def rows(*histories):
 
 def preset(**settings):
     """Settings of a model or a run for a test; the rest as they come."""
-    return Preset("test", **settings)
+    return Settings("test", **settings)
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +39,7 @@ def dataset():
 @pytest.fixture
 def small_model():
     torch.manual_seed(0)
-    model = BERT4Rec(30, preset(history_length=12, width=16, layers=2, heads=2, dropout=0.5))
+    model = ModernTransformer(30, preset(max_length=12, width=16, layers=2, heads=2, dropout=0.5))
     # away from the tiny initial weights, so that mistakes show
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)

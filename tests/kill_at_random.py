@@ -18,10 +18,10 @@ from pathlib import Path
 import torch
 import torch._dynamo  # an optimizer imports it when it is made, which takes a second
 
-from bertrec_utils.dataset import load_dataset
-from bertrec_utils.presets import get_preset
-from bertrec_utils.processes import joined
-from bertrec_utils.training import UNFINISHED, fit, new_model
+from bertrec_utils.data.dataset import load_dataset
+from bertrec_utils.settings import get_preset
+from bertrec_utils.training.devices import process_group
+from bertrec_utils.training.trainer import UNFINISHED, fit, new_model
 
 CPU = torch.device("cpu")
 PRESET = replace(get_preset("tiny"), epochs=100, patience=100, dropout=0.3)
@@ -38,7 +38,7 @@ def train(dataset, folder: Path, rank: int, count: int, port: int) -> None:
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     status = 1
     try:
-        with joined(CPU):
+        with process_group(CPU):
             fit(new_model(dataset, PRESET, device=CPU), dataset, folder=folder)
         status = 0
     except ConnectionError as error:

@@ -3,8 +3,8 @@ import pandas as pd
 import pytest
 
 from bertrec_utils import baselines
-from bertrec_utils.baselines import EASE, ItemKNN, LinearNext, RecentPopularity, SmoothedChain
-from bertrec_utils.sequences import Vocabulary
+from bertrec_utils.evaluation.baselines import EASE, ItemKNN, LinearNextItem, RecentPopularity, SmoothedMarkovChain
+from bertrec_utils.data.sequences import Vocabulary
 from conftest import rows
 
 ITEMS = 6
@@ -24,7 +24,7 @@ def test_recent_popularity_counts_the_last_days():
 
 def test_smoothed_chain_by_hand():
     train = rows([1, 2, 3], [1, 2], [1, 3])  # popularity, each once more: 4, 3, 3 of 10
-    chain = SmoothedChain(train, 3, weights=(0.75, 0.25), pseudo_counts=2)
+    chain = SmoothedMarkovChain(train, 3, weights=(0.75, 0.25), pseudo_counts=2)
     last = (np.array([0, 2, 1]) + 2 * np.array([0.4, 0.3, 0.3])) / 5  # film 1 was followed by 2, 2 and 3
     before = (np.array([0, 0, 0]) + 2 * np.array([0.4, 0.3, 0.3])) / 2  # nothing came two places after film 3
     scores = chain.score(rows([3, 1], [1]))
@@ -54,7 +54,7 @@ def test_ease_asks_a_fading_history():
 
 def test_item_knn_by_hand():
     train = rows([1, 2, 1], [1, 2, 3], [1, 4], [4])  # users of the items: 1: 3, 2: 2, 3: 1, 4: 2
-    model = ItemKNN(train, 4, neighbours=2, shrinkage=1.0, decay=0.5)
+    model = ItemKNN(train, 4, similar_items=2, shrinkage=1.0, decay=0.5)
     with_two, with_three, with_four = 2 / (6**0.5 + 1), 1 / (3**0.5 + 1), 1 / (6**0.5 + 1)
     np.testing.assert_allclose(model.similarities[0], [0, with_two, with_three, 0], rtol=1e-6)  # 4 is the third
     assert with_three > with_four
@@ -78,7 +78,7 @@ def test_linear_next_is_the_ridge_regression_written_out(longest, decays):
     histories = np.array(ages).reshape(len(ages), len(decays) * ITEMS)
     left = histories.T @ histories + 2.0 * np.eye(len(decays) * ITEMS)
     expected = np.linalg.solve(left, histories.T @ np.array(next_items).reshape(len(ages), ITEMS))
-    model = LinearNext(train, ITEMS, decays, ridge=2.0)
+    model = LinearNextItem(train, ITEMS, decays, ridge=2.0)
     np.testing.assert_allclose(model.weights, expected, atol=2e-3)
     asked = np.zeros((len(decays), ITEMS))
     asked[:, 1] += np.power(decays, 1)
@@ -89,4 +89,4 @@ def test_linear_next_is_the_ridge_regression_written_out(longest, decays):
 def test_a_table_of_all_pairs_has_a_limit(monkeypatch):
     monkeypatch.setattr(baselines, "MOST_ITEMS", ITEMS - 1)
     with pytest.raises(ValueError, match="too many for a table of all pairs"):
-        LinearNext(random_sequences(5, 5), ITEMS)
+        LinearNextItem(random_sequences(5, 5), ITEMS)

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from bertrec_utils import batches
-from bertrec_utils.batches import HISTORIES_A_SAMPLE, ahead, batches_of_epoch
-from bertrec_utils.presets import get_preset
-from bertrec_utils.questions import training_batches
-from bertrec_utils.sequences import PAD
+from bertrec_utils.training.batches import HISTORIES_A_SAMPLE, ahead, epoch_batches
+from bertrec_utils.settings import get_preset
+from bertrec_utils.model.masking import training_batches
+from bertrec_utils.data.sequences import PAD
 
 TINY = replace(get_preset("tiny"), negatives=100)
 
@@ -17,7 +17,7 @@ TINY = replace(get_preset("tiny"), negatives=100)
 def of_process(number, count, monkeypatch, dataset, preset=TINY):
     monkeypatch.setattr(batches, "number", lambda: number)
     monkeypatch.setattr(batches, "count", lambda: count)
-    return list(batches_of_epoch(dataset.split.train, len(dataset.vocabulary), preset, np.random.default_rng(0)))
+    return list(epoch_batches(dataset.split.train, len(dataset.vocabulary), preset, np.random.default_rng(0)))
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])

@@ -14,10 +14,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from train_speed import step_operations
 
-from bertrec_utils.model import BERT4Rec
-from bertrec_utils.presets import PRESETS, get_preset
-from bertrec_utils.questions import training_batches
-from bertrec_utils.sequences import PAD
+from bertrec_utils.model.modern import ModernTransformer
+from bertrec_utils.settings import PRESETS, get_preset
+from bertrec_utils.model.masking import training_batches
+from bertrec_utils.data.sequences import PAD
 from conftest import preset, rows
 
 ITEMS = 40
@@ -42,7 +42,7 @@ def test_ablations_take_out_the_questions_that_their_names_say(sequences):
     hidden, asked = counts("next-only", sequences)
     assert hidden < 0.1 * asked  # only where a prefix leaves nothing else to ask
     whole = ablations.ABLATIONS["full"]
-    assert whole.settings == {} and whole.kind is BERT4Rec
+    assert whole.settings == {} and whole.kind is ModernTransformer
 
 
 def test_learned_positions_are_the_only_ones():
@@ -74,9 +74,9 @@ def test_the_position_of_the_test_is_learned(sequences):
 def test_an_ablation_runs(dataset):
     ablation = ablations.ABLATIONS["classic"]
     settings = replace(get_preset("tiny"), epochs=1, **ablation.settings)
-    history, with_counting = ablations.run(ablation, settings, dataset)
+    history, with_linear = ablations.run(ablation, settings, dataset)
     assert [row["epoch"] for row in history] == [1]
-    assert with_counting >= history[0]["ndcg@10"]  # no counting at all is one of the mixtures
+    assert with_linear >= history[0]["ndcg@10"]  # no baseline at all is one of the mixtures
 
 
 def test_a_finished_run_is_only_tested(dataset, tmp_path, monkeypatch):
@@ -93,7 +93,7 @@ def test_a_finished_run_is_only_tested(dataset, tmp_path, monkeypatch):
 def test_average_by_hand():
     """Two transformers whose scores differ: the mean of what each log-probability is, written out."""
     torch.manual_seed(0)
-    pair = [BERT4Rec(ITEMS, preset(width=8, heads=1)) for _ in range(2)]
+    pair = [ModernTransformer(ITEMS, preset(width=8, heads=1)) for _ in range(2)]
     for transformer in pair:
         torch.nn.init.normal_(transformer.item_bias)
     histories = rows([1, 2, 3], [4, 5])
@@ -155,7 +155,7 @@ def test_watch_stops_the_clock_while_it_validates(clock, capsys, monkeypatch):
 
 def test_operations_are_those_that_pytorch_counts(sequences):
     batch = next(training_batches(sequences, ITEMS + 1, get_preset("tiny"), np.random.default_rng(0)))
-    model = BERT4Rec(ITEMS, peers.our_preset())
+    model = ModernTransformer(ITEMS, peers.our_preset())
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         model.logits(model.states(batch)[batch.labels != PAD])
     assert step_operations(batch, ITEMS) == 3 * counter.get_total_flops()

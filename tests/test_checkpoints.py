@@ -4,13 +4,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bertrec_utils.checkpoints import MODEL, Checkpoint, load, save
-from bertrec_utils.dataset import Dataset, load_dataset
-from bertrec_utils.files import replace_file
-from bertrec_utils.mixture import counting_model, learn_mixture
-from bertrec_utils.presets import get_preset
-from bertrec_utils.sequences import Vocabulary
-from bertrec_utils.training import fit, new_model
+from bertrec_utils.training.checkpoints import MODEL, Checkpoint, load, save
+from bertrec_utils.data.dataset import Dataset, load_dataset
+from bertrec_utils.common import replace_file
+from bertrec_utils.evaluation.mixture import linear_baseline, fit_mixture
+from bertrec_utils.settings import get_preset
+from bertrec_utils.data.sequences import Vocabulary
+from bertrec_utils.training.trainer import fit, new_model
 
 TINY = replace(get_preset("tiny"), epochs=1)
 
@@ -37,14 +37,14 @@ def test_save_and_load_give_equal_scores(dataset, saved):
 def test_the_mixture_with_counting_is_what_validation_chose(dataset, saved):
     model, history, folder = saved
     checkpoint = load(folder)
-    counting = counting_model(dataset.split.train, model.item_count)
-    chosen = learn_mixture(model, counting, dataset.split.validation)
+    baseline = linear_baseline(dataset.split.train, model.item_count)
+    chosen = fit_mixture(model, baseline, dataset.split.validation)
     histories = dataset.split.test.histories.rows(np.arange(20))
-    assert checkpoint.counting_weight == chosen.weight
-    np.testing.assert_array_equal(checkpoint.with_counting(dataset).score(histories), chosen.score(histories))
+    assert checkpoint.linear_weight == chosen.weight
+    np.testing.assert_array_equal(checkpoint.with_linear(dataset).score(histories), chosen.score(histories))
     unfinished = Checkpoint(model, checkpoint.vocabulary, 3, history, checkpoint.fingerprint)
     with pytest.raises(ValueError, match="run is not finished"):
-        unfinished.with_counting(dataset)
+        unfinished.with_linear(dataset)
 
 
 def test_any_changed_byte_is_noticed(saved):

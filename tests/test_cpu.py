@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from bertrec_utils import cpu
-from bertrec_utils.cpu import Dropout, attend, multiplies_bfloat16
+from bertrec_utils.model.modern import Dropout, scaled_dot_product, multiplies_bfloat16
 
 
 @pytest.mark.parametrize("rate", [0.25, 0.999])
@@ -35,10 +35,10 @@ def test_attention_is_not_made_in_bfloat16_on_a_cpu():
     visible = torch.rand(2, 1, 5, 5) < 0.5
     visible[..., 0] = True
     expected = F.scaled_dot_product_attention(query, key, value, attn_mask=visible)
-    torch.testing.assert_close(attend(query, key, value, visible), expected)
+    torch.testing.assert_close(scaled_dot_product(query, key, value, visible), expected)
     rounded = [part.bfloat16() for part in (query, key, value)]
     with torch.autocast("cpu", torch.bfloat16):
-        found = attend(*rounded, visible)
+        found = scaled_dot_product(*rounded, visible)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, expected, atol=0.05, rtol=0.05)
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from bertrec_utils import dataset as module
-from bertrec_utils.dataset import load_dataset
-from bertrec_utils.files import PROJECT
-from bertrec_utils.presets import get_preset
+from bertrec_utils.data.dataset import load_dataset
+from bertrec_utils.common import PROJECT
+from bertrec_utils.settings import get_preset
 from conftest import preset
 
 LOG = "user,item,timestamp\n" + "".join(f"{user},{item},{item}\n" for user in (3, 1) for item in (5, 10, 7, 8))
@@ -50,7 +50,7 @@ def test_second_start_does_not_read_the_log_before_it_is_asked_for(own):
     same(first, second)
     assert first.fingerprint == second.fingerprint and second.split
     assert not is_unread(first) and is_unread(second) and "log" not in vars(second)
-    assert second.log.ratings.equals(first.log.ratings) and second.log.movies.equals(first.log.movies)
+    assert second.log.ratings.equals(first.log.ratings) and second.log.items.equals(first.log.items)
     assert second.log is second.log
 
 
@@ -59,15 +59,15 @@ def test_a_release_is_kept_beside_its_own_file(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "KEPT_FROM", 1)
     (tmp_path / "ml-1m").mkdir()
     (tmp_path / "ml-1m" / "ratings.dat").write_text("".join(f"1::{item}::3::{9 - item}\n" for item in (2, 4, 7)))
-    (tmp_path / "ml-1m" / "movies.dat").write_text("2::Two (2002)::Drama\n")
+    (tmp_path / "ml-1m" / "items.dat").write_text("2::Two (2002)::Drama\n")
     first, second = (load_dataset(preset(release="ml-1m", min_item_ratings=1)) for _ in range(2))
     assert (tmp_path / "ml-1m" / "ratings.dat.sequences-1-all.npz").is_file()
     same(first, second)
     monkeypatch.setenv("BERTREC_DATA", str(tmp_path / "elsewhere"))  # the log is still that of the sequences
     assert is_unread(second) and second.log.ratings.equals(first.log.ratings) and second.log.name == "ml-1m"
-    (tmp_path / "ml-1m" / "movies.dat").unlink()
+    (tmp_path / "ml-1m" / "items.dat").unlink()
     monkeypatch.setenv("BERTREC_DATA", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match=r"movies\.dat is missing; unpack ml-1m\.zip there again"):
+    with pytest.raises(FileNotFoundError, match=r"items\.dat is missing; unpack ml-1m\.zip there again"):
         load_dataset(preset(release="ml-1m", min_item_ratings=1))
 
 
@@ -175,11 +175,11 @@ def test_file_that_cannot_be_written_is_a_warning(own, caplog):
 FULL = """
 import resource, sys
 from bertrec_utils import dataset
-from bertrec_utils.presets import Preset
+from bertrec_utils.settings import Settings
 dataset.KEPT_FROM = 1
 # no file may grow beyond 500 bytes: the rest is refused, as on a full disk
 resource.setrlimit(resource.RLIMIT_FSIZE, (500, resource.RLIM_INFINITY))
-print(len(dataset.load_dataset(Preset("test", ratings_file=sys.argv[1], min_item_ratings=1)).sequences))
+print(len(dataset.load_dataset(Settings("test", ratings_file=sys.argv[1], min_item_ratings=1)).sequences))
 """
 
 

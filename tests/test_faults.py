@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from bertrec_utils.checkpoints import load
-from bertrec_utils.presets import get_preset
-from bertrec_utils.progress import progress_bar
-from bertrec_utils.training import UNFINISHED, fit, new_model
+from bertrec_utils.training.checkpoints import load
+from bertrec_utils.settings import get_preset
+from bertrec_utils.common import progress_bar
+from bertrec_utils.training.trainer import UNFINISHED, fit, new_model
 
 TINY = get_preset("tiny")
 KILLS = 20
@@ -32,7 +32,7 @@ def assert_same_model(left: Path, right: Path) -> None:
     """The same in every bit, but for the seconds that the epochs took."""
     one, other = load(left), load(right)
     assert one.history.drop(columns="seconds").equals(other.history.drop(columns="seconds"))
-    assert one.counting_weight == other.counting_weight and one.model.preset == other.model.preset
+    assert one.linear_weight == other.linear_weight and one.model.preset == other.model.preset
     weights = other.model.state_dict()
     assert all(torch.equal(value, weights[name]) for name, value in one.model.state_dict().items())
 

@@ -1,7 +1,7 @@
 import pytest
 
-from bertrec_utils.files import PROJECT
-from bertrec_utils.histories import read_history
+from bertrec_utils.common import PROJECT
+from bertrec_utils.scenarios.titles import read_history
 
 IMDB = """Const,Your Rating,Date Rated,Title,Original Title,URL,Title Type,IMDb Rating,Runtime (mins),Year,Genres
 tt0,9,2023-05-02,"Good, the Bad and the Ugly, The",x,https://x,Movie,8.8,161,1966,"Adventure, Western"

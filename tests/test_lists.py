@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from bertrec_utils.lists import best_items, beyond_accuracy, coverage, gini, novelty, variety
+from bertrec_utils.evaluation.ranking import top_k, beyond_accuracy, coverage, gini, novelty, intra_list_diversity
 from conftest import rows
 
 
@@ -11,7 +11,7 @@ class FixedScores:
 
 
 def test_best_items_leave_out_the_history():
-    assert best_items(FixedScores(), rows([1], [2, 3], [5]), 2, batch_size=2).tolist() == [[2, 3], [1, 4], [1, 2]]
+    assert top_k(FixedScores(), rows([1], [2, 3], [5]), 2, batch_size=2).tolist() == [[2, 3], [1, 4], [1, 2]]
 
 
 def test_coverage_and_novelty_by_hand():
@@ -31,9 +31,9 @@ def test_gini_of_equal_and_of_single_shows():
 
 def test_variety_by_hand():
     traits = np.array([[1, 1, 0], [1, 0, 0], [0, 0, 1], [0, 0, 0], [0, 0, 0]], dtype=bool)
-    assert variety(np.array([[1, 2, 3]]), traits) == pytest.approx((1 / 2 + 1 + 1) / 3)
-    assert variety(np.array([[1, 1]]), traits) == variety(np.array([[4, 5]]), traits) == 0
-    assert variety(np.array([[1, 4]]), traits) == 1
+    assert intra_list_diversity(np.array([[1, 2, 3]]), traits) == pytest.approx((1 / 2 + 1 + 1) / 3)
+    assert intra_list_diversity(np.array([[1, 1]]), traits) == intra_list_diversity(np.array([[4, 5]]), traits) == 0
+    assert intra_list_diversity(np.array([[1, 4]]), traits) == 1
 
 
 def test_everybody_gets_the_same_list_from_popularity(dataset):
@@ -41,5 +41,5 @@ def test_everybody_gets_the_same_list_from_popularity(dataset):
     lists = np.tile(np.arange(1, 11), (len(test.targets), 1))
     table = beyond_accuracy(lists, test, np.eye(len(dataset.vocabulary), dtype=bool))
     assert table["coverage"] == 10 / len(dataset.vocabulary)
-    assert table["variety of genres"] == 1  # every film has a genre of its own here
+    assert table["intra_list_diversity of genres"] == 1  # every film has a genre of its own here
     assert table["Gini"] > 0.98

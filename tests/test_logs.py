@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from bertrec_utils.logs import RATING_TYPES, Interactions, load_interactions, read_movies, read_ratings
+from bertrec_utils.data.logs import RATING_TYPES, Interactions, load_interactions, read_movies, read_ratings
 
 FUZZED_FILES = int(os.environ.get("BERTREC_FUZZ", 1000))  # per reader; BERTREC_FUZZ=10000 for a thorough run
 
@@ -15,8 +15,8 @@ READERS = {
     "ratings.csv": lambda path: read_ratings(path, ","),
     "ratings.dat": lambda path: read_ratings(path, "::"),
     "u.data": lambda path: read_ratings(path, "\t"),
-    "movies.csv": lambda path: read_movies(path, ",", "utf-8"),
-    "movies.dat": lambda path: read_movies(path, "::", "latin-1"),
+    "items.csv": lambda path: read_movies(path, ",", "utf-8"),
+    "items.dat": lambda path: read_movies(path, "::", "latin-1"),
     "u.item": lambda path: read_movies(path, "|", "latin-1"),
     "shop.csv": load_interactions,
     "visits.csv": load_interactions,
@@ -26,8 +26,8 @@ GOOD = {
     "ratings.csv": "userId,movieId,rating,timestamp\n" + "".join(f"{u},{i},{r},{t}\n" for u, i, r, t in RATINGS),
     "ratings.dat": "".join(f"{u}::{i}::{r}::{t}\n" for u, i, r, t in RATINGS),
     "u.data": "".join(f"{u}\t{i}\t{r}\t{t}\n" for u, i, r, t in RATINGS),
-    "movies.csv": 'movieId,title,genres\n7,Sabrina (1995),Comedy\n31,"Misérables, Les ""1""",Drama|War\n32,NA,War\n',
-    "movies.dat": "7::Sabrina (1995)::Comedy|Romance\n31::Misérables, Les (1995)::Drama\n32::None (2001)::War\n",
+    "items.csv": 'movieId,title,genres\n7,Sabrina (1995),Comedy\n31,"Misérables, Les ""1""",Drama|War\n32,NA,War\n',
+    "items.dat": "7::Sabrina (1995)::Comedy|Romance\n31::Misérables, Les (1995)::Drama\n32::None (2001)::War\n",
     "u.item": f"7|Sabrina (1995)|01-Jan-1995||http://x/?7{FLAGS}\n31|Misérables, Les (1995)|||{FLAGS}\n",
     "shop.csv": 'item,user,rating,timestamp\nsocks,7,1,100\n"hat, red",8,4.5,101\nNA,7,-2,99.5\nsocks,8,3,1e3\n',
     "visits.csv": "user,item,timestamp,note\nann,1,2020-01-31,\nbob,2,2020-01-31T12:00:00.25,\nann,2,2019-12-31 10Z,\n",
@@ -50,13 +50,13 @@ def write(folder, name, content):
 
 
 def encoding(name):
-    return "latin-1" if name in ("movies.dat", "u.item") else "utf-8"
+    return "latin-1" if name in ("items.dat", "u.item") else "utf-8"
 
 
 def assert_well_formed(read):
     """The documented columns and dtypes, and no value that is missing, infinite or impossible."""
     own = isinstance(read, Interactions)
-    for table in (read.ratings, read.movies) if own else (read,):
+    for table in (read.ratings, read.items) if own else (read,):
         assert len(table) and not table.isna().any(axis=None)
         if "title" in table:
             assert list(table) == ["item", "title", "genres"]
@@ -86,7 +86,7 @@ def test_good_files_are_read_with_any_line_ends_and_blank_lines(name, line_end, 
     read = READERS[name](write(tmp_path, name, good.replace("\n", line_end) + line_end))
     assert_well_formed(read)
     expected = READERS[name](write(tmp_path, name, good))
-    for table in ("ratings", "movies"):
+    for table in ("ratings", "items"):
         assert getattr(read, table, read).equals(getattr(expected, table, expected))
 
 
@@ -117,16 +117,16 @@ NUL, LATIN = "\0", "\udce9"  # a byte that is no UTF-8
         ("ratings.dat", "1:9:1193::5::978300760", "expected user::item::rating::timestamp"),
         ("ratings.dat", "<html>", "expected user::item::rating::timestamp, found '<html>'"),
         ("u.data", "1\t2", "expected user<tab>item<tab>rating<tab>timestamp"),
-        ("movies.csv", "8,Sabrina", "expected item,title,genres, found '8,Sabrina'"),
-        ("movies.csv", "8,Sabrina,Comedy,Drama", "expected item,title,genres"),
-        ("movies.csv", "8,,Comedy", "expected item,title,genres"),
-        ("movies.csv", "2147483648,Sabrina,Comedy", "expected item,title,genres"),
-        ("movies.csv", '8,"Sabrina,Comedy', "expected values in closed quotes or none"),
-        ("movies.csv", "8," + "x" * 200_000 + ",Comedy", "expected values in closed quotes or none"),
-        ("movies.csv", "7,Sabrina (1995),Comedy", "expected each film once"),
-        ("movies.csv", f"8,Mis{LATIN}rables,Comedy", "expected text saved as utf-8"),
-        ("movies.dat", "Sabrina", "expected item::title::genres, found 'Sabrina'"),
-        ("movies.dat", f"8::Sab{NUL}rina::Comedy", "expected text saved as latin-1"),
+        ("items.csv", "8,Sabrina", "expected item,title,genres, found '8,Sabrina'"),
+        ("items.csv", "8,Sabrina,Comedy,Drama", "expected item,title,genres"),
+        ("items.csv", "8,,Comedy", "expected item,title,genres"),
+        ("items.csv", "2147483648,Sabrina,Comedy", "expected item,title,genres"),
+        ("items.csv", '8,"Sabrina,Comedy', "expected values in closed quotes or none"),
+        ("items.csv", "8," + "x" * 200_000 + ",Comedy", "expected values in closed quotes or none"),
+        ("items.csv", "7,Sabrina (1995),Comedy", "expected each film once"),
+        ("items.csv", f"8,Mis{LATIN}rables,Comedy", "expected text saved as utf-8"),
+        ("items.dat", "Sabrina", "expected item::title::genres, found 'Sabrina'"),
+        ("items.dat", f"8::Sab{NUL}rina::Comedy", "expected text saved as latin-1"),
         ("u.item", "8|Sabrina|||" + FLAGS[:-1] + "2", "expected item|title|date|date|address|19 flags"),
         ("shop.csv", "hat,8,3", "timestamp '' must not be empty"),
         ("shop.csv", ",8,3,102", "item '' must not be empty"),
@@ -170,8 +170,8 @@ def test_the_malformed_line_is_named(name, row, found, ending, tmp_path):
         ("ratings.csv", "userId,movieId,rating,timestamp\n1,31,4.0,100,5\n", "line 2: expected user"),
         ("ratings.dat", "", "holds no ratings"),
         ("ratings.dat", "1::31::4::100::5\n1::31::4::100::5\n", "line 1: expected user"),
-        ("movies.csv", "a,b,c\nx,y,z\n", "line 1: expected the header movieId,title,genres, found 'a,b,c'"),
-        ("movies.csv", "movieId,title,genres\n", "holds no films"),
+        ("items.csv", "a,b,c\nx,y,z\n", "line 1: expected the header movieId,title,genres, found 'a,b,c'"),
+        ("items.csv", "movieId,title,genres\n", "holds no films"),
         ("u.item", "", "holds no films"),
         ("shop.csv", "", "line 1: expected the columns user, item, timestamp"),
         ("shop.csv", "user,item,timestamp\n", "holds no rows"),
@@ -190,8 +190,8 @@ def test_a_file_of_another_kind_is_refused(name, content, found, tmp_path):
 
 def test_odd_but_valid_films(tmp_path):
     rows = '1,None (2001),(no genres listed)\n2,NA,War\n3,"Misérables, Les ""1"" (1995)",Drama|War\n'
-    movies = read_movies(write(tmp_path, "movies.csv", "movieId,title,genres\n" + rows), ",", "utf-8")
-    assert movies.values.tolist() == [
+    items = read_movies(write(tmp_path, "items.csv", "movieId,title,genres\n" + rows), ",", "utf-8")
+    assert items.values.tolist() == [
         [1, "None (2001)", "(no genres listed)"], [2, "NA", "War"], [3, 'Misérables, Les "1" (1995)', "Drama|War"],
     ]  # fmt: skip
 
@@ -201,7 +201,7 @@ def test_own_log_with_text_ids(tmp_path):
     assert log.ratings.to_dict("list") == {
         "user": ["ann", "ann"], "item": ["socks", "hat"], "rating": [1.0, 1.0], "timestamp": [3, 5],
     }  # fmt: skip
-    assert set(log.movies.title) == {"socks", "hat"}
+    assert set(log.items.title) == {"socks", "hat"}
 
 
 def test_own_log_keeps_ids_as_they_are_written(tmp_path):
@@ -244,7 +244,7 @@ def test_own_items_may_lack_genres_titles_and_rows(tmp_path):
     log = load_interactions(
         write(tmp_path, "shop.csv", "user,item,timestamp\na,1,1\na,2,2\na,3,3\n"), tmp_path / "items.csv"
     )
-    assert log.movies.values.tolist() == [[1, "Hat", ""], [2, "2", ""], [3, "3", ""]]
+    assert log.items.values.tolist() == [[1, "Hat", ""], [2, "2", ""], [3, "3", ""]]
 
 
 def test_missing_own_log(tmp_path):

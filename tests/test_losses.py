@@ -3,14 +3,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from bertrec_utils.losses import (
+from bertrec_utils.model.losses import (
     CACHED_ROWS,
     ChunkedCrossEntropy,
     Negatives,
     cross_entropy,
     rows_at_once,
-    sample_items,
-    sampling_chances,
+    sample_negatives,
+    inclusion_probabilities,
 )
 
 
@@ -65,9 +65,9 @@ def test_the_sum_over_all_items_is_estimated_without_bias():
     """exp(loss) is that sum over exp(target's score): over many samples its mean is that of all items."""
     (states, weight, bias), labels = example(count=1, items=30, size=0.7)
     states, weight, bias = states.float(), weight.float(), bias.float()
-    random, chances = np.random.default_rng(0), sampling_chances(np.arange(30) ** 2, 8)
+    random, chances = np.random.default_rng(0), inclusion_probabilities(np.arange(30) ** 2, 8)
     ratios = torch.stack(
-        [cross_entropy(states, weight, bias, labels, sample_items(chances, [1], random)).exp() for _ in range(4000)]
+        [cross_entropy(states, weight, bias, labels, sample_negatives(chances, [1], random)).exp() for _ in range(4000)]
     )
     exact = cross_entropy(states, weight, bias, labels).exp()
     assert abs(ratios.mean() - exact) < 4 * ratios.std() / 4000**0.5
@@ -76,7 +76,7 @@ def test_the_sum_over_all_items_is_estimated_without_bias():
 
 def test_the_loss_of_a_sample_stays_float32_under_autocast():
     (states, weight, bias), labels = example()
-    sample = sample_items(sampling_chances(np.zeros(50), 20), [30, 10], np.random.default_rng(0))
+    sample = sample_negatives(inclusion_probabilities(np.zeros(50), 20), [30, 10], np.random.default_rng(0))
     exact = cross_entropy(states.bfloat16().float(), weight.float(), bias.float(), labels, sample)
     with torch.autocast("cpu", torch.bfloat16):
         found = cross_entropy(states.bfloat16(), weight.float(), bias.float(), labels, sample)
@@ -86,38 +86,38 @@ def test_the_loss_of_a_sample_stays_float32_under_autocast():
 
 def test_chances_by_hand():
     # roots 1, 2, 3, 4 of a popularity of 1, 4, 9, 16; of 2 expected, 4 / 10 x 2 is still below 1
-    np.testing.assert_allclose(sampling_chances(np.array([0, 3, 8, 15]), 2), [0.2, 0.4, 0.6, 0.8])
+    np.testing.assert_allclose(inclusion_probabilities(np.array([0, 3, 8, 15]), 2), [0.2, 0.4, 0.6, 0.8])
     # of 3, the last two are certain, and 1 is left for the others
-    np.testing.assert_allclose(sampling_chances(np.array([0, 3, 8, 15]), 3), [1 / 3, 2 / 3, 1, 1])
-    assert sampling_chances(np.array([0, 3, 8, 15]), 4).tolist() == [1, 1, 1, 1]
-    assert sampling_chances(np.array([0, 3]), 1000).tolist() == [1, 1]
+    np.testing.assert_allclose(inclusion_probabilities(np.array([0, 3, 8, 15]), 3), [1 / 3, 2 / 3, 1, 1])
+    assert inclusion_probabilities(np.array([0, 3, 8, 15]), 4).tolist() == [1, 1, 1, 1]
+    assert inclusion_probabilities(np.array([0, 3]), 1000).tolist() == [1, 1]
 
 
 def test_items_are_in_the_sample_as_often_as_their_chances_say():
     random, counts = np.random.default_rng(0), np.random.default_rng(1).integers(0, 1000, 200)
-    chances = sampling_chances(counts, 60)
+    chances = inclusion_probabilities(counts, 60)
     assert chances.sum() == pytest.approx(60) and chances.max() <= 1
-    samples = [sample_items(chances, [1], random) for _ in range(3000)]
+    samples = [sample_negatives(chances, [1], random) for _ in range(3000)]
     found = np.bincount(np.concatenate([sample.items for sample in samples]), minlength=200) / 3000
     assert (np.abs(found - chances) <= 5 * np.sqrt(chances * (1 - chances) / 3000)).all()
     first = samples[0]
-    np.testing.assert_allclose(first.log_chances.exp(), chances[first.items], rtol=1e-6)
+    np.testing.assert_allclose(first.log_probabilities.exp(), chances[first.items], rtol=1e-6)
 
 
 def test_an_items_turns_are_spread_over_the_groups():
     chances = np.array([0.25, 0.5, 0.3, 1.0])
     for seed in range(20):
-        turns = np.bincount(sample_items(chances, [5] * 8, np.random.default_rng(seed)).items, minlength=4)
+        turns = np.bincount(sample_negatives(chances, [5] * 8, np.random.default_rng(seed)).items, minlength=4)
         assert turns[[0, 1, 3]].tolist() == [2, 4, 8] and turns[2] in (2, 3)
-    samples = [sample_items(chances, [5] * 8, np.random.default_rng(seed)) for seed in range(400)]
+    samples = [sample_negatives(chances, [5] * 8, np.random.default_rng(seed)) for seed in range(400)]
     found = np.bincount(np.concatenate([each.items[: each.sizes[0]] for each in samples]), minlength=4) / 400
     assert (np.abs(found - chances) < 0.12).all()  # each group alone has an item with its chance
 
 
 def test_nothing_is_drawn_for_no_question():
-    chances = sampling_chances(np.arange(50), 10)
+    chances = inclusion_probabilities(np.arange(50), 10)
     with_gap, without = (
-        sample_items(chances, questions, np.random.default_rng(0)) for questions in ([5, 0, 7], [5, 1, 7])
+        sample_negatives(chances, questions, np.random.default_rng(0)) for questions in ([5, 0, 7], [5, 1, 7])
     )
     first, second, third = without.items.split(without.sizes)
     assert len(second) and with_gap.sizes == [len(first), 0, len(third)]
@@ -127,12 +127,12 @@ def test_nothing_is_drawn_for_no_question():
 def test_each_group_has_its_own_sample():
     (states, weight, bias), labels = example()
     states, weight, bias = states.float(), weight.float(), bias.float()
-    samples = sample_items(sampling_chances(np.zeros(50), 10), [30, 10], np.random.default_rng(0))
+    samples = sample_negatives(inclusion_probabilities(np.zeros(50), 10), [30, 10], np.random.default_rng(0))
     found = cross_entropy(states, weight, bias, labels, samples)
     alone = []
-    items, log_chances = (part.split(samples.sizes) for part in samples[:2])
+    items, log_probabilities = (part.split(samples.sizes) for part in samples[:2])
     for group, rows in enumerate((slice(0, 30), slice(30, 40))):
-        sample = Negatives(items[group], log_chances[group], [len(items[group])], [rows.stop - rows.start])
+        sample = Negatives(items[group], log_probabilities[group], [len(items[group])], [rows.stop - rows.start])
         alone.append(cross_entropy(states[rows], weight, bias, labels[rows], sample))
     torch.testing.assert_close(found, (30 * alone[0] + 10 * alone[1]) / 40)
 

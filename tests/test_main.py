@@ -6,10 +6,10 @@ import sys
 import pytest
 
 from bertrec_utils.__main__ import main
-from bertrec_utils.checkpoints import load
-from bertrec_utils.evaluation import evaluate
-from bertrec_utils.presets import get_preset
-from bertrec_utils.recommend import Recommender
+from bertrec_utils.training.checkpoints import load
+from bertrec_utils.evaluation.ranking import evaluate
+from bertrec_utils.settings import get_preset
+from bertrec_utils.scenarios.recommender import Recommender
 
 HISTORY = ["Toy Story (1995)", "finding nemo", "Toy Story 9 (2031)", "No Such Film At All (1983)"]
 
@@ -124,13 +124,13 @@ def test_evaluate_prints_all_protocols_as_json(trained):
 
 def test_counting_is_mixed_in_unless_it_is_left_out(trained, dataset, capsys):
     checkpoint = load(trained)
-    mixture = checkpoint.with_counting(dataset)
+    mixture = checkpoint.with_linear(dataset)
     for option, scorer in ([], mixture), (["--transformer-only"], checkpoint.model):
         main(["evaluate", str(trained), "--protocols", "full", "--json", *option])
         expected = evaluate(scorer, dataset.split.test, ["full"])["full"]
         assert json.loads(capsys.readouterr().out)["full"] == pytest.approx(expected)
     alone, together = checkpoint.model, mixture
-    for option, scorer in ([], alone), (["--transformer-only"], alone), (["--with-counting"], together):
+    for option, scorer in ([], alone), (["--transformer-only"], alone), (["--with-linear"], together):
         main(["recommend", str(trained), "--history", "Toy Story", "-k", "3", "--json", *option])
         titles = [film["title"] for film in json.loads(capsys.readouterr().out)["recommendations"]]
         expected = Recommender(scorer, dataset.vocabulary, dataset.log).recommend(["Toy Story"], 3).title

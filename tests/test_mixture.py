@@ -2,17 +2,17 @@ import numpy as np
 import pytest
 
 from bertrec_utils import mixture
-from bertrec_utils.baselines import LinearNext, SmoothedChain
-from bertrec_utils.evaluation import metrics, target_ranks
-from bertrec_utils.mixture import Mixture, counting_model, learn_mixture, standardised
-from bertrec_utils.model import BERT4Rec
-from bertrec_utils.sequences import Holdout
-from bertrec_utils.training import new_model
+from bertrec_utils.evaluation.baselines import LinearNextItem, SmoothedMarkovChain
+from bertrec_utils.evaluation.ranking import metrics, target_ranks
+from bertrec_utils.evaluation.mixture import Mixture, linear_baseline, fit_mixture, standardise
+from bertrec_utils.model.modern import ModernTransformer
+from bertrec_utils.data.sequences import Holdout
+from bertrec_utils.training.trainer import new_model
 from conftest import preset, rows
 
 
 def test_standardised_by_hand():
-    scores = standardised(np.array([[1.0, 2.0, 3.0], [5.0, 5.0, 5.0]], dtype=np.float32))
+    scores = standardise(np.array([[1.0, 2.0, 3.0], [5.0, 5.0, 5.0]], dtype=np.float32))
     np.testing.assert_allclose(scores, [[-np.sqrt(1.5), 0, np.sqrt(1.5)], [0, 0, 0]], rtol=1e-6)
 
 
@@ -40,19 +40,19 @@ def holdout():
 
 def test_what_knows_nothing_gets_no_weight(holdout):
     useful, useless = np.bincount(holdout.targets - 1, minlength=20), -np.bincount(holdout.targets - 1, minlength=20)
-    assert learn_mixture(Fixed(useful), Fixed(useless), holdout).weight == 0
-    assert learn_mixture(Fixed(np.zeros(20)), Fixed(useful), holdout).weight > 0
+    assert fit_mixture(Fixed(useful), Fixed(useless), holdout).weight == 0
+    assert fit_mixture(Fixed(np.zeros(20)), Fixed(useful), holdout).weight > 0
 
 
 def test_the_weight_is_the_best_of_those_tried(dataset):
     transformer = new_model(dataset, preset(width=16, warm_start=True))
-    counting = counting_model(dataset.split.train, transformer.item_count)
+    baseline = linear_baseline(dataset.split.train, transformer.item_count)
     qualities = [
-        metrics(target_ranks(Mixture(transformer, counting, weight), dataset.split.validation, ["full"])["full"])
+        metrics(target_ranks(Mixture(transformer, baseline, weight), dataset.split.validation, ["full"])["full"])
         for weight in mixture.WEIGHTS
     ]
     best = max(quality["ndcg@10"] for quality in qualities)
-    chosen = learn_mixture(transformer, counting, dataset.split.validation).weight
+    chosen = fit_mixture(transformer, baseline, dataset.split.validation).weight
     assert qualities[mixture.WEIGHTS.index(chosen)]["ndcg@10"] == best > qualities[0]["ndcg@10"]
 
 
@@ -60,17 +60,17 @@ def test_few_users_are_enough_where_many_do_not_fit(monkeypatch):
     """Counting knows what the first ten users take; all others take what the transformer says, by a hair."""
     targets = np.array([2] * 10 + [3] * 30)
     holdout = Holdout(rows(*([1] for _ in targets)), targets)
-    transformer, counting = np.zeros(20), np.zeros(20)
-    transformer[2], counting[1], counting[2] = 0.01, 1, -1
-    assert learn_mixture(Fixed(transformer), Fixed(counting), holdout).weight == 0
+    transformer, baseline = np.zeros(20), np.zeros(20)
+    transformer[2], baseline[1], baseline[2] = 0.01, 1, -1
+    assert fit_mixture(Fixed(transformer), Fixed(baseline), holdout).weight == 0
     monkeypatch.setattr(mixture, "MOST_SCORES", 20 * 10)
-    assert learn_mixture(Fixed(transformer), Fixed(counting), holdout).weight > 0
+    assert fit_mixture(Fixed(transformer), Fixed(baseline), holdout).weight > 0
 
 
 def test_large_catalogues_are_counted_by_the_chain(monkeypatch):
     train = rows([1, 2, 3], [3, 2, 1])
-    assert isinstance(counting_model(train, 3), LinearNext)
+    assert isinstance(linear_baseline(train, 3), LinearNextItem)
     monkeypatch.setattr(mixture, "MOST_ITEMS", 2)
-    counting = counting_model(train, 3)
-    assert isinstance(counting, SmoothedChain)
-    assert np.isfinite(Mixture(BERT4Rec(3, preset(width=8)), counting, 0.3).score(rows([1], [2, 3]))).all()
+    baseline = linear_baseline(train, 3)
+    assert isinstance(baseline, SmoothedMarkovChain)
+    assert np.isfinite(Mixture(ModernTransformer(3, preset(width=8)), baseline, 0.3).score(rows([1], [2, 3]))).all()

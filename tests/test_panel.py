@@ -17,10 +17,10 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
-from bertrec_utils.checkpoints import load
-from bertrec_utils.files import PROJECT
-from bertrec_utils.panel import Panel
-from bertrec_utils.recommend import Recommender
+from bertrec_utils.training.checkpoints import load
+from bertrec_utils.common import PROJECT
+from bertrec_utils.scenarios.panel import Panel
+from bertrec_utils.scenarios.recommender import Recommender
 
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 
@@ -91,7 +91,7 @@ def test_films_can_be_moved_and_removed(recommender):
 def test_controls_change_the_list(recommender):
     panel = Panel(recommender, ["Harry Potter and the Chamber of Secrets", "Harry Potter and the Goblet of Fire"])
     assert sum(title.startswith("Harry Potter") for title in titles_in(panel)) >= 3
-    panel.other_series.value = True
+    panel.exclude_series.value = True
     assert not any(title.startswith("Harry Potter") for title in titles_in(panel))
     familiar = titles_in(panel)
     panel.lift.value = 1.0

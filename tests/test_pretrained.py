@@ -5,10 +5,10 @@ import json
 import pytest
 
 from bertrec_utils import checkpoints
-from bertrec_utils.checkpoints import load, load_trained
-from bertrec_utils.evaluation import evaluate
-from bertrec_utils.files import PROJECT
-from bertrec_utils.presets import get_preset
+from bertrec_utils.training.checkpoints import load, load_trained
+from bertrec_utils.evaluation.ranking import evaluate
+from bertrec_utils.common import PROJECT
+from bertrec_utils.settings import get_preset
 
 
 def recorded(name):

@@ -11,8 +11,8 @@ import sampled_softmax
 import scale
 import table
 
-from bertrec_utils.evaluation import PROTOCOLS, metrics
-from bertrec_utils.presets import Preset, get_preset
+from bertrec_utils.evaluation.ranking import PROTOCOLS, metrics
+from bertrec_utils.settings import Settings, get_preset
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -100,7 +100,7 @@ def test_tables_in_the_readme_are_made_from_the_results():
     counts = {len(group["seeds"]) for group in results("ensemble-ml-1m")["groups"]}
     for count in counts:
         tests = [
-            each["test-with-counting"] for each in results("ensemble-ml-1m")["groups"] if len(each["seeds"]) == count
+            each["test-with-linear"] for each in results("ensemble-ml-1m")["groups"] if len(each["seeds"]) == count
         ]
         means = {name: sum(test[name] for test in tests) / len(tests) for name in ("hit@10", "ndcg@10")}
         assert any(f"| {count} | {len(tests)} | {table.pair(means)} |" in line for line in lines)
@@ -126,10 +126,10 @@ def test_the_table_is_made_from_the_recorded_runs(data, preset):
 
 def test_the_notebooks_show_the_recorded_run_of_the_bundled_data():
     run = json.loads((ROOT / "results" / "small-seed0.json").read_text())
-    assert Preset(**run["preset"]) == get_preset("small")
+    assert Settings(**run["preset"]) == get_preset("small")
     evaluated = json.loads((ROOT / "notebooks" / "04_evaluate.ipynb").read_text())["cells"]
     outputs = json.dumps([cell["outputs"] for cell in evaluated if cell["cell_type"] == "code"])
-    for name, test in (("ours", "test"), ("ours with counting", "test-with-counting")):
+    for name, test in (("ours", "test"), ("ours with baseline", "test-with-linear")):
         shown = re.search(name + r"((?: +0\.\d{4}){6})", outputs)[1].split()
         table = [run[test][protocol][metric] for protocol in run[test] for metric in ("hit@10", "ndcg@10")]
         assert shown == [f"{value:.4f}" for value in table]
@@ -139,7 +139,7 @@ def test_recorded_runs_are_those_of_the_preset():
     for preset, at_least in (("ml-1m", 5), ("small", 5)):
         runs = [json.loads(path.read_text()) for path in (ROOT / "results").glob(f"{preset}-seed*.json")]
         assert sorted(run["seed"] for run in runs) == list(range(len(runs))) and len(runs) >= at_least
-        assert all(Preset(**run["preset"]) == get_preset(preset) for run in runs)
+        assert all(Settings(**run["preset"]) == get_preset(preset) for run in runs)
 
 
 def test_scaling_in_the_readme_is_the_recorded_one():

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from bertrec_utils import releases
-from bertrec_utils.files import PROJECT
-from bertrec_utils.releases import download, load_movielens
+from bertrec_utils.common import PROJECT
+from bertrec_utils.data.releases import download, load_movielens
 
 RATINGS = [(1, 31, 2.5, 1260759144), (1, 7, 4.0, 1260759145), (12, 31, 3.0, 978300760)]
 MOVIES = [(7, "Sabrina (1995)", "Comedy|Romance"), (31, "Misérables, Les (1995)", "Drama")]
@@ -31,11 +31,11 @@ def in_own_format(name):
     if name in ("ml-1m", "ml-10m"):
         return {
             "ratings.dat": "".join(f"{u}::{i}::{r:g}::{t}\n" for u, i, r, t in RATINGS),
-            "movies.dat": "".join(f"{i}::{title}::{genres}\n" for i, title, genres in MOVIES),
+            "items.dat": "".join(f"{i}::{title}::{genres}\n" for i, title, genres in MOVIES),
         }
     return {
         "ratings.csv": "userId,movieId,rating,timestamp\n" + "".join(f"{u},{i},{r},{t}\n" for u, i, r, t in RATINGS),
-        "movies.csv": "movieId,title,genres\n" + "".join(f'{i},"{title}",{genres}\n' for i, title, genres in MOVIES),
+        "items.csv": "movieId,title,genres\n" + "".join(f'{i},"{title}",{genres}\n' for i, title, genres in MOVIES),
     }
 
 
@@ -59,7 +59,7 @@ def test_each_release_is_read_in_its_own_format(name, data_home):
     expected = [(u, i, float(f"{r:.0f}") if rounded else r, t) for u, i, r, t in RATINGS]
     assert list(log.ratings.itertuples(index=False, name=None)) == expected
     assert list(log.ratings) == ["user", "item", "rating", "timestamp"]
-    assert list(log.movies.itertuples(index=False, name=None)) == MOVIES
+    assert list(log.items.itertuples(index=False, name=None)) == MOVIES
 
 
 def test_own_folder_comes_before_the_bundled_one(data_home):
@@ -83,7 +83,7 @@ def test_release_beside_the_notebooks_is_found(tmp_path, monkeypatch):
     assert len(load_movielens("ml-1m").ratings) == 3
 
 
-@pytest.mark.parametrize(("name", "file"), [("ml-1m", "ratings.dat"), ("ml-20m", "movies.csv"), ("ml-100k", "u.item")])
+@pytest.mark.parametrize(("name", "file"), [("ml-1m", "ratings.dat"), ("ml-20m", "items.csv"), ("ml-100k", "u.item")])
 def test_malformed_row_says_where_it_is_and_what_to_do(name, file, data_home):
     write_release(data_home / name, name)
     path = data_home / name / file
@@ -116,8 +116,8 @@ def test_bundle_cannot_be_downloaded(data_home, monkeypatch):
 
 def test_missing_file_says_what_to_do(data_home):
     write_release(data_home / "ml-1m", "ml-1m")
-    (data_home / "ml-1m" / "movies.dat").unlink()
-    with pytest.raises(FileNotFoundError, match=r"movies\.dat is missing; unpack ml-1m\.zip there again"):
+    (data_home / "ml-1m" / "items.dat").unlink()
+    with pytest.raises(FileNotFoundError, match=r"items\.dat is missing; unpack ml-1m\.zip there again"):
         load_movielens("ml-1m")
 
 
@@ -314,4 +314,4 @@ def test_two_downloads_at_once_both_find_the_release(home, monkeypatch):
     with ThreadPoolExecutor(2) as threads:
         folders = list(threads.map(download, ["ml-20m"] * 2))
     assert folders == [home / "ml-20m"] * 2 and list(home.iterdir()) == folders[:1]
-    assert sorted(path.name for path in folders[0].iterdir()) == ["movies.csv", "ratings.csv"]
+    assert sorted(path.name for path in folders[0].iterdir()) == ["items.csv", "ratings.csv"]

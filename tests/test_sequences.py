@@ -2,8 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bertrec_utils.releases import load_movielens
-from bertrec_utils.sequences import Vocabulary, build_sequences, leave_one_out, split_in_time
+from bertrec_utils.data.releases import load_movielens
+from bertrec_utils.data.sequences import Vocabulary, build_sequences, leave_one_out, split_in_time
 from conftest import rows
 
 
@@ -179,7 +179,7 @@ def test_split_in_time_by_hand():
 
 def test_split_in_time_knows_nothing_of_the_time_after_the_cut(bundled):
     vocabulary, split = split_in_time(bundled.ratings)
-    following, log = split.following, bundled.ratings.drop_duplicates(["user", "item"])
+    successive, log = split.following, bundled.ratings.drop_duplicates(["user", "item"])
     times = log[log.item.isin(vocabulary.items)].set_index(["user", "item"]).timestamp
     cut = bundled.ratings.timestamp.quantile(0.9)
     before = log[log.timestamp < cut]
@@ -187,12 +187,12 @@ def test_split_in_time_knows_nothing_of_the_time_after_the_cut(bundled):
     for row, user in enumerate(split.train.users):
         films = vocabulary.item_ids(np.append(split.train[row], split.validation.targets[row]))
         assert set(films) == set(before.item[before.user == user]) & set(vocabulary.items)
-    for row in np.random.default_rng(0).integers(0, len(following.targets), 200):
-        user, history = following.histories.users[row], vocabulary.item_ids(following.histories[row])
-        target = vocabulary.item_ids(following.targets[row])
+    for row in np.random.default_rng(0).integers(0, len(successive.targets), 200):
+        user, history = successive.histories.users[row], vocabulary.item_ids(successive.histories[row])
+        target = vocabulary.item_ids(successive.targets[row])
         assert target not in history and times[user, target] >= cut
         assert max(times[user, film] for film in history) <= times[user, target]
-    assert len(split.test.targets) == len(set(following.histories.users)) > 100
+    assert len(split.test.targets) == len(set(successive.histories.users)) > 100
 
 
 def test_split_in_time_needs_somebody_after_the_cut():

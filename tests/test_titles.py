@@ -3,7 +3,15 @@ from collections import defaultdict
 import pandas as pd
 import pytest
 
-from bertrec_utils.titles import NewerTitle, TitleIndex, UnknownTitle, names_of, normalise, spellings, split_year
+from bertrec_utils.scenarios.titles import (
+    NewerTitle,
+    TitleIndex,
+    UnknownTitle,
+    names_of,
+    normalise,
+    spellings,
+    split_year,
+)
 
 HARD = {
     1: "Avengers, The (2012)",
@@ -261,8 +269,8 @@ def as_people_write(name):
 def shelf(bundled):
     """The index of the bundled release, and by item: title, main name, year and the most rated film of that name."""
     popularity = bundled.ratings.item.value_counts()
-    index = TitleIndex(bundled.movies, popularity)
-    films = bundled.movies[["item", "title"]].copy()
+    index = TitleIndex(bundled.items, popularity)
+    films = bundled.items[["item", "title"]].copy()
     films["name"] = [names_of(title)[:2][-1] for title in films.title]
     films["year"] = [split_year(title)[1] for title in films.title]
     namesakes = defaultdict(list)

@@ -2,13 +2,20 @@ import numpy as np
 import pytest
 import torch
 
-from bertrec_utils.model import BERT4Rec
-from bertrec_utils.warm_start import STANDARD_DEVIATION, cooccurrence, item_vectors, positive_pmi, strongest, warm_start
+from bertrec_utils.model.modern import ModernTransformer
+from bertrec_utils.training.warm_start import (
+    STANDARD_DEVIATION,
+    cooccurrence,
+    item_vectors,
+    positive_pmi,
+    strongest,
+    warm_start,
+)
 from conftest import preset, rows
 
 
 def test_cooccurrence_by_hand():
-    # 1-2 and 2-3 are neighbours, 1-3 two apart; the next user adds 1-4, and no pair spans two users
+    # 1-2 and 2-3 are similar_items, 1-3 two apart; the next user adds 1-4, and no pair spans two users
     counts = cooccurrence(rows([1, 2, 3], [1, 4]), 4, window=2).toarray()
     expected = np.array([[0, 1, 0.5, 1], [1, 0, 1, 0], [0.5, 1, 0, 0], [1, 0, 0, 0]])
     np.testing.assert_allclose(counts, expected)
@@ -62,7 +69,7 @@ def test_nothing_to_count_is_an_error():
 
 def test_warm_start_sets_items_and_bias_only():
     torch.manual_seed(0)
-    model = BERT4Rec(4, preset(width=4, heads=1))
+    model = ModernTransformer(4, preset(width=4, heads=1))
     before = {name: value.clone() for name, value in model.state_dict().items()}
     warm_start(model, rows([1, 2, 3], [1, 2], [1, 4]))
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}

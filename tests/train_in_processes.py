@@ -8,7 +8,7 @@ import sys
 from dataclasses import replace
 
 from bertrec_utils.__main__ import main
-from bertrec_utils.presets import PRESETS
+from bertrec_utils.settings import PRESETS
 
 PRESETS["tiny"] = replace(PRESETS["tiny"], **json.loads(sys.argv[1]))
 main(sys.argv[2:])

@@ -1,0 +1,88 @@
+"""What all folders share: where the clone lies, files that are written wholly or not at all, progress on screen."""
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from tqdm.auto import tqdm
+
+ABANDONED = 24 * 3600  # seconds after which a partial file must be that of a killed process
+
+_ROOT = Path(__file__).resolve().parents[1]
+# the clone, with its bundled ratings and weights; installed without it: the current folder
+PROJECT = _ROOT if (_ROOT / "pyproject.toml").exists() else Path.cwd()
+
+
+def display_path(path: str | Path) -> Path:
+    """A path as messages show it: from the project's folder on, if it lies inside."""
+    path = Path(path).resolve()
+    return path.relative_to(PROJECT) if path.is_relative_to(PROJECT) else path
+
+
+def replace_file(path: Path, write: Callable[[Path], object]) -> None:
+    """`write` a file under another name, flush it to disk, then rename it: there is the old file or the new one, never
+    a part, even if several processes write it at once."""
+    partial = path.with_name(f"{path.name}.{uuid4().hex}.partial")
+    try:
+        write(partial)
+        _flush(partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    _flush(path.parent)  # the new name is on disk too
+    _remove_abandoned(path)
+
+
+def move_file(path: Path, target: Path) -> None:
+    """Rename a file, into a new folder if need be, and flush both folders to disk."""
+    target.parent.mkdir(exist_ok=True)
+    os.replace(path, target)
+    _flush(target.parent)
+    _flush(path.parent)
+
+
+def _flush(path: Path) -> None:
+    if path.is_dir() and os.name != "posix":
+        return  # Windows cannot open a folder
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove what killed processes have left of a file."""
+    for partial in path.parent.iterdir():
+        if partial.name.startswith(f"{path.name}.") and partial.suffix == ".partial":
+            try:
+                if time.time() - partial.stat().st_mtime > ABANDONED:
+                    partial.unlink()
+            except OSError:
+                continue  # another process has removed it, or it is not ours to remove
+
+
+def is_main_process() -> bool:
+    """Whether this is the only process of a training, or the one of rank 0 among those torchrun has started."""
+    return int(os.environ.get("WORLD_SIZE", "1")) == 1 or os.environ.get("RANK", "0") == "0"
+
+
+def is_interactive() -> bool:
+    """Whether somebody watches: in a terminal or a notebook, not in a log file."""
+    return sys.stderr.isatty() or "ipykernel" in sys.modules
+
+
+def progress_bar(iterable: Any = None, *, show: bool = True, **options: Any) -> tqdm:
+    """tqdm with its own `options`, silent if nobody watches or `show` is False; of several processes, one shows it."""
+    return tqdm(iterable, disable=not (show and is_interactive() and is_main_process()), **options)
+
+
+def print_status(text: str) -> None:
+    """Print a line above the progress bars; of several processes, one prints."""
+    if is_main_process():
+        tqdm.write(text)
+        sys.stdout.flush()  # at once, also into a log file

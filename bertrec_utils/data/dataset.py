@@ -1,0 +1,331 @@
+"""From a rating log to what a model is trained and tested on: sequences in time order, and their split.
+
+The sequences of a big log are cached beside its file: the next start takes them from there, without the log.
+"""
+
+import hashlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from ..common import display_path, replace_file
+from ..settings import DataSettings
+from .logs import Interactions, load_interactions
+from .releases import RELEASES, find_release, read_release
+from .sequences import Holdout, Sequences, Split, Vocabulary
+
+CACHED_FROM = 50_000_000  # bytes of a ratings file; the sequences of a smaller one are built in seconds
+CACHE_VERSION = 2  # raise it with any change of what `build_sequences` returns: older files are then ignored
+SHORTEST = 3  # items of a user: one to train on, one for validation, one for the test
+
+
+class DataCounts(NamedTuple):
+    """How many rows, users and items a log has, and how many of them `build_sequences` dropped by which rule."""
+
+    rows: int
+    users: int
+    items: int
+    rows_of_later_users: int  # beyond `max_users`
+    repeats: int  # rows with an item that their user has met before
+    min_item_ratings: int
+    rare_items: int  # with fewer ratings than that
+    rows_of_rare_items: int
+    short_users: int  # with fewer than SHORTEST items left
+    rows_of_short_users: int
+    kept_rows: int
+    kept_users: int
+    kept_items: int
+
+    def __str__(self) -> str:
+        dropped = [
+            (self.rows_of_later_users, f"{self.rows_of_later_users:,} rows of users beyond max_users"),
+            (self.repeats, f"{self.repeats:,} repeats of an item by a user"),
+            (
+                self.rare_items,
+                f"{self.rare_items:,} items with fewer than {self.min_item_ratings} ratings "
+                f"({self.rows_of_rare_items:,} rows)",
+            ),
+            (
+                self.short_users,
+                f"{self.short_users:,} users with fewer than {SHORTEST} items left ({self.rows_of_short_users:,} rows)",
+            ),
+        ]
+        said = ", ".join(text for count, text in dropped if count) or "nothing"
+        return (
+            f"{self.rows:,} rows, {self.users:,} users, {self.items:,} items; dropped: {said}; kept: "
+            f"{self.kept_rows:,} rows, {self.kept_users:,} users, {self.kept_items:,} items"
+        )
+
+
+class Built(NamedTuple):
+    """What `build_sequences` returns."""
+
+    vocabulary: Vocabulary
+    sequences: Sequences
+    counts: DataCounts
+
+
+def build_sequences(
+    ratings: pd.DataFrame, min_item_ratings: int = 5, max_users: int | None = None, *, tie_seed: int | None = 0
+) -> Built:
+    """Sequences in time order, of items with at least `min_item_ratings` ratings.
+
+    Equal timestamps stay in file order, except where the file lists every user's ratings by item, as GroupLens's CSV
+    releases do: that order says nothing about time, and a model would be graded on the ids, so `tie_seed` shuffles the
+    ties instead (None: always file order).
+    An item that a user meets again counts once, at its first time: a ranking without the history could not hold it.
+    Rare items are dropped in a single pass, as the published splits have it, and then users left with fewer than three
+    items, who cannot be split: an item may end with fewer ratings than asked. `max_users` keeps the first users only.
+    Raises ValueError if nothing is left.
+    """
+    user_codes, users = pd.factorize(ratings.user, sort=True)
+    item_codes, items = pd.factorize(ratings.item, sort=True)
+    order = _in_time_order(user_codes, item_codes, ratings.timestamp.to_numpy(), tie_seed)
+    if max_users is not None:
+        order = order[user_codes[order] < max_users]
+    of_first_users = len(order)
+    if _has_duplicates(user_codes * len(items) + item_codes):
+        pairs = pd.Series(user_codes[order] * len(items) + item_codes[order])
+        order = order[~pairs.duplicated().to_numpy()]
+    without_repeats = len(order)
+    could_split = (np.bincount(user_codes[order]) >= SHORTEST).any()
+    item_counts = np.bincount(item_codes[order], minlength=len(items))
+    order = order[item_counts[item_codes[order]] >= min_item_ratings]
+    without_rare = len(order)
+    lengths = np.bincount(user_codes[order], minlength=len(users))
+    order = order[lengths[user_codes[order]] >= SHORTEST]
+    if not len(order):
+        if not could_split:
+            raise ValueError(f"no user has {SHORTEST} different items, which leave-one-out needs: one for each part")
+        raise ValueError(
+            f"no user has {SHORTEST} items with {min_item_ratings} ratings or more; lower min_item_ratings "
+            "(--set min_item_ratings=1)"
+        )
+    is_known = np.bincount(item_codes[order], minlength=len(items)) > 0
+    tokens = np.cumsum(is_known, dtype=np.int32)[item_codes[order]]
+    kept_lengths = np.bincount(user_codes[order], minlength=len(users))
+    rows = np.flatnonzero(kept_lengths)
+    offsets = np.concatenate([[0], kept_lengths[rows].cumsum()])
+    counts = DataCounts(
+        rows=len(ratings),
+        users=len(users),
+        items=len(items),
+        rows_of_later_users=len(ratings) - of_first_users,
+        repeats=of_first_users - without_repeats,
+        min_item_ratings=min_item_ratings,
+        rare_items=int(((item_counts > 0) & (item_counts < min_item_ratings)).sum()),
+        rows_of_rare_items=without_repeats - without_rare,
+        short_users=int((lengths[: max_users or len(users)] < SHORTEST).sum()),
+        rows_of_short_users=without_rare - len(order),
+        kept_rows=len(order),
+        kept_users=len(rows),
+        kept_items=int(is_known.sum()),
+    )
+    sequences = Sequences(tokens, offsets, np.asarray(users[rows]))
+    return Built(Vocabulary(np.asarray(items[is_known])), sequences, counts)
+
+
+def _in_time_order(user_codes, item_codes, timestamps, tie_seed):
+    """The rows of a log by user, then time; equal times as `build_sequences` says."""
+    order = np.lexsort([timestamps, user_codes])  # the last key counts first; stable: ties stay in file order
+    if tie_seed is None or not _sorted_by_item(user_codes, item_codes):
+        return order
+    # drawn for every row of the file, so that what is left out later does not change a user's order
+    shuffled = np.random.default_rng(tie_seed).permutation(len(order))
+    is_new = (np.diff(user_codes[order], prepend=0) != 0) | (np.diff(timestamps[order], prepend=0) != 0)
+    # ties have a number in common; a stable sort is fast on what is nearly sorted
+    return order[np.argsort(np.cumsum(is_new) * len(order) + shuffled[order], kind="stable")]
+
+
+def _has_duplicates(numbers):
+    """Whether any two are equal; fast if they are nearly sorted, as in GroupLens's files."""
+    return bool((np.diff(np.sort(numbers, kind="stable")) == 0).any())
+
+
+def _sorted_by_item(user_codes, item_codes):
+    """Whether items never decrease, in file order, within any user."""
+    by_user = np.argsort(user_codes, kind="stable")
+    same_user = np.diff(user_codes[by_user]) == 0
+    return bool((np.diff(item_codes[by_user])[same_user] >= 0).all())
+
+
+def leave_one_out(sequences: Sequences) -> Split:
+    """Last item of each user for the test, the one before for validation, the rest for training (section 4.2).
+
+    ValueError below three items.
+    """
+    if sequences.lengths.min() < SHORTEST:
+        raise ValueError("leave-one-out needs at least three items in every sequence")
+    known = sequences.without_last(1)
+    train = sequences.without_last(2)
+    return Split(train, Holdout(train, known.last()), Holdout(known, sequences.last()))
+
+
+def split_in_time(
+    ratings: pd.DataFrame, quantile: float = 0.9, min_item_ratings: int = 5, *, tie_seed: int | None = 0
+) -> tuple[Vocabulary, Split]:
+    """Train before the `quantile` of the timestamps, test after it ("Time to Split", Gusak et al., RecSys 2025).
+
+    Nothing that came after the cut is known in training: the vocabulary and all counts are from before it, and items
+    that are not in it are skipped. `successive` has every item after the cut as a target, after all that the user had
+    by then, and `test` the first of them, whether the user is known from before or new. A new user's very first item
+    is no target. In validation the target is each user's last item before the cut. Order, repeated items and rare ones
+    are treated as in `build_sequences`. ValueError if nobody can be trained on or tested.
+    """
+    codes = [pd.factorize(ratings[column], sort=True)[0] for column in ("user", "item")]
+    log = ratings.iloc[_in_time_order(*codes, ratings.timestamp.to_numpy(), tie_seed)]
+    log = log.drop_duplicates(["user", "item"])
+    cut = ratings.timestamp.quantile(quantile)
+    counts = log.item[log.timestamp < cut].value_counts()
+    log = log[log.item.isin(counts.index[counts >= min_item_ratings])]
+    is_early = (log.timestamp < cut).to_numpy()
+    users, lengths = np.unique(log.user, return_counts=True)
+    vocabulary = Vocabulary(np.unique(log.item[is_early]))
+    whole = Sequences(vocabulary.tokens(log.item), np.concatenate([[0], lengths.cumsum()]), users)
+    user_rows = np.repeat(np.arange(len(users)), lengths)
+    known = np.bincount(user_rows[is_early], minlength=len(users))  # how many items of each user are before the cut
+    first = np.maximum(known, 1)  # the position of the first target after it
+    trained, tested = np.flatnonzero(known >= 2), np.flatnonzero(first < lengths)
+    if not len(trained) or not len(tested):
+        raise ValueError(f"there must be users with two items before the {quantile} quantile of time, and items after")
+    positions = np.arange(len(user_rows)) - whole.offsets[user_rows]
+    later = positions >= first[user_rows]
+
+    def held_out(rows, positions):
+        return Holdout(whole.prefixes(rows, positions), whole.tokens[whole.offsets[rows] + positions])
+
+    validation = held_out(trained, known[trained] - 1)
+    return vocabulary, Split(
+        train=validation.histories,
+        validation=validation,
+        test=held_out(tested, first[tested]),
+        successive=held_out(user_rows[later], positions[later]),
+    )
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A vocabulary, the sequences over it, and the log they were built from, or a function that reads it, if any."""
+
+    vocabulary: Vocabulary
+    sequences: Sequences
+    source: Interactions | Callable[[], Interactions] | None = None
+    other_split: Split | None = None
+    counts: DataCounts | None = None  # what came in and what was dropped
+    item_table: pd.DataFrame | None = None  # `Interactions.item_table`, where it is known without the log
+
+    @cached_property
+    def log(self) -> Interactions | None:
+        """The log, read when it is first asked for; raises what `load_movielens` and `load_interactions` raise."""
+        return self.source() if callable(self.source) else self.source
+
+    @cached_property
+    def items(self) -> pd.DataFrame:
+        """Every item of the log: item, title, genres, ratings. ValueError if there is no log."""
+        if self.item_table is not None:
+            return self.item_table
+        if self.log is None:
+            raise ValueError("this dataset has no log that names its items")
+        return self.log.item_table()
+
+    @cached_property
+    def split(self) -> Split:
+        """The `other_split`, or leave-one-out."""
+        return self.other_split or leave_one_out(self.sequences)
+
+    @cached_property
+    def fingerprint(self) -> dict[str, str]:
+        """SHA-256 of the `items` and of the `sequences`: equal for equal data, whatever file it was read from."""
+        items = "\n".join(map(str, self.vocabulary.items.tolist()))
+        sequences = (self.sequences.tokens.astype("<i4"), self.sequences.offsets.astype("<i8"))
+        return {
+            "items": hashlib.sha256(items.encode()).hexdigest(),
+            "sequences": hashlib.sha256(b"".join(part.tobytes() for part in sequences)).hexdigest(),
+        }
+
+
+def load_dataset(settings: DataSettings) -> Dataset:
+    """Read a release, or a log of your own, and build the sequences, or take those that an earlier start has cached.
+
+    Raises what `load_movielens`, `load_interactions` and `build_sequences` raise.
+    """
+    if settings.ratings_file:
+        files = [Path(file).absolute() for file in (settings.ratings_file, settings.items_file) if file]
+        read = partial(load_interactions, *files)
+    else:
+        folder = find_release(settings.release)
+        files = [folder / RELEASES[settings.release].ratings_file]
+        read = partial(read_release, settings.release, folder)
+    name = f"{files[0].name}.sequences-{settings.min_item_ratings}-{settings.max_users or 'all'}.npz"
+    path, key = files[0].with_name(name), _cache_key(files, settings)
+    if key and (cached := _read_cache(path, key)):
+        return replace(cached, source=read)
+    log = read()
+    vocabulary, sequences, counts = build_sequences(log.ratings, settings.min_item_ratings, settings.max_users)
+    dataset = Dataset(vocabulary, sequences, log, counts=counts)
+    if key:
+        _write_cache(path, key, dataset)
+    return dataset
+
+
+def _cache_key(files, settings):
+    """What cached sequences must have been built from, as a text; None for a small or missing ratings file."""
+    if not all(file.is_file() for file in files) or files[0].stat().st_size < CACHED_FROM:
+        return None
+    states = [(file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return f"version {CACHE_VERSION}, {'own log' if settings.ratings_file else settings.release}, {states}"
+
+
+def _write_cache(path, key, dataset):
+    """Write what a dataset is to an .npz, whose checksums `_read_cache` relies on; a warning if that fails."""
+    arrays = {
+        "key": np.array(key),
+        "counts": np.array(dataset.counts),
+        "vocabulary": _as_bytes(dataset.vocabulary.items),
+        "users": _as_bytes(dataset.sequences.users),
+        "tokens": dataset.sequences.tokens,
+        "offsets": dataset.sequences.offsets,
+    }
+    arrays |= {f"items.{name}": _as_bytes(column.to_numpy()) for name, column in dataset.items.items()}
+
+    def write(partial):
+        with open(partial, "wb") as file:
+            np.savez(file, **arrays)
+
+    try:
+        replace_file(path, write)
+    except OSError as error:
+        logging.getLogger(__name__).warning(
+            "%s cannot be written (%s): the next start takes as long as this one",
+            display_path(path), error.strerror or error,
+        )  # fmt: skip
+
+
+def _read_cache(path, key):
+    """The dataset that was written; None if no file is there, if it is of other data, or damaged."""
+    try:
+        with open(path, "rb") as file, np.load(file) as arrays:
+            if arrays["key"].item() != key:
+                return None
+            names = [name for name in arrays if name.startswith("items.")]
+            items = pd.DataFrame({name.removeprefix("items."): _as_texts(arrays[name]) for name in names})
+            sequences = Sequences(arrays["tokens"], arrays["offsets"], _as_texts(arrays["users"]))
+            counts = DataCounts(*arrays["counts"].tolist())
+            return Dataset(Vocabulary(_as_texts(arrays["vocabulary"])), sequences, counts=counts, item_table=items)
+    except Exception:  # whatever a damaged file makes of an archive or an array
+        return None
+
+
+def _as_bytes(texts):
+    """Texts as one array of bytes, one a line (no log has a line break in a text); numbers as they are."""
+    return np.frombuffer("\n".join(texts).encode(), np.uint8) if texts.dtype == object else texts
+
+
+def _as_texts(array):
+    return np.array(array.tobytes().decode().split("\n"), object) if array.dtype == np.uint8 else array

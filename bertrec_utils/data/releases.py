@@ -1,0 +1,196 @@
+"""Finds, downloads, verifies and reads a MovieLens release."""
+
+import hashlib
+import importlib.resources
+import logging
+import os
+import stat
+import tempfile
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import pandas as pd
+import pooch
+
+from ..common import PROJECT, is_interactive, move_file
+from .logs import Interactions, read_movies, read_ratings
+
+ARCHIVE_URL = "https://files.grouplens.org/datasets/movielens/{name}.zip"
+BUNDLED = "ml-latest-2k"
+RESTORE = (
+    f"it comes with a clone of the project, in data/{BUNDLED}: run this inside the clone (`git checkout -- "
+    f"data/{BUNDLED}` restores it), or train on a log of your own with --ratings FILE"
+)
+MOST_COMPRESSED = 100  # times an archive may grow when it is unpacked; releases grow about four times
+ARCHIVE_FAULTS = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)  # what zipfile says of a damaged one
+
+
+@dataclass(frozen=True)
+class Release:
+    """How GroupLens lays out and publishes one release."""
+
+    ratings_file: str
+    movies_file: str
+    separator: str
+    encoding: str
+    md5: str | None  # None: the archive changes over time
+    rating_count: int | None
+
+    @property
+    def movies_separator(self) -> str:
+        return "|" if self.movies_file == "u.item" else self.separator
+
+
+def _csv_release(md5, rating_count):
+    return Release("ratings.csv", "movies.csv", ",", "utf-8", md5, rating_count)
+
+
+RELEASES = {
+    BUNDLED: _csv_release(None, 206_423),
+    "ml-latest-small": _csv_release(None, None),
+    "ml-100k": Release("u.data", "u.item", "\t", "latin-1", "0e33842e24a9c977be4e0107933c0723", 100_000),
+    "ml-1m": Release("ratings.dat", "movies.dat", "::", "latin-1", "c4d9eecfca2ab87c1945afe126590906", 1_000_209),
+    "ml-10m": Release("ratings.dat", "movies.dat", "::", "utf-8", "ce571fd55effeba0271552578f2648bd", 10_000_054),
+    "ml-20m": _csv_release("cd245b17a1ae2cc31bb14903e1204af3", 20_000_263),
+    "ml-25m": _csv_release("6b51fb2759a8657d3bfcbfc42b592ada", 25_000_095),
+    "ml-32m": _csv_release("d472be332d4daa821edc399621853b57", 32_000_204),
+}
+
+
+def load_movielens(name: str) -> Interactions:
+    """Read a MovieLens release: from `$BERTREC_DATA/NAME`, `data/NAME` or `notebooks/NAME`, else download it first.
+
+    Raises ValueError (unknown name, malformed row), FileNotFoundError (a file of the release is missing),
+    ConnectionError (nothing on disk and no network) or OSError (no room or no permission to download); each message
+    says what to do next.
+    """
+    return read_release(name, find_release(name))
+
+
+def find_release(name: str) -> Path:
+    """The folder with both files of a release, downloaded if there is none. Raises as `load_movielens` does."""
+    release = _release(name)
+    folder = _find(name) or download(name)
+    for file in (release.ratings_file, release.movies_file):
+        if not (folder / file).is_file():
+            raise FileNotFoundError(f"{folder / file} is missing; {_repair(name)}")
+    return folder
+
+
+def read_release(name: str, folder: Path) -> Interactions:
+    """Read a release that lies in `folder`. Raises ValueError as `load_movielens` does."""
+    release = _release(name)
+    ratings_file = folder / release.ratings_file
+    try:
+        ratings = read_ratings(ratings_file, release.separator)
+        movies = read_movies(folder / release.movies_file, release.movies_separator, release.encoding)
+    except ValueError as error:
+        raise ValueError(f"{error}; {_repair(name)}") from None
+    if release.rating_count and len(ratings) != release.rating_count:
+        logging.getLogger(__name__).warning(
+            "%s holds %s ratings, the official %s %s: is the file cut off?",
+            ratings_file, f"{len(ratings):,}", name, f"{release.rating_count:,}",
+        )  # fmt: skip
+    return Interactions(name, ratings, movies.assign(title=with_familiar_names(movies.title)))
+
+
+def with_familiar_names(titles: pd.Series) -> pd.Series:
+    """Titles with the name people use where MovieLens has a working title or no year (the package's titles.csv).
+
+    The old name stays as an alias: `Avengers: Endgame (a.k.a. Avengers: Infinity War - Part II) (2019)`.
+    """
+    with (importlib.resources.files(__package__) / "titles.csv").open(encoding="utf-8") as file:
+        names = pd.read_csv(file).set_index("title").familiar
+    return titles.map(names).fillna(titles)
+
+
+def download(name: str) -> Path:
+    """Fetch, verify and unpack the official archive into `$BERTREC_DATA` if that is set, else `data/`; the folder.
+
+    An archive already lying there as NAME.zip is used when its checksum fits, and kept if there is no room to unpack
+    it. ml-latest-2k, which comes with the project, is a FileNotFoundError.
+    """
+    release = _release(name)
+    if name == BUNDLED:
+        raise FileNotFoundError(f"{name} cannot be downloaded; {RESTORE}")
+    home = _home()
+    folder, archive = home / name, home / f"{name}.zip"
+    if folder.exists():
+        raise FileExistsError(f"{folder} is there already; rename or delete it to download {name} anew")
+    url, checksum = ARCHIVE_URL.format(name=name), release.md5 and f"md5:{release.md5}"
+    by_hand = f"fetch {url} by hand, put it at {archive}, and run this again"
+    is_wrong = bool(release.md5) and archive.is_file() and _md5(archive) != release.md5
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=home, suffix=".partial") as partial:
+            pooch.retrieve(url, checksum, fname=archive.name, path=home, progressbar=is_interactive())
+            move_file(_unpack(archive, Path(partial) / name, release.ratings_file), folder)
+    except OSError as error:
+        if error.errno is None:  # it is of the network, and not of the system
+            if is_wrong:
+                raise ConnectionError(
+                    f"{archive} does not have the checksum of {name} (MD5 {release.md5}), and {name} could not be "
+                    f"downloaded ({error}); replace that file with a whole copy of {url}, and run this again"
+                ) from error
+            reason = f"{name} is not here and could not be downloaded ({error})"
+            raise ConnectionError(f"{reason}; try again, or {by_hand}") from error
+        if not folder.is_dir():  # else another process was faster
+            raise OSError(
+                f"cannot write to {home} ({error.strerror}); make room or get permission there, or set BERTREC_DATA to "
+                "another folder, and run this again"
+            ) from error
+    except ARCHIVE_FAULTS as error:
+        archive.unlink()
+        raise ValueError(f"{archive} was no archive of {name} ({error}), so it was not kept; {by_hand}") from error
+    except ValueError as error:
+        raise ValueError(f"{url} does not have the published checksum, so it was not kept; {by_hand}") from error
+    archive.unlink(missing_ok=True)
+    return folder
+
+
+def _unpack(archive, target, ratings_file):
+    """Unpack into the folder `target`; the folder in it that holds the ratings. BadZipFile if that is not possible."""
+    with zipfile.ZipFile(archive) as members:
+        if sum(member.file_size for member in members.infolist()) > MOST_COMPRESSED * archive.stat().st_size:
+            raise zipfile.BadZipFile(f"it would grow more than {MOST_COMPRESSED} times")
+        for member in members.infolist():
+            path = PurePosixPath(member.filename.replace("\\", "/"))
+            is_link = stat.S_ISLNK(member.external_attr >> 16)
+            if is_link or path.is_absolute() or any(part == ".." or ":" in part for part in path.parts):
+                raise zipfile.BadZipFile(f"{member.filename} in it is a link or lies outside its folder")
+        members.extractall(target)
+    found = next(target.rglob(ratings_file), None)
+    if found is None:
+        raise zipfile.BadZipFile(f"no {ratings_file} in it")
+    return found.parent
+
+
+def _md5(path):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
+
+
+def _repair(name):
+    return RESTORE if name == BUNDLED else f"unpack {name}.zip there again"
+
+
+def _release(name):
+    if name not in RELEASES:
+        raise ValueError(f"there is no release {name!r}; choose one of {', '.join(RELEASES)}")
+    return RELEASES[name]
+
+
+def _home():
+    """Where downloads land: $BERTREC_DATA (a relative one counts from here, or from the project's root), else data/."""
+    own = os.environ.get("BERTREC_DATA")
+    if not own:
+        return PROJECT / "data"
+    from_root = (PROJECT / own).resolve()
+    return from_root if from_root.is_dir() and not Path(own).is_dir() else Path(own).resolve()
+
+
+def _find(name):
+    places = (_home(), PROJECT / "data", PROJECT / "notebooks")
+    return next((place / name for place in places if (place / name).is_dir()), None)

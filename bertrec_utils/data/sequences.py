@@ -1,0 +1,123 @@
+"""Users' histories as tokens in flat arrays, and what of them is held out. Takes numpy alone.
+
+Token 0 is PAD, tokens 1..V are the items, token V + 1 is [MASK].
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+PAD = 0
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The V items a model knows, sorted by id: `items[token - 1]` is the item of a token."""
+
+    items: np.ndarray  # (V,) int64, or object for ids that are texts
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @property
+    def mask_token(self) -> int:
+        return len(self.items) + 1
+
+    @cached_property
+    def _tokens(self) -> dict[Any, int]:
+        return {item: token for token, item in enumerate(self.items.tolist(), start=1)}
+
+    def __contains__(self, item: Any) -> bool:
+        return item in self._tokens
+
+    def tokens(self, items: Iterable[Any]) -> np.ndarray:
+        """Tokens (int32, same shape) of item ids; KeyError names the first id that is not in the vocabulary."""
+        items = np.asarray(items)
+        positions = np.searchsorted(self.items, items).clip(max=len(self.items) - 1)
+        unknown = self.items[positions] != items
+        if unknown.any():
+            raise KeyError(f"item {items[unknown][0]} is not in the vocabulary of {len(self)} items")
+        return (positions + 1).astype(np.int32)
+
+    def item_ids(self, tokens: Any) -> np.ndarray:
+        """Item ids of tokens 1..V; IndexError for PAD, [MASK] or anything else that is no item."""
+        tokens = np.asarray(tokens)
+        if tokens.size and (tokens.min() < 1 or tokens.max() > len(self)):
+            raise IndexError(f"tokens of items are 1..{len(self)}; 0 is PAD and {self.mask_token} is [MASK]")
+        return self.items[tokens - 1]
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """One sequence of tokens per user, in compressed rows: row r is `tokens[offsets[r]:offsets[r + 1]]`."""
+
+    tokens: np.ndarray  # int32, all rows one after the other
+    offsets: np.ndarray  # int64, one more than there are rows
+    users: np.ndarray  # the user id of each row
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        if not 0 <= row < len(self):
+            raise IndexError(f"row {row} of {len(self)} sequences")
+        return self.tokens[self.offsets[row] : self.offsets[row + 1]]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(B,) int64."""
+        return np.diff(self.offsets)
+
+    def counts(self, item_count: int) -> np.ndarray:
+        """How often each of tokens 1..V occurs, (V,) int64: its popularity."""
+        return np.bincount(self.tokens, minlength=item_count + 1)[1:]
+
+    def rows(self, rows: np.ndarray) -> "Sequences":
+        """The given rows, in the given order."""
+        return self.prefixes(rows, self.lengths[rows])
+
+    def prefixes(self, rows: np.ndarray, lengths: np.ndarray) -> "Sequences":
+        """For each i, the first `lengths[i]` tokens of row `rows[i]`."""
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        positions = np.arange(offsets[-1]) + np.repeat(self.offsets[:-1][rows] - offsets[:-1], lengths)
+        return Sequences(self.tokens[positions], offsets, self.users[rows])
+
+    def without_last(self, count: int) -> "Sequences":
+        """Every row without its last `count` tokens; no row may be shorter than that."""
+        return self.prefixes(np.arange(len(self)), self.lengths - count)
+
+    def pairs(self, distance: int) -> tuple[np.ndarray, np.ndarray]:
+        """The tokens of all pairs that are `distance` positions apart in a row: the earlier ones, the later ones."""
+        rows = np.repeat(np.arange(len(self)), self.lengths)
+        same_row = rows[:-distance] == rows[distance:]
+        return self.tokens[:-distance][same_row], self.tokens[distance:][same_row]
+
+    def last(self) -> np.ndarray:
+        """The last token of every row; ValueError if a row is empty."""
+        if not self.lengths.all():
+            raise ValueError("a history is empty; give every user at least one item")
+        return self.tokens[self.offsets[1:] - 1]
+
+
+@dataclass(frozen=True)
+class Holdout:
+    """What is predicted at evaluation: after `histories`, which item came next? `targets` (U,), one token per row."""
+
+    histories: Sequences
+    targets: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+
+@dataclass(frozen=True)
+class Split:
+    """What is trained on, what is chosen by, and what is reported."""
+
+    train: Sequences
+    validation: Holdout
+    test: Holdout  # its histories include the validation item
+    successive: Holdout | None = None  # of a split in time: every item after the cut, after all that came before it

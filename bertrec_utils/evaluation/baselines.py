@@ -1,0 +1,219 @@
+"""Baselines in closed form: popularity, Markov chains, neighbours, linear models; no gradient and no seed.
+
+A network must beat them, and can be mixed with them (mixture.py). Shapes: U users, V items, a batch of B histories.
+"""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import scipy.linalg
+from scipy import sparse
+
+from ..data.sequences import Sequences, Vocabulary
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MOST_ITEMS = 10_000  # an items x items matrix, and what solving for it takes, is 4 GB here
+
+
+class Popularity:
+    """Scores an item by how often it occurs in the training sequences, whatever the history."""
+
+    def __init__(self, train: Sequences, item_count: int):
+        self.counts = train.counts(item_count).astype(np.float32)
+
+    def score(self, histories: Sequences) -> np.ndarray:
+        return np.tile(self.counts, (len(histories), 1))
+
+
+class RecentPopularity:
+    """Scores an item by how many of `ratings` it has in the last `days`, whatever the history.
+
+    `ratings` is a log's frame, with timestamps in seconds, without what is held out.
+    """
+
+    def __init__(self, ratings: "pd.DataFrame", vocabulary: Vocabulary, days: float):
+        recent = ratings.item[ratings.timestamp > ratings.timestamp.max() - days * 24 * 60 * 60]
+        tokens = vocabulary.tokens(recent[recent.isin(vocabulary.items)])
+        self.counts = np.bincount(tokens, minlength=len(vocabulary) + 1)[1:].astype(np.float32)
+
+    def score(self, histories: Sequences) -> np.ndarray:
+        return np.tile(self.counts, (len(histories), 1))
+
+
+class MarkovChain:
+    """First-order Markov chain: how often the item directly followed the history's last one; popularity breaks ties."""
+
+    def __init__(self, train: Sequences, item_count: int):
+        self.followers = pair_counts(train, item_count, distance=1)
+        counts = train.counts(item_count)
+        self.tie_break = (counts / (counts.max() + 1)).astype(np.float32)  # below 1, one observed step
+
+    def score(self, histories: Sequences) -> np.ndarray:
+        return self.followers[histories.last() - 1].toarray() + self.tie_break
+
+
+class SmoothedMarkovChain:
+    """A chain over the last few items: the weighted mean of P(next | item n positions back), smoothed by popularity.
+
+    `pseudo_counts` distributed as popularity are added to the counts of an item's followers: an item that was rarely
+    followed says little, one that was never followed says nothing. Scores are logs of probabilities.
+    """
+
+    def __init__(
+        self,
+        train: Sequences,
+        item_count: int,
+        weights: tuple[float, ...] = (0.6, 0.25, 0.15),  # of the last item, the one before it, ...
+        pseudo_counts: float = 20.0,
+    ):
+        self.weights, self.pseudo_counts = weights, pseudo_counts
+        self.popularity = smoothed_popularity(train, item_count)
+        self.followers = [pair_counts(train, item_count, distance) for distance in range(1, len(weights) + 1)]
+
+    def score(self, histories: Sequences) -> np.ndarray:
+        scores = np.zeros((len(histories), len(self.popularity)), dtype=np.float32)
+        for back, (weight, followers) in enumerate(zip(self.weights, self.followers, strict=True)):
+            known = np.flatnonzero(histories.lengths > back)
+            counts = np.zeros_like(scores)
+            counts[known] = followers[histories.tokens[histories.offsets[1:][known] - 1 - back] - 1].toarray()
+            counts += self.pseudo_counts * self.popularity
+            scores += weight * counts / counts.sum(1, keepdims=True)
+        return np.log(scores)
+
+
+class EASE:
+    """The linear autoencoder that predicts a user's items from the others (Steck, WWW 2019), blind to order.
+
+    Only in scoring are the history's items weighted: one that is `age` items old weighs decay ** age.
+    ValueError if there are more than MOST_ITEMS items.
+    """
+
+    def __init__(self, train: Sequences, item_count: int, ridge: float = 500.0, decay: float = 0.9):
+        require_dense(item_count)
+        self.decay = decay
+        seen = decayed_history(train, item_count, decay=1.0)
+        seen.data[:] = 1  # an item may have come back
+        inverse = np.linalg.inv((seen.T @ seen).toarray() + ridge * np.eye(item_count, dtype=np.float32))
+        self.weights = -inverse / np.diag(inverse)
+        np.fill_diagonal(self.weights, 0)
+
+    def score(self, histories: Sequences) -> np.ndarray:
+        return decayed_history(histories, len(self.weights), self.decay) @ self.weights
+
+
+class ItemKNN:
+    """Nearest neighbours among items (Sarwar et al., WWW 2001), blind to order until the history is weighted.
+
+    The similarity of two items is the cosine of their columns of users, less where both are rare (`shrinkage` is added
+    to its denominator). Each item of the history votes for its most similar ones with weight `decay` ** age.
+    ValueError if there are more than MOST_ITEMS items.
+    """
+
+    def __init__(
+        self, train: Sequences, item_count: int, neighbours: int = 100, shrinkage: float = 20.0, decay: float = 0.9
+    ):
+        require_dense(item_count)
+        self.decay = decay
+        seen = decayed_history(train, item_count, decay=1.0)
+        seen.data[:] = 1  # an item may have come back
+        shared = (seen.T @ seen).toarray()
+        norms = np.sqrt(np.diag(shared))
+        similarities = shared / (np.outer(norms, norms) + shrinkage)
+        np.fill_diagonal(similarities, 0)
+        if neighbours < item_count:
+            weakest = -np.partition(-similarities, neighbours - 1, axis=1)[:, [neighbours - 1]]
+            similarities[similarities < weakest] = 0
+        self.similarities = similarities
+
+    def score(self, histories: Sequences) -> np.ndarray:
+        return decayed_history(histories, len(self.similarities), self.decay) @ self.similarities
+
+
+class LinearNextItem:
+    """The linear model of the next item: ridge regression from a decayed history, in closed form.
+
+    An item that is `age` items old has weight decay ** age; a history is two such rows side by side, one that decays
+    fast and one that decays slowly, (2 V). Over every position of the training sequences, W (2 V, V) minimises
+    |history W - next item|^2 + ridge |W|^2, the next item being a row with a single 1. With one decay this is close
+    to SLIT (Choi et al., WWW 2021). Scores estimate probabilities, but may be negative.
+    ValueError if there are more than MOST_ITEMS items.
+    """
+
+    def __init__(self, train: Sequences, item_count: int, decays: tuple[float, ...] = (0.5, 0.9), ridge: float = 200.0):
+        require_dense(item_count)
+        self.decays, self.item_count = decays, item_count
+        histories, next_items = normal_equations(train, item_count, decays)
+        histories[np.diag_indices_from(histories)] += ridge
+        self.weights = scipy.linalg.solve(histories, next_items, assume_a="pos", overwrite_a=True, overwrite_b=True)
+
+    def score(self, histories: Sequences) -> np.ndarray:
+        rows = [decayed_history(histories, self.item_count, decay) for decay in self.decays]
+        return sparse.hstack(rows, format="csr") @ self.weights
+
+
+def require_dense(item_count: int) -> None:
+    """ValueError if a matrix of all pairs of items would not fit."""
+    if item_count > MOST_ITEMS:
+        raise ValueError(f"{item_count:,} items are too many for a matrix of all pairs; at most {MOST_ITEMS:,}")
+
+
+def smoothed_popularity(train: Sequences, item_count: int) -> np.ndarray:
+    """(V,) float32: the share of each item among the training interactions, each counted once more."""
+    counts = train.counts(item_count) + 1
+    return (counts / counts.sum()).astype(np.float32)
+
+
+def pair_counts(train: Sequences, item_count: int, distance: int) -> sparse.csr_array:
+    """(V, V) float32: how often the column's item is `distance` positions after the row's."""
+    earlier, later = train.pairs(distance)
+    ones = np.ones(len(earlier), dtype=np.float32)
+    return sparse.coo_array((ones, (earlier - 1, later - 1)), shape=(item_count, item_count)).tocsr()
+
+
+def max_age(decay: float) -> int:
+    """The age from which on an item weighs less than 0.1 %, and is left out."""
+    return int(np.log(0.001) / np.log(decay)) + 1
+
+
+def decayed_history(histories: Sequences, item_count: int, decay: float) -> sparse.csr_array:
+    """(B, V) float32: decay ** age for each item of a history, the last item's age being 0."""
+    rows = np.repeat(np.arange(len(histories)), histories.lengths)
+    ages = np.repeat(histories.offsets[1:], histories.lengths) - 1 - np.arange(len(histories.tokens))
+    kept = ages < max_age(decay) if decay < 1 else slice(None)
+    weights = (decay ** ages[kept]).astype(np.float32)
+    return sparse.coo_array((weights, (rows[kept], histories.tokens[kept] - 1)), (len(histories), item_count)).tocsr()
+
+
+def normal_equations(train: Sequences, item_count: int, decays: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Both sides of the ridge regression: H'H (K V, K V) and H'Y (K V, V) float32 for K decays; a row of H is a
+    history, a row of Y its next item.
+
+    H itself is never built. H'Y sums decay ** (distance - 1) over all pairs of a sequence's items, the one `distance`
+    positions after the other. For H'H, an item's weight in history after history is a geometric series, and so is the
+    product of two. These series run on after the end of a sequence, where no next item is known; what the last history
+    would add is subtracted.
+    """
+    following = decayed_pair_counts(train, item_count, decays)
+    last = [decayed_history(train, item_count, decay) for decay in decays]
+    counts = np.diag(train.counts(item_count).astype(np.float32))
+    histories = np.empty((len(decays) * item_count, len(decays) * item_count), dtype=np.float32)
+    for row, slow in enumerate(decays):
+        for column, fast in enumerate(decays):
+            block = counts + fast * following[column].T + slow * following[row] - (last[row].T @ last[column]).toarray()
+            part = np.s_[row * item_count : (row + 1) * item_count, column * item_count : (column + 1) * item_count]
+            histories[part] = block / (1 - slow * fast)
+    return histories, np.concatenate(following)
+
+
+def decayed_pair_counts(train: Sequences, item_count: int, decays: tuple[float, ...]) -> list[np.ndarray]:
+    """For each decay a matrix (V, V) float32: over all pairs of a sequence, the sum of decay ** (distance - 1)."""
+    tables = [np.zeros((item_count, item_count), dtype=np.float32) for _ in decays]
+    for distance in range(1, max(map(max_age, decays)) + 1):
+        earlier, later = train.pairs(distance)
+        entries = (earlier.astype(np.int64) - 1) * item_count + later - 1
+        for table, decay in zip(tables, decays, strict=True):
+            if distance <= max_age(decay):
+                np.add.at(table.reshape(-1), entries, np.float32(decay ** (distance - 1)))
+    return tables

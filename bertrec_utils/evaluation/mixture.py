@@ -1,0 +1,78 @@
+"""A network mixed with a linear baseline: each knows something that the other does not."""
+
+from dataclasses import replace
+
+import numpy as np
+from scipy.special import log_softmax
+
+from ..data.sequences import Holdout, Sequences
+from .baselines import MOST_ITEMS, LinearNextItem, SmoothedMarkovChain
+from .ranking import Scorer, metrics, target_ranks
+
+WEIGHTS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7, 1.0)  # of the baseline, tried on validation data
+MOST_SCORES = 50_000_000  # of each part, for which they are tried
+BATCH_USERS = 64  # whose scores of many items are in memory while they are tried
+
+
+def linear_baseline(train: Sequences, item_count: int) -> LinearNextItem | SmoothedMarkovChain:
+    """What is mixed with a network: the linear model where a matrix of all pairs fits, else the Markov chain."""
+    if item_count <= MOST_ITEMS:
+        return LinearNextItem(train, item_count)
+    return SmoothedMarkovChain(train, item_count)
+
+
+class Mixture:
+    """Scores are log p(item | network) + `weight` x the baseline's scores, standardised for each history."""
+
+    def __init__(self, network: Scorer, baseline: Scorer, weight: float):
+        self.network, self.baseline, self.weight = network, baseline, weight
+
+    def score(self, histories: Sequences) -> np.ndarray:
+        """(B, V) float32."""
+        log_probabilities, standardised = self.parts(histories)
+        return log_probabilities + self.weight * standardised
+
+    def parts(self, histories: Sequences) -> tuple[np.ndarray, np.ndarray]:
+        """Both terms, (B, V) float32 each, the second not yet weighted."""
+        return log_softmax(self.network.score(histories), axis=1), standardise(self.baseline.score(histories))
+
+
+def standardise(scores: np.ndarray) -> np.ndarray:
+    """`scores` (B, V) less their mean, over their standard deviation, row by row; 0 where all are equal."""
+    deviations = scores.std(1, keepdims=True)
+    return (scores - scores.mean(1, keepdims=True)) / np.where(deviations > 0, deviations, 1)
+
+
+def fit_mixture(network: Scorer, baseline: Scorer, holdout: Holdout) -> Mixture:
+    """The mixture whose weight, one of WEIGHTS, has the best NDCG@10 (full ranking) on `holdout`, new to both parts."""
+    qualities = ndcg_by_weight(network, baseline, holdout)
+    return Mixture(network, baseline, max(qualities, key=qualities.__getitem__))
+
+
+def ndcg_by_weight(network: Scorer, baseline: Scorer, holdout: Holdout) -> dict[float, float]:
+    """The NDCG@10 (full ranking) of the mixture for each of WEIGHTS.
+
+    A single number needs no more users than MOST_SCORES allows; of more, the first are taken.
+    """
+    mixture = Mixture(network, baseline, 0.0)
+    item_count = baseline.score(holdout.histories.rows(np.arange(1))).shape[1]
+    users = np.arange(min(len(holdout), max(1, MOST_SCORES // item_count)))
+    ranks: dict[float, list[np.ndarray]] = {weight: [] for weight in WEIGHTS}
+    for batch in np.array_split(users, -(-len(users) // BATCH_USERS)):
+        histories = replace(holdout.histories.rows(batch), users=np.arange(len(batch)))
+        log_probabilities, standardised = mixture.parts(histories)
+        part = Holdout(histories, holdout.targets[batch])
+        for weight in WEIGHTS:
+            scores = PrecomputedScores(log_probabilities + np.float32(weight) * standardised)
+            ranks[weight].append(target_ranks(scores, part, ["full"], progress=False)["full"])
+    return {weight: metrics(np.concatenate(parts), [10])["ndcg@10"] for weight, parts in ranks.items()}
+
+
+class PrecomputedScores:
+    """Scores (U, V) that are known already, for histories whose users are numbered 0..U - 1."""
+
+    def __init__(self, scores: np.ndarray):
+        self.scores = scores
+
+    def score(self, histories: Sequences) -> np.ndarray:
+        return self.scores[histories.users]

@@ -1,0 +1,137 @@
+"""Type titles, get films: widgets around a `Recommender`."""
+
+from collections.abc import Callable, Sequence
+from html import escape
+from typing import Any
+
+import ipywidgets as widgets
+import numpy as np
+import pandas as pd
+
+from .recommender import Recommender
+from .titles import split_year
+
+SUGGESTIONS = 6
+MOST_REASONS = 30  # films of a history; with more, an answer would take seconds
+NO_FORMULAS = "tex2jax_ignore mathjax_ignore"  # classes of HTML in which JupyterLab leaves $ alone
+WIDE = widgets.Layout(width="420px")
+
+
+class Panel:
+    """A search box, the chosen films, a few controls and a table of recommendations, updated after each click.
+
+    Where widgets do not run, as on GitHub, the same cell shows the table alone.
+    """
+
+    def __init__(self, recommender: Recommender, history: Sequence[str] = (), k: int = 10):
+        self.recommender = recommender
+        items, self.unknown = recommender.look_up(history)
+        self.items = list(dict.fromkeys(items))
+        noun = recommender.noun
+        self.search = widgets.Text(placeholder=f"Type the title of a {noun} you like", layout=WIDE)
+        self.suggestions = widgets.VBox()
+        self.chosen = widgets.HBox(layout=widgets.Layout(flex_flow="row wrap"))
+        self.k = widgets.IntSlider(k, 5, 30, 5, description="how many")
+        self.order = widgets.ToggleButtons(options={"in any order": True, "in this order": False})
+        self.penalty = widgets.FloatSlider(0.0, min=0, max=1, step=0.25, readout=False)
+        self.exclude_series = widgets.Checkbox(description="leave out the same series", indent=False)
+        self.table = widgets.HTML()
+        self.search.observe(lambda _: self.suggest(), "value")
+        self.search.on_msg(self._on_enter)
+        for control in (self.k, self.penalty, self.exclude_series):
+            control.observe(lambda _: self.answer(), "value")
+        self.order.observe(lambda _: self.show_chosen(), "value")
+        controls = [
+            widgets.HBox([self.k, self.order]),
+            widgets.HBox([widgets.Label("familiar"), self.penalty, widgets.Label("distinctive"), self.exclude_series]),
+        ]
+        self.widget = widgets.VBox([self.search, self.suggestions, self.chosen, *controls, self.table])
+        self.widget.add_class("bertrec-panel")
+        self.show_chosen()
+
+    def suggest(self) -> None:
+        """Show titles that match what is typed."""
+        found = self.recommender.suggest(self.search.value, SUGGESTIONS)
+        self.suggestions.children = [self._button(self.titles[item], self.add, item, WIDE) for item in found]
+
+    def _on_enter(self, _, content, __) -> None:
+        if content.get("event") == "submit" and (found := self.recommender.suggest(self.search.value, 1)):
+            self.add(found[0])
+
+    def add(self, item: int) -> None:
+        if item not in self.items:
+            self.items.append(item)
+        self.search.value = ""  # which empties the suggestions
+        self.show_chosen()
+
+    def remove(self, item: int) -> None:
+        self.items.remove(item)
+        self.show_chosen()
+
+    def move_left(self, item: int) -> None:
+        index = self.items.index(item)
+        self.items.insert(max(0, index - 1), self.items.pop(index))
+        self.show_chosen()
+
+    def show_chosen(self) -> None:
+        chips = []
+        for item in self.items:
+            left = self._button("◀", self.move_left, item, tooltip="earlier", disabled=self.order.value)
+            remove = self._button("✕", self.remove, item, tooltip="remove")
+            title = widgets.HTML(escape(self.titles[item]))  # a Label would read $ as the start of a formula
+            chips.append(widgets.HBox([left, title, remove]))
+        self.chosen.children = chips
+        self.answer()
+
+    def _button(self, text: str, act: Callable, item: int, layout: widgets.Layout | None = None, **more):
+        button = widgets.Button(description=text, layout=layout or widgets.Layout(width="32px"), **more)
+        button.on_click(lambda _: act(item))
+        return button
+
+    @property
+    def titles(self) -> pd.Series:
+        return self.recommender.items.title
+
+    def answer(self) -> None:
+        """Recommend again."""
+        if not self.items:
+            self.table.value = "Nothing chosen yet: type a title above, and click on the one you mean."
+            return
+        as_set = self.order.value
+        options = {
+            "as_set": as_set,
+            "popularity_penalty": self.penalty.value,
+            "exclude_series": self.exclude_series.value,
+        }
+        found = self.recommender.recommend_items(self.items, self.k.value, **options)
+        reasons = [""] * len(found)
+        if 1 < len(self.items) <= MOST_REASONS:
+            gains = self.recommender.explain(self.items, found.item, as_set)
+            reasons = [self.titles[item] for item in gains.idxmax()]
+        left_out = "".join(f"<p>Left out: {escape(str(error))}</p>" for error in self.unknown.values())
+        self.table.value = left_out + self.html(found.assign(because=reasons))
+
+    def html(self, found: pd.DataFrame) -> str:
+        """The recommendations as a table; a bar is exp(score), as a share of the best one's."""
+        shares = np.exp(found.score - found.score.max())
+        rows = []
+        for row, share in zip(found.itertuples(), shares, strict=True):
+            name, year = split_year(row.title)
+            bar = f"<div style='background:#4c72b0;height:.7em;width:{5 * share:.2f}em'></div>"
+            people = int(self.recommender.items.ratings[row.item])
+            genres = row.genres.replace("|", ", ")
+            cells = map(escape, (str(row.rank), name, str(year or ""), genres, f"{people:,}"))
+            rows.append("".join(f"<td>{cell}</td>" for cell in (*cells, bar, escape(row.because))))
+        head = ("", "title", "year", "genres", "rated by", "", "most because of")
+        return (
+            f"<table class='{NO_FORMULAS}' style='line-height:1.5em'><thead><tr>"
+            + "".join(f"<th style='text-align:left'>{name}</th>" for name in head)
+            + "</tr></thead><tbody>"
+            + "".join(f"<tr>{row}</tr>" for row in rows)
+            + "</tbody></table>"
+        )
+
+    def _repr_mimebundle_(self, **options: Any) -> dict[str, Any]:
+        chosen = ", ".join(escape(self.titles[item]) for item in self.items)
+        static = f"<p class='{NO_FORMULAS}'>After {chosen}:</p>{self.table.value}" if self.items else self.table.value
+        return self.widget._repr_mimebundle_(**options) | {"text/html": static}

@@ -1,0 +1,172 @@
+"""Figures of notebook 05: what is recommended, why, and a map of all films."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from sklearn.manifold import TSNE
+
+from .recommender import Recommender
+from .titles import names_of, split_year
+
+VEGA_LITE = "application/vnd.vegalite.v5+json"
+
+
+def plot_recommendations(history: Sequence[str], recommended: pd.DataFrame, title: str) -> np.ndarray:
+    """A history (oldest first) beside the films recommended after it (`Recommender.recommend`), best on top."""
+    lines = max(len(history), len(recommended))
+    _, (left, right) = plt.subplots(1, 2, figsize=(11, 0.8 + 0.36 * lines))
+    left.axis("off")
+    left.set_title(f"{title}: the history")
+    for row, film in enumerate(history):
+        left.text(0, 1 - (row + 0.7) / lines, f"{row + 1}. {label_of(film, 58)}", fontsize=10)
+    right.barh(recommended["rank"], recommended.score - recommended.score.min() + 0.25, color="C0", alpha=0.55)
+    for row in recommended.itertuples():
+        right.text(0.05, row.rank, label_of(row.title, 60), va="center", fontsize=9)
+    right.set(ylabel="rank", title="What to watch next", yticks=recommended["rank"], xticks=[])
+    right.set_xlabel("log-probability above that of the last one shown")
+    right.invert_yaxis()
+    right.grid(False)
+    return np.array([left, right])
+
+
+def label_of(title: str, most: int) -> str:
+    """A title as matplotlib draws it: shortened, and $ is a dollar, not the start of a formula."""
+    return shorten(title, most).replace("$", r"\$")
+
+
+def shorten(title: str, most: int) -> str:
+    """A title of at most `most` characters: the aliases go first, then letters; the year survives."""
+    if len(title) > most:
+        year = split_year(title)[1]
+        title = names_of(title)[:2][-1] + (f" ({year})" if year else "")
+    if len(title) <= most:
+        return title
+    year = title[-6:] if split_year(title)[1] else ""
+    return title[: most - len(year) - 3].rstrip() + f"… {year}".rstrip()
+
+
+def plot_contributions(gains: pd.DataFrame, titles: Mapping[int, str], title: str, ax: Axes | None = None) -> Axes:
+    """What each film of a history (rows) contributes to each recommended one (columns): `Recommender.explain`."""
+    if ax is None:
+        _, ax = plt.subplots(figsize=(2.5 + 0.75 * len(gains.columns), 1.8 + 0.45 * len(gains)))
+    named = gains.rename(index=lambda item: label_of(titles[item], 34), columns=lambda item: label_of(titles[item], 34))
+    most = np.abs(gains.to_numpy()).max()
+    label = {"label": "change of log-probability"}
+    sns.heatmap(named, center=0, vmin=-most, vmax=most, cmap="RdBu", annot=True, fmt=".1f", ax=ax, cbar_kws=label)
+    ax.set(title=title, xlabel="recommended", ylabel="of the history")
+    ax.set_xticklabels(ax.get_xticklabels(), rotation=35, ha="right")
+    return ax
+
+
+def map_films(recommender: Recommender, min_ratings: int = 30, seed: int = 0) -> pd.DataFrame:
+    """The films with at least `min_ratings` ratings on a map: item, title, year, decade, genre (the first), ratings,
+    series and the position x, y, from the model's item embeddings by t-SNE (van der Maaten & Hinton, 2008)."""
+    films = recommender.items.loc[recommender.vocabulary.items].reset_index(names="item")
+    is_shown = (films.ratings >= min_ratings).to_numpy()
+    if is_shown.sum() < 4:
+        raise ValueError(f"only {is_shown.sum()} films have {min_ratings} ratings; ask for fewer")
+    vectors = recommender.item_vectors()[is_shown]
+    perplexity = min(30, (len(vectors) - 1) / 3)
+    positions = TSNE(metric="cosine", init="pca", perplexity=perplexity, random_state=seed).fit_transform(vectors)
+    films = films[is_shown].assign(
+        x=positions[:, 0], y=positions[:, 1], genre=films.genres[is_shown].str.split("|").str[0]
+    )
+    years = films.title.map(lambda title: split_year(title)[1]).astype("Int64")
+    films = films.assign(year=years, decade=(years // 10 * 10).astype(str) + "s", ratings=films.ratings.astype(int))
+    columns = ["item", "title", "year", "decade", "genre", "ratings", "series", "x", "y"]
+    return films[columns].reset_index(drop=True)
+
+
+def plot_map(films: pd.DataFrame, title: str, named: tuple[str, ...] = (), ax: Axes | None = None) -> Axes:
+    """The map as a picture: colours are genres, lines join the films of the `named` series."""
+    common = films.genre.value_counts().index[:9]
+    genres = films.genre.where(films.genre.isin(common), "other")
+    ax = sns.scatterplot(
+        films, x="x", y="y", hue=genres, size="ratings", sizes=(4, 90), alpha=0.7, ax=ax, palette="tab10"
+    )
+    for series, color in zip(named, sns.color_palette("dark", len(named)), strict=True):
+        of_series = films[films.series == series].sort_values("year")
+        ax.plot(of_series.x, of_series.y, color=color, linewidth=1.2, zorder=0)
+        for _, first in of_series[:1].iterrows():
+            box = {"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 0.5}
+            ax.annotate(series, (first.x, first.y), color=color, weight="bold", ha="center", bbox=box)
+    ax.set(title=title, xlabel="", ylabel="", xticks=[], yticks=[])
+    ax.legend(bbox_to_anchor=(1, 1), loc="upper left", frameon=False)
+    return ax
+
+
+class InteractiveMap:
+    """The map to play with in JupyterLab, which draws Vega-Lite itself: hover, zoom, colour, search."""
+
+    def __init__(self, films: pd.DataFrame):
+        self.films = films
+
+    def specification(self) -> dict[str, Any]:
+        """As Vega-Lite 5 describes a chart."""
+        is_lit = "indexof(lower(datum.title + ' ' + datum.series), lower(search)) >= 0"
+        of_lit_series = {"test": "search && indexof(lower(datum.series), lower(search)) >= 0", "value": 1}
+        position = {axis: {"field": axis, "type": "quantitative", "axis": None} for axis in ("x", "y")}
+        series = {
+            "transform": [{"filter": "datum.series"}],
+            "mark": {"type": "line", "color": "gray", "strokeWidth": 1},
+            "encoding": position
+            | {
+                "detail": {"field": "series"},
+                "order": {"field": "year"},
+                "opacity": {"condition": of_lit_series, "value": 0.2},
+            },
+        }
+        dots = {
+            "params": [{"name": "zoom", "select": "interval", "bind": "scales"}],
+            "transform": [{"calculate": "datum[colour]", "as": "group"}],
+            "mark": {"type": "circle"},
+            "encoding": position
+            | {
+                "color": {"field": "group", "type": "nominal", "title": None, "scale": {"scheme": "tableau20"}},
+                "size": {
+                    "condition": {"test": f"search && {is_lit}", "value": 300},
+                    "field": "ratings", "type": "quantitative", "scale": {"range": [10, 200]}, "legend": None,
+                },
+                "opacity": {"condition": {"test": f"!search || {is_lit}", "value": 0.8}, "value": 0.1},
+                "tooltip": [{"field": name} for name in ("title", "year", "genre", "ratings", "series")],
+            },
+        }  # fmt: skip
+        by = ["genre", "decade"]
+        table = self.films.round({"x": 1, "y": 1}).drop(columns="item")
+        return {
+            "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
+            "width": 760,
+            "height": 560,
+            "data": {"values": table.to_csv(index=False), "format": {"type": "csv"}},
+            "params": [
+                {"name": "search", "value": "", "bind": {"input": "search", "name": "Light up a title or series "}},
+                {"name": "colour", "value": "decade", "bind": {"input": "select", "options": by, "name": "Colour by "}},
+            ],
+            "layer": [series, dots],
+            "config": {"view": {"stroke": None}},
+        }
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+        return {VEGA_LITE: self.specification(), "text/plain": f"A map of {len(self.films):,} films"}
+
+
+def series_rank(vectors: np.ndarray, series: np.ndarray) -> float:
+    """The rank of a film's series among its neighbours by cosine, 1 the nearest: the mean over films.
+
+    `vectors` (V, D); `series` (V,) names, "" for none. By chance it is V / 2. Films alone in their series are left out.
+    """
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    means = []
+    for film in np.flatnonzero(series != ""):
+        others = np.flatnonzero(series == series[film])
+        others = others[others != film]
+        if len(others):
+            similarity = unit @ unit[film]
+            similarity[film] = -np.inf
+            means.append(np.mean([(similarity >= similarity[other]).sum() for other in others]))
+    return float(np.mean(means))

@@ -1,0 +1,159 @@
+"""Recommends films: titles in, titles out."""
+
+from collections.abc import Iterable, Sequence
+from itertools import islice, permutations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.special import log_softmax
+
+from ..data.sequences import Sequences, Vocabulary
+from ..evaluation.ranking import Scorer, best_columns
+from .titles import NewerTitle, TitleIndex, UnknownTitle, series_of
+
+ORDERS = 16  # of a history that is read as a set
+
+
+class Recommender:
+    """What to watch next, for any history of titles: `model` scores the vocabulary's items.
+
+    `items` names them: item, title, genres, ratings, as `Dataset.items`, `Checkpoint.load_items` and
+    `Interactions.item_table` return. `noun` is what one of them is called on screen. ValueError if one has no name.
+    """
+
+    def __init__(self, model: Scorer, vocabulary: Vocabulary, items: pd.DataFrame, noun: str = "film"):
+        self.model, self.vocabulary, self.noun = model, vocabulary, noun
+        unnamed = ~np.isin(vocabulary.items, items.item)
+        if unnamed.any():
+            raise ValueError(
+                f"{unnamed.sum():,} of the model's items have no title in this data; use the data it was trained on"
+            )
+        self.items = items.set_index("item")
+        self.items["series"] = series_of(self.items.title)
+        self.log_popularity = np.log(self.items.ratings[vocabulary.items].to_numpy(np.float32) + 1)
+        self.titles = TitleIndex(items)
+        # random sort keys for every item in each order: a history with and without a film has the same orders
+        self.sort_keys = np.random.default_rng(0).random((ORDERS, len(vocabulary) + 1), dtype=np.float32)
+
+    def look_up(self, history: Iterable[str]) -> tuple[list[Any], dict[str, UnknownTitle]]:
+        """The items of a history, and for each title the model does not know the error that says why."""
+        if isinstance(history, str):
+            raise TypeError("a history is a list of titles, not one string")
+        items, unknown = [], {}
+        for title in history:
+            try:
+                item = self.titles.find(title)
+                if item not in self.vocabulary:
+                    raise UnknownTitle(title, [], "has too few ratings in the model's data to be known")
+                items.append(item)
+            except UnknownTitle as error:
+                unknown[title] = error
+        return items, unknown
+
+    def suggest(self, typed: str, count: int = 8) -> list[Any]:
+        """Up to `count` items that the model knows, those whose titles match best what has been typed."""
+        known = (item for item in self.titles.suggest(typed, 20 * count) if item in self.vocabulary)
+        return list(islice(known, count))
+
+    def recommend(self, history: Sequence[str], k: int = 10, **options: Any) -> pd.DataFrame:
+        """The k best films after `history` (titles, oldest first): rank, item, title, genres, score.
+
+        `options` are those of `recommend_items`. Films of the history are never returned. Titles newer than the release
+        are left out and named in `.attrs["unknown"]`; any other unknown title raises UnknownTitle, and a history
+        without a known film ValueError.
+        """
+        items, unknown = self.look_up(history)
+        for error in unknown.values():
+            if not isinstance(error, NewerTitle):
+                raise error
+        return self.recommend_items(items, k, list(unknown), **options)
+
+    def recommend_items(
+        self,
+        items: Sequence[Any],
+        k: int = 10,
+        unknown: Sequence[str] = (),
+        *,
+        as_set: bool = False,
+        popularity_penalty: float = 0.0,
+        exclude_series: bool = False,
+    ) -> pd.DataFrame:
+        """`recommend` for item ids; `unknown` titles are passed on in `.attrs`.
+
+        The score is `log_probabilities`, less `popularity_penalty` times the log of how many people rated the film: at
+        0 the list has what is likely, at 1 what this history makes more likely than it is for everybody.
+        `exclude_series` leaves out films of the same series as one of the history. ValueError for an empty history.
+        """
+        if k < 1:
+            raise ValueError(f"k is {k}; ask for at least one recommendation")
+        if not 0 <= popularity_penalty <= 1:
+            rule = "it goes from 0 (familiar) to 1 (distinctive)"
+            raise ValueError(f"popularity_penalty is {popularity_penalty}; {rule}")
+        if not len(items):
+            problem = f"none of {', '.join(map(repr, unknown))} is known" if unknown else "the history is empty"
+            raise ValueError(f"{problem}; give at least one {self.noun} the model knows")
+        scores = self.log_probabilities([items], as_set)[0] - popularity_penalty * self.log_popularity
+        scores[self.vocabulary.tokens(items) - 1] = -np.inf
+        if exclude_series:
+            series = self.items.series[self.vocabulary.items]
+            scores[(series.isin(series[items]) & (series != "")).to_numpy()] = -np.inf
+        [best] = best_columns(scores[None], k)
+        table = pd.DataFrame({"rank": np.arange(1, len(best) + 1), "item": self.vocabulary.item_ids(best + 1)})
+        table = table.join(self.items[["title", "genres"]], on="item").assign(score=scores[best])
+        table.attrs["unknown"] = list(unknown)
+        return table
+
+    def log_probabilities(self, histories: Sequence[Sequence[Any]], as_set: bool = False) -> np.ndarray:
+        """log p(next film) (histories, V) float32 after each history of item ids: the log-softmax of the scores.
+
+        With `as_set` the order does not matter: the mean over up to 16 random orders of the history (not normalised
+        again), all in one batch.
+        """
+        orders = [self._orders(self.vocabulary.tokens(items), as_set) for items in histories]
+        rows = [row for of_history in orders for row in of_history]
+        offsets = np.cumsum([0, *(len(row) for row in rows)])
+        scores = self.model.score(Sequences(np.concatenate(rows), offsets, np.arange(len(rows))))
+        starts = np.cumsum([0, *(len(of_history) for of_history in orders)])[:-1]
+        means = np.add.reduceat(log_softmax(scores, axis=1), starts) / [[len(of_history)] for of_history in orders]
+        return means.astype(np.float32)
+
+    def _orders(self, tokens: np.ndarray, as_set: bool) -> list[np.ndarray]:
+        """The history as it is; or as a set: all orders of up to three items, 16 random ones of more."""
+        if not as_set:
+            return [tokens]
+        tokens = np.unique(tokens)
+        if len(tokens) <= 3:
+            return [np.array(order) for order in permutations(tokens)]
+        return list(tokens[self.sort_keys[:, tokens].argsort(1)])
+
+    def explain(self, items: Sequence[Any], recommended: Sequence[Any], as_set: bool = False) -> pd.DataFrame:
+        """What each film of the history (rows) contributes to each recommended one (columns), item ids both.
+
+        That is log p(recommended | history) less the same without that film: natural logs, so .7 doubles the
+        probability. As a set, the means are over the same orders, with and without the film. ValueError if the history
+        has fewer than two films: nothing is left without one.
+        """
+        items = list(dict.fromkeys(items))
+        if len(items) < 2:
+            raise ValueError(f"to see what one {self.noun} contributes, the history needs another one")
+        columns = self.vocabulary.tokens(recommended) - 1
+        histories = [items, *(items[:row] + items[row + 1 :] for row in range(len(items)))]
+        batches = [histories[start : start + 16] for start in range(0, len(histories), 16)]
+        whole, *without = np.concatenate([self.log_probabilities(batch, as_set)[:, columns] for batch in batches])
+        return pd.DataFrame(whole - np.array(without), index=items, columns=list(recommended))
+
+    def item_vectors(self) -> np.ndarray:
+        """(V, width) float32: the embeddings of the items; AttributeError for a baseline, which has none."""
+        return self.model.item_embedding.weight[1:-1].detach().cpu().numpy()
+
+    def similar_items(self, item: Any, k: int = 10) -> pd.DataFrame:
+        """The k items with the most similar `item_vectors`: item, title, genres, similarity (cosine)."""
+        token = self.vocabulary.tokens([item])[0]
+        vectors = self.item_vectors()
+        unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        similarity = unit @ unit[token - 1]
+        similarity[token - 1] = -np.inf
+        [best] = best_columns(similarity[None], k)
+        table = pd.DataFrame({"item": self.vocabulary.item_ids(best + 1)})
+        return table.join(self.items[["title", "genres"]], on="item").assign(similarity=similarity[best])

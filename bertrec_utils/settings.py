@@ -1,0 +1,221 @@
+"""Every setting of a run - its data, its model, its training - and the presets and recipes that set them."""
+
+import os
+import types
+import typing
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
+
+PRECISIONS = ("auto", "float32", "bfloat16")
+NETWORKS = ("bert4rec", "modern")
+STARTS = ("random", "counts")
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Which ratings are read, and which of them are kept."""
+
+    release: str = "ml-latest-2k"
+    ratings_file: str | None = None  # a log of your own, read instead of the release
+    items_file: str | None = None  # the titles of that log
+    max_users: int | None = None  # keep the first users only
+    min_item_ratings: int = 5  # drop items with fewer ratings
+
+    def __post_init__(self):
+        _require(self, "max_users", self.max_users is None or self.max_users >= 1, "none or at least 1")
+        _require(self, "min_item_ratings", self.min_item_ratings >= 1, "at least 1")
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """The shape of a network: all that is needed to build one, beside the number of items."""
+
+    network: str = "modern"  # or bert4rec
+    max_length: int = 200  # the newest items of a history that the model reads
+    width: int = 64  # of the hidden states
+    layers: int = 2
+    heads: int = 2
+    conv_size: int = 4  # previous positions in the causal convolution of a modern block; 0: no convolution
+    dropout: float = 0.2
+    causal: bool = False  # also when scoring, each position sees only the positions up to itself
+
+    def __post_init__(self):
+        _require(self, "network", self.network in NETWORKS, f"one of {', '.join(NETWORKS)}")
+        for name in ("width", "layers", "heads"):
+            _require(self, name, getattr(self, name) >= 1, "at least 1")
+        _require(self, "width", self.width % (2 * self.heads) == 0, f"a multiple of 2 x {self.heads} heads")
+        shortest = 2 if self.network == "bert4rec" else 1  # its [MASK] takes a position
+        _require(self, "max_length", self.max_length >= shortest, f"at least {shortest}")
+        _require(self, "conv_size", self.conv_size >= 0, "at least 0")
+        _require(self, "dropout", 0 <= self.dropout < 1, "at least 0 and below 1")
+        _require(self, "causal", not (self.causal and self.network == "bert4rec"), "false for bert4rec")
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """What a model is trained to predict, from which start, and how it is optimised."""
+
+    start: str = "counts"  # item embeddings come from co-occurrence counts, or are random
+
+    p_causal: float = 0.5  # share of the histories with next-item targets only
+    p_cloze: float = 0.0  # share of the histories with masked items only; the rest have both
+    mask_ratio: float = 0.3  # share of the items of a bidirectional prefix that are masked
+    next_ratio: float = 0.5  # share of the positions after that prefix that are targets
+    p_mask_last: float = 0.0  # share of the histories in which the newest item is the only target
+
+    negatives: int = 0  # items sampled per four histories for the softmax; 0: the softmax is over all items
+    batch_size: int = 128  # users
+    learning_rate: float = 2e-3  # at its peak
+    weight_decay: float = 0.01
+    warmup_fraction: float = 0.05  # share of all steps in which the learning rate rises
+    epochs: int = 60
+    patience: int = 10  # epochs without a better validation NDCG@10 before training stops
+    precision: str = "auto"  # of matrix products: float32, bfloat16, or bfloat16 where that is faster
+    validation_users: int = 10_000  # at most this many users, sampled, are ranked after each epoch
+
+    def __post_init__(self):
+        _require(self, "start", self.start in STARTS, f"one of {', '.join(STARTS)}")
+        for name in ("p_causal", "p_cloze", "mask_ratio", "next_ratio", "p_mask_last", "warmup_fraction"):
+            _require(self, name, 0 <= getattr(self, name) <= 1, "from 0 to 1")
+        _require(self, "p_cloze", self.p_causal + self.p_cloze <= 1, "at most 1 - p_causal")
+        for name in ("batch_size", "epochs", "patience", "validation_users"):
+            _require(self, name, getattr(self, name) >= 1, "at least 1")
+        _require(self, "negatives", self.negatives >= 0, "at least 0")
+        _require(self, "learning_rate", self.learning_rate > 0, "above 0")
+        _require(self, "weight_decay", self.weight_decay >= 0, "at least 0")
+        _require(self, "precision", self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}")
+
+
+def _require(settings, name, holds, rule):
+    if not holds:
+        raise ValueError(f"the setting {name} is {getattr(settings, name)}; it must be {rule}")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All settings of one run. `get_preset` makes the named ones, `change` makes variants."""
+
+    preset: str
+    recipe: str = "modern-both"
+    data: DataSettings = field(default_factory=DataSettings)
+    model: ModelSettings = field(default_factory=ModelSettings)
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+
+    def change(self, **values: Any) -> "Settings":
+        """A copy with other values, each named as in its group: `change(width=64, epochs=3)`.
+
+        ValueError if there is no such setting or its value makes no sense.
+        """
+        groups = {name: {} for name in GROUPS}
+        for name, value in values.items():
+            groups[_group_of(name)][name] = value
+        return replace(self, **{name: replace(getattr(self, name), **changes) for name, changes in groups.items()})
+
+    def flat(self) -> dict[str, Any]:
+        """Every setting by its name."""
+        return asdict(self.data) | asdict(self.model) | asdict(self.training)
+
+    @property
+    def start(self) -> str:
+        return self.training.start
+
+    @property
+    def name(self) -> str:
+        """What the run is called in runs/ and results/: small, small-bert4rec, small-modern-next-random."""
+        return self.preset + suffix(self.recipe, self.start)
+
+
+GROUPS: dict[str, type] = {"data": DataSettings, "model": ModelSettings, "training": TrainingSettings}
+
+
+def _group_of(setting: str) -> str:
+    for name, group in GROUPS.items():
+        if setting in {field.name for field in fields(group)}:
+            return name
+    known = [field.name for group in GROUPS.values() for field in fields(group)]
+    raise ValueError(f"there is no setting {setting!r}; the settings are {', '.join(known)}")
+
+
+def parse_changes(texts: Iterable[str]) -> dict[str, Any]:
+    """The values of `NAME=VALUE` texts, as `Settings.change` takes them; "none" stands for None.
+
+    ValueError if a text has another form, names no setting, or its value is of another type.
+    """
+    changes = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ValueError(f"{text!r} sets nothing; write it as NAME=VALUE, for example epochs=3")
+        changes[name] = _parse(name, value, typing.get_type_hints(GROUPS[_group_of(name)])[name])
+    return changes
+
+
+def _parse(name: str, text: str, hint: Any) -> Any:
+    kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if types.NoneType in kinds and text.lower() == "none":
+        return None
+    kind = kinds[0]
+    try:
+        return {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
+    except (ValueError, KeyError):
+        expected = {bool: "true or false", int: "a whole number", float: "a number"}[kind]
+        raise ValueError(f"the setting {name} is {text!r}; it must be {expected}") from None
+
+
+TUNED = {"width": 128, "heads": 4, "next_ratio": 1.0, "learning_rate": 1e-3}
+LARGE = {"width": 128, "heads": 4, "negatives": 1024, "batch_size": 256, "epochs": 10, "patience": 2}
+PRESETS = {
+    "tiny": {"max_users": 120, "max_length": 50, "width": 32, "epochs": 3, "batch_size": 32},
+    "small": TUNED | {"batch_size": 16, "epochs": 8},
+    "ml-1m": TUNED | {"release": "ml-1m", "batch_size": 32, "epochs": 18},
+    **{name: LARGE | {"release": name} for name in ("ml-20m", "ml-25m", "ml-32m")},
+}
+
+CLOZE = {"p_causal": 0.0, "p_cloze": 1.0, "p_mask_last": 0.1}
+RECIPES = {  # network-objective
+    "bert4rec": {"network": "bert4rec", **CLOZE, "mask_ratio": 0.2}
+    | {"width": 64, "heads": 2, "conv_size": 0, "patience": 20},
+    "modern-cloze": CLOZE,
+    "modern-next": {"p_causal": 1.0, "causal": True},
+    "modern-both": {},
+}
+DEFAULT_RECIPE = "modern-both"
+DEFAULT_STARTS = dict.fromkeys(RECIPES, "counts") | {"bert4rec": "random"}  # the paper's
+# a random start takes longer, and so does the cloze, which has fewer targets in a pass
+EPOCHS = {
+    ("small", "bert4rec"): 40,
+    ("small", "modern-cloze"): 16,
+    ("small", "modern-next", "random"): 32,
+    ("ml-1m", "bert4rec"): 100,
+    ("ml-1m", "modern-cloze"): 30,
+    ("ml-1m", "modern-next", "random"): 36,
+}
+
+
+def get_preset(name: str | None = None, recipe: str = DEFAULT_RECIPE, start: str | None = None) -> Settings:
+    """The settings of preset `name`, else of the one `BERTREC_PRESET` names, else of `small`, trained by `recipe`.
+
+    A recipe is a network and an objective. `bert4rec`: the network and the cloze of Sun et al. (CIKM 2019).
+    `modern-cloze`: the same objective in the `ModernTransformer`. `modern-next`: every next item, read from left to
+    right, as SASRec is trained (Kang & McAuley, ICDM 2018). `modern-both`: both objectives in one pass.
+    `start` is "counts" or "random" (default: random for bert4rec, else counts).
+    ValueError if there is no such preset, recipe or start.
+    """
+    name = name or os.environ.get("BERTREC_PRESET") or "small"
+    if name not in PRESETS:
+        raise ValueError(
+            f"there is no preset {name!r}; choose one of {', '.join(PRESETS)} (BERTREC_PRESET or --preset)"
+        )
+    if recipe not in RECIPES:
+        raise ValueError(f"there is no recipe {recipe!r}; choose one of {', '.join(RECIPES)} (--recipe)")
+    settings = Settings(name, recipe).change(**PRESETS[name]).change(**RECIPES[recipe])
+    settings = settings.change(start=start or DEFAULT_STARTS[recipe])
+    epochs = EPOCHS.get((name, recipe, settings.start)) or EPOCHS.get((name, recipe))
+    return settings.change(epochs=epochs) if epochs else settings
+
+
+def suffix(recipe: str, start: str) -> str:
+    """What a run's name has after that of its preset: nothing for the default recipe from its default start."""
+    parts = [recipe if recipe != DEFAULT_RECIPE else "", start if start != DEFAULT_STARTS.get(recipe) else ""]
+    return "".join(f"-{part}" for part in parts if part)

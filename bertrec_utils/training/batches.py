@@ -1,0 +1,76 @@
+"""What a training step learns from: this process's part of each masked batch, prepared while the last one is used."""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import torch
+
+from ..data.sequences import PAD, Sequences
+from ..model.losses import Negatives, inclusion_probabilities, sample_negatives
+from ..model.masking import MaskedBatch, training_batches
+from ..settings import Settings
+from .devices import rank, world_size
+
+HISTORIES_PER_SAMPLE = 4  # of a batch share a sample of items, if the loss is over samples
+
+Item = TypeVar("Item")
+
+
+class Batch(NamedTuple):
+    """What one step of one process learns from."""
+
+    masked: MaskedBatch
+    valid: torch.Tensor  # masked.valid()
+    negatives: Negatives | None  # None: the loss is over all items
+    target_count: int  # of the whole batch, that of all processes
+    target_share: float  # of these targets, this process's share
+
+    def pin_memory(self) -> "Batch":
+        """In memory that a GPU copies from while it computes."""
+        return self._map(torch.Tensor.pin_memory)
+
+    def to(self, device: torch.device) -> "Batch":
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def _map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
+        negatives = self.negatives
+        if negatives:
+            negatives = negatives._replace(
+                items=change(negatives.items), log_probabilities=change(negatives.log_probabilities)
+            )
+        return self._replace(
+            masked=MaskedBatch(*map(change, self.masked)), valid=change(self.valid), negatives=negatives
+        )
+
+
+def epoch_batches(
+    train: Sequences, item_count: int, settings: Settings, random: np.random.Generator
+) -> Iterator[Batch]:
+    """One epoch of `training_batches`, of each the rows of this process. All processes must pass an equal `random`.
+
+    Every process masks whole batches, so that the number of processes changes nothing in what is masked.
+    """
+    probabilities = inclusion_probabilities(train.counts(item_count), settings.training.negatives)
+    for whole in training_batches(train, item_count + 1, settings.training, settings.model.max_length, random):
+        mine = slice(rank(), None, world_size())
+        masked = MaskedBatch(*(part[mine] for part in whole))
+        targets = (whole.labels != PAD).sum(1).numpy()  # of each history
+        my_targets = np.zeros_like(targets)
+        my_targets[mine] = targets[mine]
+        negatives = None
+        if settings.training.negatives:
+            groups = np.add.reduceat(my_targets, np.arange(0, len(targets), HISTORIES_PER_SAMPLE))
+            negatives = sample_negatives(probabilities, groups.tolist(), random)
+        yield Batch(masked, masked.valid(), negatives, int(targets.sum()), float(my_targets.sum() / targets.sum()))
+
+
+def prefetch(iterator: Iterator[Item], buffer: int = 2) -> Iterator[Item]:
+    """The same items, made in a thread, up to `buffer` of them before they are asked for."""
+    with ThreadPoolExecutor(1) as thread:
+        waiting = deque(thread.submit(next, iterator, None) for _ in range(buffer))
+        while (item := waiting.popleft().result()) is not None:
+            waiting.append(thread.submit(next, iterator, None))
+            yield item

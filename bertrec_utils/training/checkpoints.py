@@ -1,0 +1,249 @@
+"""Trained models on disk: one safetensors file a model, with its vocabulary, settings and history inside."""
+
+import hashlib
+import json
+import logging
+import os
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import safetensors.torch
+import torch
+
+from ..common import PROJECT, display_path, move_file, replace_file
+from ..data.dataset import Dataset, load_dataset
+from ..data.sequences import Vocabulary
+from ..evaluation.mixture import Mixture, linear_baseline
+from ..model.modern import Network, build_network
+from ..settings import GROUPS, Settings
+from .devices import find_device
+
+MODEL, ITEMS = "model.safetensors", "items.csv"
+FORMAT = 2  # of the description in a file; raise it with any renamed or restructured part, and extend `_migrate`
+NO_SUM = "0" * 64  # stands where the checksum of the file will stand, while it is computed
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained model with what is needed to use it."""
+
+    model: Network
+    vocabulary: Vocabulary
+    settings: Settings
+    seed: int
+    history: pd.DataFrame  # one row per epoch, as `fit` returns it
+    fingerprint: dict[str, str]  # `Dataset.fingerprint` of what it was trained on
+    linear_weight: float | None = None  # of the linear baseline in the `Mixture`, chosen on validation data
+    folder: Path | None = None  # where it was loaded from
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether its training ran to the end: only then is the weight of the linear baseline known."""
+        return self.linear_weight is not None
+
+    def describe(self) -> str:
+        """The model in one line, as tables name it."""
+        name = f"{self.settings.recipe} (start: {self.settings.start}, seed {self.seed})"
+        return name if self.is_finished else f"{name}, UNFINISHED: after epoch {len(self.history)}"
+
+    def check(self, dataset: Dataset) -> None:
+        """ValueError unless `dataset` is what the model was trained on."""
+        for part, digest in self.fingerprint.items():
+            if dataset.fingerprint[part] != digest:
+                log = self.settings.data.ratings_file or self.settings.data.release
+                raise ValueError(
+                    f"the model was trained on other {part} than the data at hand ({len(self.vocabulary):,} items of "
+                    f"{log}; at hand: {len(dataset.vocabulary):,}); use that data, or train again on this"
+                )
+
+    def with_linear(self, dataset: Dataset) -> Mixture:
+        """The network mixed with the linear baseline of `dataset`, which must be what it was trained on.
+
+        ValueError if the run was not finished, so that the weight is not known.
+        """
+        if self.linear_weight is None:
+            raise ValueError("the model's run is not finished; resume it, or use the network alone")
+        return Mixture(self.model, linear_baseline(dataset.split.train, len(self.vocabulary)), self.linear_weight)
+
+    def load_dataset(self, **files: str) -> Dataset:
+        """The data the model was trained on, read again. ValueError if it has changed since.
+
+        `files` are those of an own log that has moved: `ratings_file`, `items_file`.
+        """
+        dataset = load_dataset(replace(self.settings.data, **files))
+        self.check(dataset)
+        return dataset
+
+    def load_items(self, **files: str) -> pd.DataFrame:
+        """The items: item, title, genres, ratings; from the file beside the model, else from `load_dataset`."""
+        path = self.folder / ITEMS if self.folder else None
+        if files or path is None or not path.is_file():
+            return self.load_dataset(**files).items
+        kind = str if self.vocabulary.items.dtype.kind in "OU" else "int64"
+        types = {"item": kind, "title": str, "genres": str, "ratings": "int64"}
+        try:
+            return pd.read_csv(path, dtype=types, keep_default_na=False)[list(types)]
+        except (ValueError, KeyError) as error:
+            raise ValueError(f"{path} is damaged ({error}); delete it, and the titles are read from the log") from error
+
+
+def save(folder: str | Path, checkpoint: Checkpoint) -> Path:
+    """Write the checkpoint into `folder`, wholly or not at all; the path of its file."""
+    path = Path(folder) / MODEL
+    path.parent.mkdir(parents=True, exist_ok=True)
+    description = {
+        "format": FORMAT,
+        "settings": asdict(_relative_to(path.parent, checkpoint.settings)),
+        "seed": checkpoint.seed,
+        "history": checkpoint.history.to_dict("records"),
+        "fingerprint": checkpoint.fingerprint,
+        "linear_weight": checkpoint.linear_weight,
+        "items": checkpoint.vocabulary.items.tolist(),
+    }
+    weights = {name: value.cpu().contiguous() for name, value in checkpoint.model.state_dict().items()}
+    content = safetensors.torch.save(weights, {"bertrec": json.dumps(description), "sha256": NO_SUM})
+    digest = hashlib.sha256(content).hexdigest()
+    content = content.replace(NO_SUM.encode(), digest.encode(), 1)
+    replace_file(path, lambda partial: partial.write_bytes(content))
+    return path
+
+
+def save_items(folder: Path, items: pd.DataFrame) -> None:
+    """Write the titles and counts of items beside a model, so that an answer need not read the log."""
+    replace_file(folder / ITEMS, lambda partial: items.to_csv(partial, index=False))
+
+
+def _relative_to(folder: Path, settings: Settings) -> Settings:
+    """The settings with the files of an own log as seen from `folder`: a published model tells no absolute path."""
+    data = settings.data
+    changes = {}
+    for name in ("ratings_file", "items_file"):
+        if file := getattr(data, name):
+            try:
+                changes[name] = os.path.relpath(file, folder)
+            except ValueError:  # on another drive of Windows
+                changes[name] = Path(file).name
+    return replace(settings, data=replace(data, **changes))
+
+
+def _resolve(folder: Path, settings: Settings) -> Settings:
+    """The settings with the files of an own log where they are, seen from the folder at hand."""
+    files = {name: getattr(settings.data, name) for name in ("ratings_file", "items_file")}
+    found = {name: os.path.normpath(folder.absolute() / file) for name, file in files.items() if file}
+    return replace(settings, data=replace(settings.data, **found))
+
+
+def load(folder: str | Path, device: str | torch.device | None = None) -> Checkpoint:
+    """Read what `save` wrote, onto `device`, else the best there is; a warning if its run is not finished.
+
+    FileNotFoundError if there is nothing, ValueError if the file is damaged or of a newer version, or there is no such
+    device.
+    """
+    folder = Path(folder)
+    path = folder / MODEL
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{folder} holds no trained model ({MODEL} is missing); run notebook 03, or "
+            "python -m bertrec_utils train --preset PRESET --out DIR"
+        )
+    content = path.read_bytes()
+    try:
+        metadata = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
+        description, digest = json.loads(metadata["bertrec"]), metadata["sha256"]
+        if hashlib.sha256(content.replace(digest.encode(), NO_SUM.encode(), 1)).hexdigest() != digest:
+            raise ValueError("its checksum is wrong")
+        description, weights = _migrate(description, safetensors.torch.load(content))
+        parts = {name: kind(**description["settings"][name]) for name, kind in GROUPS.items()}
+        settings = Settings(description["settings"]["preset"], description["settings"]["recipe"], **parts)
+        vocabulary = Vocabulary(np.array(description["items"]))
+        model = build_network(len(vocabulary), settings.model)
+        model.load_state_dict(weights)
+    except Exception as error:  # whatever a damaged file makes of a header, a JSON text or a tensor
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{path} is damaged or of another version ({reason}); train it again") from error
+    checkpoint = Checkpoint(
+        model.to(find_device(device)),
+        vocabulary,
+        _resolve(folder, settings),
+        description["seed"],
+        pd.DataFrame(description["history"]),
+        description["fingerprint"],
+        description["linear_weight"],
+        folder,
+    )
+    if not checkpoint.is_finished:
+        logging.getLogger(__name__).warning(
+            "%s is not finished: this is its best epoch of %d so far; the command that started it resumes it",
+            display_path(folder), len(checkpoint.history),
+        )  # fmt: skip
+    return checkpoint
+
+
+RENAMED = {  # settings of format 1, which had no format number, and what they are called now
+    "history_length": "max_length",
+    "near": "conv_size",
+    "next_only": "p_causal",
+    "cloze_only": "p_cloze",
+    "last_only": "p_mask_last",
+    "warmup_share": "warmup_fraction",
+}
+
+
+def _migrate(description: dict[str, Any], weights: dict[str, torch.Tensor]) -> tuple[dict[str, Any], dict]:
+    """Description and weights of a file in an older format as those of `FORMAT`; ValueError for a newer format."""
+    version = description.get("format", 1)
+    if version > FORMAT:
+        raise ValueError(f"it is of format {version}, written by a newer version of this package: update it")
+    if version == 1:
+        settings = migrate_settings(description["preset"])
+        description = description | {"settings": settings, "linear_weight": description["counting_weight"]}
+        weights = {name.replace(".near.", ".conv."): value for name, value in weights.items()}
+    return description, weights
+
+
+def migrate_settings(old: dict[str, Any]) -> dict[str, Any]:
+    """The settings of format 1, all in one dictionary, in the groups of format 2."""
+    flat = {RENAMED.get(name, name): value for name, value in old.items()}
+    flat["network"] = "bert4rec" if flat.pop("paper", False) else "modern"
+    flat["start"] = "counts" if flat.pop("warm_start") else "random"
+    objective = "next" if flat["p_causal"] == 1 else "cloze" if flat["p_cloze"] == 1 else "both"
+    recipe = "bert4rec" if flat["network"] == "bert4rec" else f"modern-{objective}"
+    settings = Settings(flat.pop("name"), recipe).change(**flat)
+    return asdict(settings)
+
+
+def load_trained(settings: Settings, device: str | torch.device | None = None) -> Checkpoint:
+    """The reader's own run of these settings in runs/, else the weights that come with the project; prints which.
+
+    FileNotFoundError if there is neither.
+    """
+    name = settings.name
+    own = PROJECT / "runs" / name
+    shipped = PROJECT / "pretrained" / name.replace(settings.preset, settings.data.release, 1)
+    is_whole_release = not (settings.data.max_users or settings.data.ratings_file)
+    if not (own / MODEL).exists() and is_whole_release and (shipped / MODEL).exists():
+        print(f"{settings.recipe}: the weights that come with the project, {display_path(shipped)}")
+        return load(shipped, device)
+    checkpoint = load(own, device)
+    if checkpoint.settings.data.ratings_file:
+        raise ValueError(f"{display_path(own)} was trained on a log of your own, not on {settings.data.release}")
+    print(f"{settings.recipe}: your own run, {display_path(own)}")
+    return checkpoint
+
+
+def set_aside(folder: Path) -> Path | None:
+    """Move the model in `folder`, if there is one, to the first free of its subfolders previous-1, previous-2, ..."""
+    if not (folder / MODEL).exists():
+        return None
+    number = 1
+    while (folder / f"previous-{number}" / MODEL).exists():
+        number += 1
+    target = folder / f"previous-{number}"
+    if (folder / ITEMS).exists():
+        target.mkdir(exist_ok=True)
+        (target / ITEMS).write_bytes((folder / ITEMS).read_bytes())  # the model moves last: without it nothing counts
+    move_file(folder / MODEL, target / MODEL)
+    return target

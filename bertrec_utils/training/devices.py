@@ -1,0 +1,146 @@
+"""Where training runs: the device and its precision, and several processes that train one model (torchrun).
+
+Without torchrun there is one process, and nothing of the second half does anything.
+"""
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import NoReturn
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from ..common import is_main_process
+
+PATIENCE = timedelta(hours=2)  # the first process may have to download a release
+LOST = "another process of this training has ended"
+AGAIN = "the same command, with any number of processes, goes on from the last whole epoch"
+DEVICES = ("cpu", "cuda", "mps")
+
+
+def best_device() -> torch.device:
+    """CUDA, then Apple's MPS, then the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def find_device(name: str | torch.device | None) -> torch.device:
+    """The device of that name, the best one for None; ValueError if PyTorch does not find it here."""
+    if name is None:
+        return best_device()
+    device = torch.device(name)
+    if device.type != "cpu" and not getattr(torch, device.type).is_available():
+        raise ValueError(f"PyTorch finds no {device.type} device here; leave --device out, or say --device cpu")
+    return device
+
+
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether matrix products of bfloat16, half the size of float32, are several times as fast on `device`.
+
+    On a CPU they are where it has Intel's AMX (Xeons since 2023); elsewhere they are slower than those of float32.
+    """
+    if device.type == "cpu":
+        capabilities = getattr(torch.cpu, "get_capabilities", dict)  # not in PyTorch before 2.11
+        return bool(capabilities().get("amx_bf16"))
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+@contextlib.contextmanager
+def matmul_precision(bfloat16: bool) -> Iterator[None]:
+    """Inside the `with`, products of float32 matrices may be computed in bfloat16, if so asked."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium" if bfloat16 else before)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def release_memory() -> None:
+    """Return freed memory to the system, on Linux; elsewhere nothing.
+
+    glibc keeps it for later, in pieces that fit fewer and fewer of the batches to come, so that a process would grow.
+    """
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
+        trim(0)
+
+
+def rank() -> int:
+    """The number of this process, from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """The number of processes."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+@contextlib.contextmanager
+def process_group(device: torch.device) -> Iterator[None]:
+    """Join the other processes that torchrun has started: by NCCL for a GPU each, else by gloo.
+
+    ConnectionError if one of them ends before this one, ValueError for a `device` that they cannot share.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield
+        return
+    if device.type == "mps":
+        raise ValueError("several processes cannot share Apple's GPU; train with one, or with --device cpu")
+    if device.type == "cuda":
+        if int(os.environ["LOCAL_RANK"]) >= torch.cuda.device_count():
+            gpus = torch.cuda.device_count()
+            raise ValueError(f"each process needs a GPU, and there are {gpus} here; start fewer, or say --device cpu")
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    signal.signal(signal.SIGTERM, _stop)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    try:
+        yield
+        dist.barrier()  # who leaves while another is still at work may take it down
+    except RuntimeError as error:
+        if isinstance(error, dist.DistError) or "gloo" in str(error):
+            raise ConnectionError(f"{LOST}; {AGAIN}") from error
+        raise
+    finally:
+        dist.destroy_process_group()
+
+
+def _stop(*_: object) -> NoReturn:
+    """SystemExit, which nothing takes for an error of its own."""
+    sys.exit(f"error: this process was told to stop, as torchrun does when another has ended; {AGAIN}")
+
+
+@contextlib.contextmanager
+def main_process_first() -> Iterator[None]:
+    """The main process runs what is inside before all others: what it leaves on disk is there for them."""
+    if not is_main_process():
+        dist.barrier()
+    yield
+    if is_main_process() and world_size() > 1:
+        dist.barrier()
+
+
+def wrap_ddp(model: nn.Module) -> nn.Module:
+    """`model` as it is called in training: its gradients are the means over all processes, which start alike."""
+    return model if world_size() == 1 else nn.parallel.DistributedDataParallel(model)
+
+
+def all_reduce_sum(values: torch.Tensor) -> torch.Tensor:
+    """The sum over all processes of equally large `values`."""
+    if world_size() > 1:
+        dist.all_reduce(values)
+    return values
+
+
+def broadcast(content: bytes | None) -> bytes | None:
+    """What the main process passes in, in every process."""
+    box = [content]
+    if world_size() > 1:
+        dist.broadcast_object_list(box, src=0)
+    return box[0]

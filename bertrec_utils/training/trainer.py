@@ -1,0 +1,414 @@
+"""The training loop: steps, epochs, validation, early stopping, and runs that resume where they were interrupted."""
+
+import contextlib
+import errno
+import hashlib
+import io
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import filelock
+import numpy as np
+import pandas as pd
+import torch
+from tqdm.auto import tqdm
+
+from ..common import display_path, is_interactive, is_main_process, print_status, progress_bar, replace_file
+from ..data.dataset import Dataset
+from ..data.sequences import Holdout
+from ..evaluation.mixture import fit_mixture, linear_baseline
+from ..evaluation.ranking import metrics, target_ranks
+from ..model.masking import batch_count
+from ..model.modern import Network, build_network
+from ..settings import Settings, TrainingSettings
+from .batches import Batch, epoch_batches, prefetch
+from .checkpoints import FORMAT, Checkpoint, save, save_items, set_aside
+from .devices import (
+    all_reduce_sum,
+    best_device,
+    broadcast,
+    matmul_precision,
+    multiplies_bfloat16,
+    rank,
+    release_memory,
+    world_size,
+    wrap_ddp,
+)
+from .warm_start import warm_start
+
+UNFINISHED, LOCK = "unfinished.pt", ".lock"
+MAX_GRADIENT_NORM = 5.0
+CHECK_EVERY = 50  # steps between looks at the loss: a GPU would have to stop for each
+
+
+def new_model(
+    dataset: Dataset,
+    settings: Settings,
+    seed: int = 0,
+    build: Callable[..., Network] = build_network,
+    device: torch.device | None = None,
+) -> Network:
+    """An untrained model of `settings`, on `device` (else the best), started from counts if the settings say so.
+
+    Of several processes the main one has the weights that `Trainer` gives to all.
+    """
+    torch.manual_seed(seed)
+    model = build(len(dataset.vocabulary), settings.model)
+    if settings.training.start == "counts" and is_main_process():
+        warm_start(model, dataset.split.train, seed)
+    return model.to(device or best_device())
+
+
+class Trainer:
+    """The state of a training run: a model, its optimizer and schedule, and what has happened so far."""
+
+    def __init__(self, model: Network, dataset: Dataset, settings: Settings, seed: int = 0, verbose: bool = True):
+        _require_fit(model, dataset, settings)
+        self.model, self.dataset, self.settings, self.seed, self.verbose = model, dataset, settings, seed, verbose
+        training = settings.training
+        self.ddp_model = wrap_ddp(model)
+        auto = training.precision == "auto"
+        self.is_bfloat16 = multiplies_bfloat16(model.device) if auto else training.precision == "bfloat16"
+        self.holdout = sample_holdout(dataset.split.validation, training.validation_users, seed)
+        self.steps = batch_count(dataset.split.train, training.batch_size)  # of an epoch
+        self.optimizer = torch.optim.AdamW(
+            parameter_groups(model, training.weight_decay), lr=training.learning_rate, betas=(0.9, 0.98), fused=True
+        )
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, warmup_cosine(training, self.steps))
+        self.history: list[dict[str, float]] = []  # one row per epoch
+        self.best_weights: dict[str, torch.Tensor] = {}
+        self.run_key = _run_key(model, dataset, settings, seed)
+
+    @property
+    def best_epoch(self) -> int:
+        """The row of `history` with the best validation NDCG@10, the first of equals."""
+        return max(range(len(self.history)), key=lambda row: self.history[row]["ndcg@10"])
+
+    def is_over(self) -> bool:
+        """Whether all epochs are done, or `patience` of them have brought nothing."""
+        epochs, training = len(self.history), self.settings.training
+        return epochs >= training.epochs or (epochs > 0 and epochs - 1 - self.best_epoch >= training.patience)
+
+    def train_epoch(self, on_step: Callable[["Trainer", Batch], None] | None = None) -> float:
+        """One pass over the training sequences; the mean loss per target. All its randomness is that of (seed, epoch).
+
+        FloatingPointError if a loss is not finite.
+        """
+        epoch = len(self.history)
+        torch.manual_seed(self.seed * 100_003 + epoch + (rank() << 40))  # each process has dropout of its own
+        random = np.random.default_rng([self.seed, epoch])
+        batches = epoch_batches(self.dataset.split.train, self.model.item_count, self.settings, random)
+        if self.model.device.type == "cuda":
+            batches = map(Batch.pin_memory, batches)
+        self.model.train()
+        losses, target_counts = [], []
+        bar = progress_bar(
+            prefetch(batches), total=self.steps, desc=f"epoch {epoch + 1}", leave=False, show=self.verbose
+        )
+        for batch in bar:
+            losses.append(self.train_step(batch))
+            target_counts.append(batch.target_count)
+            if len(losses) % CHECK_EVERY == 0 or len(losses) == self.steps:
+                first = (len(losses) - 1) // CHECK_EVERY * CHECK_EVERY
+                require_finite(all_reduce_sum(torch.stack(losses[first:])), epoch + 1, first + 1)
+                release_memory()
+            if on_step:
+                on_step(self, batch)
+        return float(np.average(all_reduce_sum(torch.stack(losses)).cpu(), weights=target_counts))
+
+    def train_step(self, batch: Batch) -> torch.Tensor:
+        """Learn from one batch; its loss, or this process's part of it."""
+        device = self.model.device
+        batch = batch.to(device)
+        bfloat16 = torch.autocast(device.type, torch.bfloat16, enabled=self.is_bfloat16)
+        with bfloat16, matmul_precision(self.is_bfloat16):
+            loss = self.ddp_model(batch.masked, batch.valid, batch.negatives) * batch.target_share
+        self.optimizer.zero_grad(set_to_none=True)
+        (loss * world_size()).backward()  # the processes' gradients are averaged, and these parts are to be added up
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), MAX_GRADIENT_NORM)
+        self.optimizer.step()
+        self.schedule.step()
+        return loss.detach()
+
+    def validate(self) -> dict[str, float]:
+        """Hit@10 and NDCG@10 on validation data; the weights are kept if they are the best so far."""
+        table = metrics(self.validation_ranks(), [10])
+        if table["ndcg@10"] > max((row["ndcg@10"] for row in self.history), default=-1):
+            self.best_weights = {name: value.cpu().clone() for name, value in self.model.state_dict().items()}
+        return {name: table[name] for name in ("hit@10", "ndcg@10")}
+
+    def validation_ranks(self) -> np.ndarray:
+        """The rank (U,) of each target of `holdout` among all items; every process computes a part of them."""
+        ranks = torch.zeros(len(self.holdout), device=self.model.device)
+        mine = np.arange(rank(), len(ranks), world_size())
+        if len(mine):
+            part = Holdout(self.holdout.histories.rows(mine), self.holdout.targets[mine])
+            found = target_ranks(self.model, part, ["full"], progress=False)["full"]
+            ranks[torch.from_numpy(mine)] = torch.from_numpy(found).to(ranks)
+        return all_reduce_sum(ranks).cpu().numpy()
+
+    def checkpoint(self) -> Checkpoint:
+        """The model as it is now, without the weight of the linear baseline."""
+        history, fingerprint = pd.DataFrame(self.history), self.dataset.fingerprint
+        return Checkpoint(self.model, self.dataset.vocabulary, self.settings, self.seed, history, fingerprint)
+
+    def _stateful(self) -> dict[str, Any]:
+        return {"weights": self.model, "optimizer": self.optimizer, "schedule": self.schedule}
+
+    def save(self, path: Path) -> None:
+        """Write all that `load` needs to go on after the last whole epoch."""
+        state = {"format": FORMAT, "run_key": self.run_key, "history": self.history, "best_weights": self.best_weights}
+        state |= {name: part.state_dict() for name, part in self._stateful().items()}
+        content = io.BytesIO()
+        torch.save(state, content)
+        digest = hashlib.sha256(content.getvalue()).digest()
+        replace_file(path, lambda partial: partial.write_bytes(digest + content.getvalue()))
+
+    def load(self, path: Path) -> None:
+        """Go on from what `save` wrote, if it is there. ValueError, and an unchanged run, if it is damaged or of
+        another run."""
+        content = broadcast(path.read_bytes() if is_main_process() and path.exists() else None)
+        if content is None:
+            return
+        digest, content = content[:32], content[32:]
+        if hashlib.sha256(content).digest() != digest:
+            raise ValueError(f"{path} is damaged; delete it to start over")
+        try:
+            state = torch.load(io.BytesIO(content), map_location=self.model.device, weights_only=True)
+            version = state.get("format", 1)
+        except Exception as error:  # the right checksum of what is no state of a run
+            raise ValueError(f"{path} is damaged ({type(error).__name__}); delete it to start over") from error
+        if version != FORMAT:
+            raise ValueError(f"{path} is of another version of this package; finish it with that one, or delete it")
+        if differences := _differences(state["run_key"], self.run_key):
+            raise ValueError(
+                f"{path.parent} holds an unfinished run of other settings or data: {'; '.join(differences)}; choose "
+                f"another folder (--out DIR), or delete {path}"
+            )
+        self.history, self.best_weights = state["history"], state["best_weights"]
+        for name, part in self._stateful().items():
+            part.load_state_dict(state[name])
+        if self.verbose:
+            print_status(f"Resuming the run in {display_path(path.parent)} after epoch {len(self.history)}.")
+
+
+def _require_fit(model: Network, dataset: Dataset, settings: Settings) -> None:
+    """ValueError if model, data, settings and processes do not belong together."""
+    if model.item_count != len(dataset.vocabulary):
+        raise ValueError(f"the model has {model.item_count:,} items, the data {len(dataset.vocabulary):,}")
+    if model.settings != settings.model:
+        raise ValueError(f"the model was built with {model.settings}, and the settings have {settings.model}")
+    train, batch_size = dataset.split.train, settings.training.batch_size
+    if len(train) // batch_count(train, batch_size) < world_size():
+        raise ValueError(f"a batch of {batch_size} users is too small for {world_size()} processes")
+
+
+def _run_key(model: Network, dataset: Dataset, settings: Settings, seed: int) -> dict[str, Any]:
+    """What must be the same for a run to go on."""
+    data = replace(settings.data, ratings_file=None, items_file=None)  # a log may move: the fingerprint is it
+    return {
+        "settings": asdict(replace(settings, data=data)),
+        "seed": seed,
+        "data": dataset.fingerprint,
+        "network": type(model).__name__,
+        # roughly: another machine may round the start from counts differently
+        "initial weights": {name: f"{value.norm():.3g}" for name, value in model.state_dict().items()},
+    }
+
+
+def _differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
+    """In what two `_run_key`s differ, in words: "epochs is 8 there, 3 here"."""
+    found = []
+    for name, value in here.items():
+        other = there.get(name)
+        if name == "settings" and isinstance(other, dict):
+            for group, values in value.items():
+                if isinstance(values, dict):
+                    found += _differences(other.get(group, {}), values)
+                elif other.get(group) != values:
+                    found.append(f"{group} is {other.get(group)} there, {values} here")
+        elif other != value:
+            plain = not isinstance(value, dict)
+            found.append(f"{name} is {other} there, {value} here" if plain else f"it has other {name}")
+    return found
+
+
+def fit(
+    model: Network,
+    dataset: Dataset,
+    settings: Settings,
+    *,
+    seed: int = 0,
+    folder: str | Path | None = None,
+    on_epoch: Callable[[Trainer], None] | None = None,
+    on_step: Callable[[Trainer, Batch], None] | None = None,
+    verbose: bool = True,
+) -> pd.DataFrame:
+    """Train `model` in place, as `settings` say, and leave it with the weights of the best validation NDCG@10.
+
+    Returns one row per epoch: epoch, loss (mean cross-entropy per target, nats), learning_rate, hit@10 and ndcg@10
+    (validation, full ranking), seconds (since the start). With a `folder`, the best epoch is kept there for `load`, at
+    the end with the weight of the linear baseline in its mixture, and a run that was interrupted resumes after its last
+    epoch; a finished model that lies there is moved to a subfolder. `on_step` is called after each batch, `on_epoch`
+    after each epoch. Of several processes (devices.py) the main one writes. Nothing is printed unless `verbose`.
+    ValueError if the folder holds the unfinished run of other settings or data, or another training is at work in it;
+    FloatingPointError if the loss is not finite; OSError if the folder cannot be written; what it holds is kept.
+    """
+    trainer = Trainer(model, dataset, settings, seed, verbose)
+    folder = Path(folder) if folder else None
+    with locked(folder):
+        if folder:
+            trainer.load(folder / UNFINISHED)
+        train_to_the_end(trainer, folder, on_epoch, on_step)
+        model.load_state_dict(trainer.best_weights)
+        if folder and is_main_process():
+            finalize(trainer, folder)
+    return pd.DataFrame(trainer.history)
+
+
+@contextlib.contextmanager
+def locked(folder: Path | None) -> Iterator[None]:
+    """Nobody else trains into `folder` meanwhile; the system unlocks it when the process ends, however it ends."""
+    if not folder or not is_main_process():
+        yield
+        return
+    with writing_to(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / LOCK).touch()
+    try:
+        with filelock.FileLock(folder / LOCK, timeout=0):
+            for partial in folder.glob("*.partial"):
+                partial.unlink()  # of a process that was killed while it wrote
+            yield
+    except filelock.Timeout:
+        raise ValueError(f"another training is at work in {folder}; wait for it, or choose another folder") from None
+
+
+@contextlib.contextmanager
+def writing_to(folder: Path) -> Iterator[None]:
+    """An error of the system while writing is raised anew, with what to do about it."""
+    try:
+        yield
+    except OSError as error:
+        advice = {errno.ENOENT: "put the folder back", errno.EACCES: "get permission there, or say --out DIR"}
+        advice[errno.EROFS] = advice[errno.EPERM] = advice[errno.EACCES]
+        raise OSError(
+            f"cannot write to {folder} ({error.strerror or error}); {advice.get(error.errno or 0, 'make room there')}, "
+            "and the same run goes on after the last epoch that was kept"
+        ) from error
+
+
+def train_to_the_end(
+    trainer: Trainer, folder: Path | None, on_epoch: Callable | None = None, on_step: Callable | None = None
+) -> None:
+    """Epoch after epoch, until the run is over."""
+    epochs, verbose = trainer.settings.training.epochs, trainer.verbose
+    if verbose:
+        processes = f" in {world_size()} processes" if world_size() > 1 else ""
+        print_status(
+            f"Training on {trainer.model.device}{processes} in {'bfloat16' if trainer.is_bfloat16 else 'float32'}: up "
+            f"to {epochs} epochs of {trainer.steps} batches, {trainer.model.item_count:,} items; the time left is "
+            "known after the first epoch."
+        )
+    bar = progress_bar(initial=len(trainer.history), total=epochs, desc="epochs", unit="epoch", show=verbose)
+    before = trainer.history[-1]["seconds"] if trainer.history else 0.0
+    started = time.perf_counter()
+    while not trainer.is_over():
+        epoch = {"epoch": len(trainer.history) + 1, "loss": trainer.train_epoch(on_step)}
+        epoch |= {"learning_rate": trainer.schedule.get_last_lr()[0]} | trainer.validate()
+        trainer.history.append(epoch | {"seconds": before + time.perf_counter() - started})
+        if is_main_process():
+            if folder:
+                save_epoch(trainer, folder)
+            bar.update()
+            if verbose:
+                report(trainer, bar)
+        if on_epoch:
+            on_epoch(trainer)
+    bar.close()
+
+
+def save_epoch(trainer: Trainer, folder: Path) -> None:
+    """Write what the last epoch has brought.
+
+    A model in the folder is that of a finished run, unless UNFINISHED lies beside it: the first epoch sets it aside.
+    """
+    with writing_to(folder):
+        if len(trainer.history) == 1:
+            if place := set_aside(folder):
+                print_status(f"The finished model in {display_path(folder)} is moved to {display_path(place)}.")
+            if trainer.dataset.item_table is not None or trainer.dataset.log is not None:
+                save_items(folder, trainer.dataset.items)
+        trainer.save(folder / UNFINISHED)
+        if trainer.best_epoch == len(trainer.history) - 1:
+            save(folder, trainer.checkpoint())
+
+
+def finalize(trainer: Trainer, folder: Path) -> None:
+    """Add the weight of the linear baseline to the model of a run that is over, which needs nothing else any more."""
+    model = trainer.model
+    baseline = linear_baseline(trainer.dataset.split.train, model.item_count)
+    mixture = fit_mixture(model, baseline, trainer.holdout)
+    with writing_to(folder):
+        path = save(folder, replace(trainer.checkpoint(), linear_weight=mixture.weight))
+        (folder / UNFINISHED).unlink()
+    if trainer.verbose:
+        print_status(f"The model is in {display_path(path)}.")
+
+
+def report(trainer: Trainer, bar: tqdm) -> None:
+    """The last epoch: on the bar, or as a line of a log that nobody watches."""
+    row, epochs = trainer.history[-1], trainer.settings.training.epochs
+    if is_interactive():
+        bar.set_postfix(loss=f"{row['loss']:.3f}", ndcg=f"{row['ndcg@10']:.4f}")
+        return
+    left = row["seconds"] / row["epoch"] * (epochs - row["epoch"]) / 60
+    print(
+        f"epoch {row['epoch']}/{epochs}: {row['seconds'] / 60:.1f} min, loss {row['loss']:.4f}, validation "
+        f"NDCG@10 {row['ndcg@10']:.4f} (best: epoch {trainer.best_epoch + 1}), at most {left:.1f} min left",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+def require_finite(losses: torch.Tensor, epoch: int, first: int) -> None:
+    """FloatingPointError if one of the `losses` is not; they are those of the steps from number `first` on."""
+    for step, loss in enumerate(losses.tolist(), start=first):
+        if not math.isfinite(loss):
+            raise FloatingPointError(
+                f"the loss is {loss} in step {step} of epoch {epoch}; the best model of the epochs before is kept. "
+                "Train with a lower learning rate, into another folder"
+            )
+
+
+def parameter_groups(model: Network, weight_decay: float) -> list[dict[str, Any]]:
+    """Weight decay for matrices only: not for biases and layer norms."""
+    matrices = [parameter for parameter in model.parameters() if parameter.ndim > 1]
+    vectors = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
+    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+
+
+def warmup_cosine(training: TrainingSettings, steps: int) -> Callable[[int], float]:
+    """step -> share of the learning rate, for epochs of `steps` steps: a linear warm-up, then half a cosine to zero."""
+    total = training.epochs * steps
+    warmup = max(1, round(training.warmup_fraction * total))
+
+    def share(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        return 0.5 * (1 + math.cos(math.pi * min(1, (step - warmup) / max(1, total - warmup))))
+
+    return share
+
+
+def sample_holdout(holdout: Holdout, most: int, seed: int) -> Holdout:
+    """All of `holdout`, or a random sample of `most` users of it."""
+    if len(holdout) <= most:
+        return holdout
+    rows = np.sort(np.random.default_rng(seed).choice(len(holdout), most, replace=False))
+    return Holdout(holdout.histories.rows(rows), holdout.targets[rows])

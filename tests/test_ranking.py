@@ -1,0 +1,326 @@
+import itertools
+import math
+
+import ir_measures
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from ir_measures import RR, Success, nDCG
+from sklearn.metrics import ndcg_score, top_k_accuracy_score
+
+from bertrec_utils.evaluation.baselines import MarkovChain, Popularity
+from bertrec_utils.evaluation.ranking import (
+    NEGATIVES,
+    PROTOCOLS,
+    draw_negatives,
+    evaluate,
+    bootstrap_interval,
+    metrics,
+    target_ranks,
+)
+from bertrec_utils.data.sequences import Holdout
+from conftest import rows
+
+
+class FixedScores:
+    """Gives every user the same scores, or the row of a table by the user's last item."""
+
+    def __init__(self, scores):
+        self.scores = np.asarray(scores, dtype=np.float32)
+
+    def score(self, histories):
+        if self.scores.ndim == 1:
+            return np.tile(self.scores, (len(histories), 1))
+        return self.scores[histories.last() - 1]
+
+
+class ScoresOfUser:
+    """Gives each user, numbered from 0, the row of a table."""
+
+    def __init__(self, table):
+        self.table = table
+
+    def score(self, histories):
+        return self.table[histories.users]
+
+
+def test_ranks_by_hand():
+    # scores of items 1..6; user 0 has seen 1 and 2, user 1 has seen 6
+    scorer = FixedScores([9, 8, 7, 6, 5, 4])
+    holdout = Holdout(rows([1, 2], [6]), np.array([5, 1]))
+    ranks = target_ranks(scorer, holdout, ["full"], progress=False)["full"]
+    assert ranks.tolist() == [3, 1]  # items 3 and 4 are above 5; nothing is above 1
+
+
+def test_ties_count_half():
+    holdout = Holdout(rows([1], [2]), np.array([3, 5]))
+    ranks = target_ranks(FixedScores(np.zeros(6)), holdout, ["full"], progress=False)["full"]
+    assert ranks.tolist() == [3, 3]  # the middle of 5 candidates, for both: a constant is no good model
+    ranks = target_ranks(FixedScores([0, 1, 1, 0, 1, 2]), holdout, ["full"], progress=False)["full"]
+    assert ranks.tolist() == [3, 2.5]  # below item 6, level with 2 and 5; below 6, level with 3
+
+
+def test_candidates_can_be_taken_from_the_history_and_be_many():
+    holdout = Holdout(rows([1, 2], [6]), np.array([5, 1]))
+    scorer = FixedScores([9, 8, 7, 6, 5, 4])
+    assert target_ranks(scorer, holdout, ["full"], rank_history=True, progress=False)["full"].tolist() == [5, 1]
+    ranks = target_ranks(scorer, holdout, ["uniform-100"], negatives=3, progress=False)["uniform-100"]
+    assert ranks.tolist() == [3, 1]  # items 3, 4 and 6 are all there is for the first user
+
+
+def test_scores_that_are_not_finite_are_refused():
+    holdout = Holdout(rows([1]), np.array([3]))
+    with pytest.raises(ValueError, match="not finite"):
+        target_ranks(FixedScores([0, 1, np.nan]), holdout, ["full"], progress=False)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64])
+@pytest.mark.parametrize("rank_history", [False, True])
+def test_ranks_are_those_of_a_loop_over_candidates(rank_history, dtype):
+    """Many ties; histories that hold an item twice or the target, and an empty one; whatever the batch size."""
+    random = np.random.default_rng(0)
+    table = random.integers(0, 8, (50, 30)).astype(dtype)
+    histories = [random.integers(1, 31, length) for length in [0, *random.integers(1, 40, 49)]]
+    targets = random.integers(1, 31, 50)
+    assert any(target in history for target, history in zip(targets, histories, strict=True))
+    holdout = Holdout(rows(*histories), targets)
+    for batch_size in (7, 256):
+        options = {"rank_history": rank_history, "batch_size": batch_size, "progress": False}
+        found = target_ranks(ScoresOfUser(table), holdout, ["full"], **options)["full"]
+        for scores, history, target, rank in zip(table, histories, targets, found, strict=True):
+            barred = {target} if rank_history else {target, *history}
+            others = [scores[item - 1] for item in range(1, 31) if item not in barred]
+            above = sum(other > scores[target - 1] for other in others)
+            level = sum(other == scores[target - 1] for other in others)
+            assert rank == 1 + above + level / 2
+
+
+def test_metrics_as_fractions():
+    found = metrics(np.array([1, 3, 10, 11]), cutoffs=[1, 10])
+    assert found["hit@1"] == found["ndcg@1"] == found["mrr@1"] == 1 / 4
+    assert found["hit@10"] == 3 / 4
+    assert found["ndcg@10"] == pytest.approx((1 + 1 / 2 + 1 / math.log2(11)) / 4)  # log2(3 + 1) = 2
+    assert found["mrr@10"] == pytest.approx((1 + 1 / 3 + 1 / 10) / 4)
+
+
+def test_interval_holds_the_true_mean_as_often_as_it_says():
+    random = np.random.default_rng(0)
+    found = [bootstrap_interval(random.exponential(1.0, 300), seed) for seed in range(200)]
+    assert 0.90 <= np.mean([each.low <= 1 <= each.high for each in found]) <= 0.985
+    assert all(each.low < each.mean < each.high for each in found)
+    # nearly that of the normal approximation
+    values = random.exponential(1.0, 3000)
+    half = 1.96 * values.std() / np.sqrt(3000)
+    assert bootstrap_interval(values)[1:] == pytest.approx((values.mean() - half, values.mean() + half), abs=0.1 * half)
+
+
+def test_a_difference_within_its_interval_is_a_tie():
+    assert bootstrap_interval(np.array([1.0, -1.0] * 20)).is_tie
+    assert not bootstrap_interval(np.array([1.0, 0.5] * 20)).is_tie
+
+
+def test_metrics_agree_with_scikit_learn():
+    random = np.random.default_rng(1)
+    scores = random.standard_normal((200, 40)).astype(np.float32)
+    targets = random.integers(0, 40, 200)
+    ranks = 1 + (scores > scores[np.arange(200), targets][:, None]).sum(1)
+    found = metrics(ranks, cutoffs=[5, 10])
+    for cutoff in (5, 10):
+        assert found[f"ndcg@{cutoff}"] == pytest.approx(ndcg_score(np.eye(40)[targets], scores, k=cutoff))
+        expected = top_k_accuracy_score(targets, scores, k=cutoff, labels=range(40))
+        assert found[f"hit@{cutoff}"] == pytest.approx(expected)
+
+
+def test_ranks_and_metrics_agree_with_an_evaluation_library():
+    """Coarse random scores: many items tie, but none with a target, for which libraries have rules of their own."""
+    random = np.random.default_rng(2)
+    table = random.integers(0, 12, (30, 60)) * 2.0
+    histories = [random.permutation(60)[: random.integers(1, 20)] + 1 for _ in range(150)]
+    targets = np.array([next(item for item in random.permutation(60) + 1 if item not in h) for h in histories])
+
+    class Scores:
+        def score(self, histories):
+            scores = table[histories.users % 30].astype(np.float32)
+            scores[np.arange(len(histories)), targets[histories.users] - 1] += 1
+            return scores
+
+    holdout = Holdout(rows(*histories), targets)
+    found = metrics(target_ranks(Scores(), holdout, ["full"], progress=False)["full"], [10])
+    scores = Scores().score(holdout.histories)
+    answers = [
+        ir_measures.ScoredDoc(str(user), str(item), float(scores[user, item - 1]))
+        for user, history in enumerate(histories)
+        for item in range(1, 61)
+        if item not in history
+    ]
+    truth = [ir_measures.Qrel(str(user), str(target), 1) for user, target in enumerate(targets)]
+    measures = {"hit@10": Success @ 10, "ndcg@10": nDCG @ 10, "mrr@10": RR @ 10}
+    expected = ir_measures.calc_aggregate(measures.values(), truth, answers)
+    for name, measure in measures.items():
+        assert found[name] == pytest.approx(expected[measure], abs=1e-9)
+
+
+SCORES = arrays(np.float32, 12, elements=st.integers(-5, 5).map(float))
+
+
+def rank_of(scores, history, target):
+    return target_ranks(FixedScores(scores), Holdout(rows(history), np.array([target])), ["full"], progress=False)[
+        "full"
+    ][0]
+
+
+@settings(deadline=None, derandomize=True)
+@given(SCORES, st.permutations(range(12)), st.integers(-100, 100))
+def test_neither_names_nor_a_constant_change_a_rank(scores, order, constant):
+    renamed = np.argsort(order)  # item i is called renamed[i]
+    rank = rank_of(scores, [1, 2], 3)
+    assert rank_of(scores + np.float32(constant), [1, 2], 3) == rank
+    assert rank_of(scores[order], renamed[:2] + 1, renamed[2] + 1) == rank
+
+
+@settings(deadline=None, derandomize=True)
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=11, unique=True))
+def test_a_constant_model_ranks_in_the_middle_of_what_is_left(history):
+    target = next(item for item in range(1, 13) if item not in history)
+    assert rank_of(np.ones(12), history, target) == (1 + 12 - len(history)) / 2
+
+
+def weights_of_kinds(item_count):
+    """Equal weights, steep ones, and ones of which half are 0."""
+    steep = 1_000_000 // np.arange(1, item_count + 1) ** 2 + 1
+    return [np.ones(item_count), steep, np.arange(item_count) % 2]
+
+
+@pytest.mark.parametrize("weights", weights_of_kinds(900), ids=["even", "steep", "half zero"])
+@pytest.mark.parametrize("rank_history", [False, True])
+def test_negatives_are_different_items_that_a_user_has_not_met(weights, rank_history):
+    random = np.random.default_rng(0)
+    histories = [random.integers(1, 901, length) for length in random.integers(0, 700, 60)]  # some items twice
+    targets = random.integers(1, 901, 60)
+    drawn = draw_negatives(Holdout(rows(*histories), targets), weights, random, rank_history=rank_history)
+    assert drawn.shape == (60, NEGATIVES) and drawn.dtype == np.int32
+    assert drawn.min() >= 1 and (weights[drawn - 1] > 0).all()
+    assert all(len(set(row)) == NEGATIVES for row in drawn.tolist())
+    assert not (drawn == targets[:, None]).any()
+    met = [bool(set(row) & set(history)) for row, history in zip(drawn.tolist(), histories, strict=True)]
+    assert sum(met) > 50 if rank_history else not any(met)
+
+
+def test_nearly_exhausted_users_get_what_is_left():
+    """Of 500 items, user i has met all but 100 + i; nearly all weight is on what they have met."""
+    random = np.random.default_rng(0)
+    left = [random.permutation(500)[: NEGATIVES + more] + 1 for more in range(4)]
+    met = [random.permutation(np.setdiff1d(np.arange(1, 501), items)) for items in left]
+    holdout = Holdout(rows(*(items[1:] for items in met)), np.array([items[0] for items in met]))
+    for weights in (np.ones(500), np.where(np.isin(np.arange(1, 501), np.concatenate(left)), 1, 1_000_000)):
+        drawn = draw_negatives(holdout, weights, random)
+        assert sorted(drawn[0]) == sorted(left[0])
+        assert all(len(set(row) & set(items)) == NEGATIVES for row, items in zip(drawn.tolist(), left, strict=True))
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        [1, 1, 1, 1, 1, 1, 1, 1],
+        [1, 2, 3, 4, 5, 6, 7, 8],
+        [9, 1, 2, 30, 3, 30, 4, 0],  # the two that have been met weigh most, one has no weight
+        [40, 40, 2, 20, 2, 20, 2, 2],  # quick draws often end short, and of some sets more often than of others
+    ],
+)
+def test_negatives_follow_the_distribution_of_successive_draws(weights):
+    """Against the probability of each set of three, summed over the orders in which its items can be drawn."""
+    users, met = 40_000, (4, 6)
+    holdout = Holdout(rows(*[[met[0]]] * users), np.full(users, met[1]))
+    drawn = draw_negatives(holdout, np.array(weights), np.random.default_rng(0), count=3)
+    sets, counts = np.unique(np.sort(drawn, 1), axis=0, return_counts=True)
+    found = dict(zip(map(tuple, sets.tolist()), counts, strict=True))
+    open_weights = {item: weight for item, weight in enumerate(weights, 1) if weight and item not in met}
+    for chosen in itertools.combinations(open_weights, 3):
+        probability = 0
+        for order in itertools.permutations(chosen):
+            remaining, product = sum(open_weights.values()), 1
+            for item in order:
+                product *= open_weights[item] / remaining
+                remaining -= open_weights[item]
+            probability += product
+        deviation = math.sqrt(users * probability * (1 - probability))
+        assert abs(found.pop(chosen, 0) - users * probability) <= 5 * deviation + 1
+    assert not found
+
+
+def test_popular_negatives_are_drawn_in_proportion():
+    # few draws from many items: then without replacement is nearly with it, and shares follow the weights
+    weights = np.repeat([1.0, 3.0], 20_000)
+    drawn = draw_negatives(Holdout(rows(*[[1]] * 100), np.full(100, 2)), weights, np.random.default_rng(0))
+    assert abs((drawn > 20_000).mean() - 0.75) < 5 * math.sqrt(0.75 * 0.25 / 10_000)
+
+
+def test_popularity_is_counted_in_histories_and_targets():
+    # 120 items that others have met, 30 of them as targets only, and 300 that nobody has
+    histories = [list(range(1, 91)), *[[1]] * 30]
+    holdout = Holdout(rows(*histories), np.array([91, *range(91, 121)]))
+    scorer = FixedScores(np.repeat([0, 1], [120, 300]))  # what nobody has met is above every target
+    with pytest.raises(ValueError, match="fewer than 100 unseen items"):  # 29 are left for the first user
+        target_ranks(scorer, holdout, ["popularity-100"], progress=False)
+    others = Holdout(rows(*histories[1:], histories[0][:10]), np.array([*range(91, 121), 11]))
+    found = target_ranks(scorer, others, ["popularity-100", "uniform-100"], negatives=30, progress=False)
+    assert (found["popularity-100"] == 1 + 30 / 2).all()  # all level: none of the 300
+    assert (found["uniform-100"] > 1 + 30 / 2).all()
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS[1:])
+def test_every_model_gets_the_same_negatives_whatever_the_batch_size(protocol):
+    """A model for each item, that puts it above the rest: its ranks tell whose negative the item is."""
+    random = np.random.default_rng(0)
+    histories = [random.permutation(150)[:length] + 1 for length in random.integers(2, 12, 40)]
+    holdout = Holdout(rows(*(history[1:] for history in histories)), np.array([history[0] for history in histories]))
+    is_negative = np.zeros((40, 150), dtype=bool)
+    for item in range(1, 151):
+        scores = FixedScores(np.arange(1, 151) == item)
+        options = {"negatives": 50, "batch_size": (1, 7, 256)[item % 3], "progress": False}
+        is_negative[:, item - 1] = target_ranks(scores, holdout, [protocol], **options)[protocol] == 1 + 1 + 49 / 2
+    assert (is_negative.sum(1) == 50).all()  # of models that each had other negatives, only by chance
+    assert not any(is_negative[user, history - 1].any() for user, history in enumerate(histories))
+
+
+def test_too_few_items_for_negatives_is_an_error():
+    with pytest.raises(ValueError, match="fewer than 100 unseen items"):
+        evaluate(FixedScores(np.zeros(50)), Holdout(rows([1]), np.array([2])), ["uniform-100"])
+    holdout = Holdout(rows([], [1]), np.array([2, 3]))
+    weights = np.append(np.ones(102), np.zeros(50))  # 101 items for the first user, 100 for the second
+    assert draw_negatives(holdout, weights, np.random.default_rng(0)).shape == (2, 100)
+    with pytest.raises(ValueError, match="fewer than 101 unseen items"):
+        draw_negatives(holdout, weights, np.random.default_rng(0), count=101)
+
+
+def test_protocols_repeat_with_the_seed_and_agree_with_each_other(dataset):
+    split = dataset.split
+    scorer = Popularity(split.train, len(dataset.vocabulary))
+    first, again = (target_ranks(scorer, split.test, progress=False) for _ in range(2))
+    other = target_ranks(scorer, split.test, seed=1, progress=False)
+    for protocol in first:
+        assert np.array_equal(first[protocol], again[protocol])
+    assert np.array_equal(first["full"], other["full"])
+    assert not np.array_equal(first["uniform-100"], other["uniform-100"])
+    assert (first["uniform-100"] <= first["full"]).all()
+    assert (first["uniform-100"] <= NEGATIVES + 1).all()
+    # popular negatives are harder for a model that ranks by popularity
+    assert first["popularity-100"].mean() > first["uniform-100"].mean()
+    table = evaluate(scorer, split.test, progress=False)
+    assert list(table) == ["full", "uniform-100", "popularity-100"]
+    assert set(table["full"]) == {f"{name}@{k}" for name in ("hit", "ndcg", "mrr") for k in (1, 5, 10, 20)}
+
+
+def test_popularity_by_hand():
+    scores = Popularity(rows([1, 2], [2, 3], [2]), 4).score(rows([1], [3]))
+    assert scores.tolist() == [[1, 3, 1, 0]] * 2
+
+
+def test_markov_chain_by_hand():
+    train = rows([1, 2, 3], [1, 2], [1, 4], [3, 3])
+    scores = MarkovChain(train, 4).score(rows([9, 1], [4]))
+    counts = np.array([3, 2, 3, 1])  # of items 1..4
+    np.testing.assert_allclose(scores[0], [0, 2, 0, 1] + counts / 4)  # after 1 came 2 twice and 4 once
+    np.testing.assert_allclose(scores[1], counts / 4)  # nothing came after 4, least of all the next user's first item

@@ -1,0 +1,178 @@
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from bertrec_utils.data.logs import Interactions
+from bertrec_utils.scenarios.recommender import Recommender
+from bertrec_utils.data.sequences import Vocabulary
+from bertrec_utils.scenarios.titles import UnknownTitle
+
+TITLES = {
+    **{item: f"Film {item} (1999)" for item in range(1, 15)},
+    15: "Spider-Man (2002)",
+    16: "(500) Days of Summer (2009)",
+    17: "Professional, The (1981)",
+    18: "Fast & Furious (2009)",
+    19: "M (1931)",
+    20: "Æon Flux (2005)",
+}
+MOVIES = pd.DataFrame({"item": list(TITLES), "title": list(TITLES.values()), "genres": "Comedy"})
+RATINGS = pd.DataFrame({"item": list(TITLES)})
+
+
+class CountingUp:
+    """Scores item j as j: the highest id is best."""
+
+    def score(self, histories):
+        return np.tile(np.arange(20, dtype=np.float32), (len(histories), 1))
+
+
+@pytest.fixture
+def recommender():
+    return Recommender(CountingUp(), Vocabulary(np.arange(1, 21)), Interactions("test", RATINGS, MOVIES))
+
+
+def test_best_unseen_films_in_order(recommender):
+    table = recommender.recommend(["Æon Flux (2005)", "Fast & Furious"], k=3)
+    assert table.item.tolist() == [19, 17, 16]
+    assert table["rank"].tolist() == [1, 2, 3]
+    assert table.title.tolist() == [TITLES[19], TITLES[17], TITLES[16]]
+    assert list(table) == ["rank", "item", "title", "genres", "score"]
+    assert table.score.is_monotonic_decreasing
+
+
+def test_asking_for_all_gives_all_unseen_once(recommender):
+    table = recommender.recommend(["Spider-Man", "Spider-Man (2002)", "M"], k=99)
+    assert sorted(table.item) == [item for item in TITLES if item not in (15, 19)]
+
+
+def test_newer_films_are_named_and_the_rest_is_used(recommender):
+    table = recommender.recommend(["Toy Story 4 (2019)", "Æon Flux"], k=1)
+    assert table.attrs["unknown"] == ["Toy Story 4 (2019)"]
+    assert table.item.tolist() == [19]
+
+
+def test_errors(recommender):
+    with pytest.raises(UnknownTitle, match="closest"):
+        recommender.recommend(["Spidr-Man", "M"])
+    with pytest.raises(ValueError, match="history is empty"):
+        recommender.recommend([])
+    with pytest.raises(ValueError, match=r"none of 'Toy Story 4 \(2019\)' is known"):
+        recommender.recommend(["Toy Story 4 (2019)"])
+    with pytest.raises(ValueError, match="at least one"):
+        recommender.recommend(["M"], k=0)
+    with pytest.raises(TypeError, match="list of titles"):
+        recommender.recommend("M")
+
+
+def test_log_without_the_models_items_is_refused(recommender):
+    log = Interactions("other", RATINGS, MOVIES[:5])
+    with pytest.raises(ValueError, match="does not name 15 of the model's items"):
+        Recommender(recommender.model, recommender.vocabulary, log)
+
+
+def test_film_with_too_few_ratings_is_explained(recommender):
+    few = Recommender(recommender.model, Vocabulary(np.arange(1, 20)), Interactions("test", RATINGS, MOVIES))
+    with pytest.raises(UnknownTitle, match="too few ratings"):
+        few.recommend(["Æon Flux"])
+
+
+class FavoursLast:
+    """After a history whose last film is token t, film j has the logit j if j > t, else -j: the order matters."""
+
+    def score(self, histories):
+        columns = np.arange(1, 21)
+        return np.where(columns > histories.last()[:, None], columns, -columns).astype(np.float32)
+
+
+@pytest.fixture
+def by_order():
+    return Recommender(FavoursLast(), Vocabulary(np.arange(1, 21)), Interactions("test", RATINGS, MOVIES))
+
+
+def softmax_log(scores):
+    return scores - np.log(np.exp(scores).sum())
+
+
+def test_a_set_is_the_mean_over_its_orders(by_order):
+    columns = np.arange(1, 21)
+    after_3, after_9 = (np.where(columns > last, columns, -columns) for last in (3, 9))
+    by_hand = (softmax_log(after_3) + softmax_log(after_9)) / 2
+    np.testing.assert_allclose(by_order.log_probabilities([[3, 9]], as_set=True)[0], by_hand, rtol=1e-5)
+    np.testing.assert_allclose(by_order.log_probabilities([[9, 3]])[0], softmax_log(after_3), rtol=1e-5)
+
+
+@pytest.mark.parametrize("items", [[4], [4, 2], [9, 4, 2], [9, 4, 2, 7], list(range(1, 12))])
+def test_the_order_of_a_set_does_not_count(by_order, items):
+    expected = by_order.log_probabilities([items], as_set=True)
+    np.testing.assert_array_equal(by_order.log_probabilities([items[::-1]], as_set=True), expected)
+    both = by_order.log_probabilities([[1], items], as_set=True)  # whoever else is in the batch
+    np.testing.assert_array_equal(both[1:], expected)
+
+
+def test_lift_takes_popularity_away():
+    ratings = pd.DataFrame({"item": [*TITLES] * 3 + [20] * 97})  # film 20 has 100 ratings, all others 3
+    recommender = Recommender(CountingUp(), Vocabulary(np.arange(1, 21)), Interactions("test", ratings, MOVIES))
+    plain, lifted = (recommender.recommend(["M"], 19, lift=lift).set_index("item").score for lift in (0, 0.5))
+    expected = 0.5 * np.log(101 / 4)  # how much more film 20 loses than any other
+    np.testing.assert_allclose((plain - lifted)[20] - (plain - lifted)[1], expected, rtol=1e-5)
+
+
+def test_other_series_only():
+    items = MOVIES.assign(
+        title=MOVIES.title.where(~MOVIES.item.isin([3, 18]), MOVIES.item.map({3: "Alien (1979)", 18: "Aliens (1986)"}))
+    )
+    recommender = Recommender(CountingUp(), Vocabulary(np.arange(1, 21)), Interactions("test", RATINGS, items))
+    assert 18 in recommender.recommend(["Alien"], 5).item.tolist()
+    assert 18 not in recommender.recommend(["Alien"], 19, exclude_series=True).item.tolist()
+    assert len(recommender.recommend(["M"], 19, exclude_series=True)) == 19  # M is of no series
+
+
+class Votes:
+    """Each film of the history adds `weights[film, candidate]` to the candidate's logit."""
+
+    weights = np.random.default_rng(0).normal(size=(20, 20)).astype(np.float32)
+
+    def score(self, histories):
+        return np.stack([self.weights[histories[row] - 1].sum(0) for row in range(len(histories))])
+
+
+def test_why_is_what_leaving_a_film_out_changes():
+    recommender = Recommender(Votes(), Vocabulary(np.arange(1, 21)), Interactions("test", RATINGS, MOVIES))
+    gains = recommender.why([2, 5, 7], [11, 13])
+    assert gains.index.tolist() == [2, 5, 7] and gains.columns.tolist() == [11, 13]
+    weights = Votes.weights.astype(np.float64)
+    whole, without = (softmax_log(weights[films].sum(0)) for films in ([1, 4, 6], [1, 6]))
+    np.testing.assert_allclose(gains.loc[5], (whole - without)[[10, 12]], atol=1e-5)
+    with pytest.raises(ValueError, match="needs another one"):
+        recommender.why([2], [11])
+
+
+def test_why_of_a_set_compares_the_same_orders(by_order):
+    """Here only the last film matters: one that is never last contributes nothing, and exactly nothing."""
+    items = list(range(1, 9))
+    gains = by_order.why(items, [20], as_set=True)
+    places = by_order.places[:, by_order.vocabulary.tokens(items)]
+    never_last = sorted(set(items) - {items[place] for place in places.argmax(1)})
+    assert never_last and (gains.loc[never_last, 20].abs() < 1e-6).all()
+
+
+def test_neighbours_by_cosine(small_model):
+    recommender = Recommender(small_model, Vocabulary(np.arange(1, 31)), Interactions("test", *thirty_films()))
+    vectors = small_model.item_embedding.weight[1:-1].detach()
+    similarity = torch.nn.functional.cosine_similarity(vectors[4:5], vectors)
+    expected = [film + 1 for film in similarity.argsort(descending=True).tolist() if film != 4][:3]
+    assert recommender.similar_items(5, 3).item.tolist() == expected
+
+
+def thirty_films():
+    items = np.arange(1, 31)
+    items = pd.DataFrame({"item": items, "title": [f"Film {item} (1999)" for item in items], "genres": "Comedy"})
+    return pd.DataFrame({"item": items}), items
+
+
+def test_the_noun_of_the_data_is_used():
+    books = Interactions("books", RATINGS, MOVIES, noun="book")
+    with pytest.raises(ValueError, match="give at least one book"):
+        Recommender(CountingUp(), Vocabulary(np.arange(1, 21)), books).recommend([])
