@@ -12,20 +12,13 @@ from matplotlib.colors import ListedColormap
 from matplotlib.ticker import PercentFormatter, StrMethodFormatter
 
 THOUSANDS = StrMethodFormatter("{x:,.0f}")
-LINES = [
-    ("o", "-"),
-    ("s", "--"),
-    ("^", "-."),
-    ("D", ":"),
-    ("v", "-"),
-    ("P", "--"),
-    ("X", "-."),
-]  # for readers in greyscale
+LINES = list(zip("os^DvPX", ("-", "--", "-.", ":", "-", "--", "-."), strict=True))  # for readers in greyscale
 TOKEN_COLORS = ListedColormap(["#f0f0f0", "#9ecae1", "#e6850d"])  # PAD, item, [MASK]: three greys in print
 
 
 def use_style() -> None:
-    """Colour-blind safe colours on a quiet grid, sharp on screen."""
+    """Colour-blind safe colours on a quiet grid, sharp on screen; $ in a displayed table is a dollar, no formula."""
+    pd.set_option("display.html.use_mathjax", False)
     sns.set_theme(style="whitegrid", palette="colorblind")
     plt.rcParams.update({"figure.figsize": (7, 3.6), "figure.dpi": 80, "axes.titleweight": "bold"})
     plt.rcParams.update({"figure.constrained_layout.use": True})
@@ -43,9 +36,7 @@ def plot_popularity(counts: np.ndarray, ax: Axes | None = None) -> Axes:
     ax.plot(np.arange(1, len(shares) + 1), shares)
     ax.plot([head, head], [0, shares[head - 1]], color="black", ls="--")
     ax.annotate(f"{head:,} films:\nhalf of all ratings", (head, 0.5), (8, -4), textcoords="offset points", va="top")
-    ax.set(
-        xlabel="so many films, the most rated first", ylabel="their share of all ratings", xlim=(0, None), ylim=(0, 1)
-    )
+    ax.set(xlabel="number of films, the most rated first", ylabel="share of all ratings", xlim=(0, None), ylim=(0, 1))
     ax.set(title="A few films get most ratings")
     ax.xaxis.set_major_formatter(THOUSANDS)
     ax.yaxis.set_major_formatter(PercentFormatter(1))
@@ -53,12 +44,12 @@ def plot_popularity(counts: np.ndarray, ax: Axes | None = None) -> Axes:
 
 
 def plot_history_lengths(lengths: np.ndarray, seen: int | None = None, ax: Axes | None = None) -> Axes:
-    """How many films each user rated, on a log scale; `seen` marks the most that the model looks at."""
+    """How many films each user rated, on a log scale; `seen` marks the most that a model reads."""
     ax = _axes(ax)
     sns.histplot(x=lengths, log_scale=True, bins=40, ax=ax)
     ax.axvline(np.median(lengths), color="black", ls="--", label=f"median: {np.median(lengths):.0f} films")
     if seen:
-        ax.axvline(seen, color="C3", ls="-.", label=f"the model sees the last {seen}")
+        ax.axvline(seen, color="C3", ls="-.", label=f"the model reads the last {seen}")
     ax.set(xlabel="films in the history (log scale)", ylabel="users")
     ax.set(title="Most histories are short, a few are very long")
     ax.xaxis.set_major_formatter(THOUSANDS)
@@ -67,20 +58,13 @@ def plot_history_lengths(lengths: np.ndarray, seen: int | None = None, ax: Axes 
 
 
 def plot_sittings(seconds: np.ndarray, ax: Axes | None = None) -> Axes:
-    """How long it took each user, in seconds (U,), from the first rating to the last; none counts as 1."""
+    """The time from each user's first rating to the last, in seconds (U,); 0 is drawn as 1."""
     ax = _axes(ax)
     sns.histplot(x=np.maximum(seconds, 1), log_scale=True, bins=40, ax=ax)
-    for name, length in {"minute": 60, "hour": 3600, "day": 86_400, "month": 30 * 86_400, "year": 365 * 86_400}.items():
-        ax.axvline(length, color="black", lw=1, ls=":")
-        ax.text(
-            length,
-            1,
-            f"a {name}".replace("a hour", "an hour"),
-            transform=ax.get_xaxis_transform(),
-            va="bottom",
-            ha="center",
-            fontsize=9,
-        )
+    where = {"transform": ax.get_xaxis_transform(), "va": "bottom", "ha": "center", "fontsize": 9}
+    for name, days in {"minute": 1 / 1440, "hour": 1 / 24, "day": 1, "month": 30, "year": 365}.items():
+        ax.axvline(86_400 * days, color="black", lw=1, ls=":")
+        ax.text(86_400 * days, 1, f"1 {name}", where)
     ax.set(xlabel="seconds from the first rating to the last (log scale)", ylabel="users")
     ax.set_title("Most people rate in one sitting", pad=18)
     return ax
@@ -100,7 +84,7 @@ def plot_tokens(
 def plot_visible(
     visible: np.ndarray, row_labels: Sequence[str], title: str, prefix: int | None = None, ax: Axes | None = None
 ) -> Axes:
-    """Who (rows) may look at which place (columns): `visible` (Q, T) bool. A line marks the end of a `prefix`."""
+    """What each row may see (columns are positions): `visible` (Q, T) bool. A line marks the end of a `prefix`."""
     visible = np.asarray(visible)
     ax = _grid(visible, np.where(visible, "sees", ""), row_labels, title, ax, cmap="Greys_r", vmin=-0.3, vmax=1)
     if prefix:
@@ -116,32 +100,31 @@ def _grid(values, texts, row_labels, title, ax, **colors):
         ax.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=8)
     ax.set_xticks(np.arange(columns) + 0.5, range(columns))
     ax.set_yticks(np.arange(rows) + 0.5, row_labels)
-    ax.set(xlabel="place", title=title)
+    ax.set(xlabel="position", title=title)
     ax.invert_yaxis()
     ax.grid(False)
     return ax
 
 
 def plot_network(ax: Axes | None = None) -> Axes:
-    """The paper's network, drawn from the bottom up: what happens to a history of five films of which one is hidden."""
+    """The paper's network, drawn from the bottom up: what happens to a history of five films of which one is masked."""
     ax = _axes(ax, figsize=(8.5, 6.2))
-    tokens, hidden = ["11", "12", "[MASK]", "14", "15"], 2
-    colors = [TOKEN_COLORS(2 if place == hidden else 1) for place in range(len(tokens))]
-    for place, (token, color) in enumerate(zip(tokens, colors, strict=True)):
-        _box(ax, place + 0.1, 0, 0.8, token, color)
-        _box(ax, place + 0.1, 1, 0.8, f"vector of {token}\n+ of place {place}", "white")
-        _arrow(ax, place + 0.5, 0.6, 1)
-        _arrow(ax, place + 0.5, 1.6, 2.1)
-        _arrow(ax, place + 0.5, 5.1, 5.6)
-        _box(ax, place + 0.1, 5.6, 0.8, "state", color)
-    layers = ("attention over all films", "add, layer norm", "feed-forward, at each place", "add, layer norm")
+    tokens, masked = ["11", "12", "[MASK]", "14", "15"], 2
+    colors = [TOKEN_COLORS(2 if position == masked else 1) for position in range(len(tokens))]
+    for position, (token, color) in enumerate(zip(tokens, colors, strict=True)):
+        _box(ax, position + 0.1, 0, 0.8, token, color)
+        _box(ax, position + 0.1, 1, 0.8, f"embedding of {token}\n+ of position {position}", "white")
+        _box(ax, position + 0.1, 5.6, 0.8, "state", color)
+        for start, end in ((0.6, 1), (1.6, 2.1), (5.1, 5.6)):
+            _arrow(ax, position + 0.5, start, end)
+    layers = ("attention over all films", "add, layer norm", "feed-forward, at each position", "add, layer norm")
     for height, layer in enumerate(layers):
         _box(ax, 0.1, 2.1 + 0.75 * height, 4.8, layer, "0.88" if height % 2 else "white")
     ax.text(5.05, 3.5, "one block;\nthe paper\nstacks two", va="center")
-    _arrow(ax, hidden + 0.5, 6.2, 6.7)
-    _box(ax, 0.1, 6.7, 4.8, "project, then a dot product with every film vector: V scores (equation 7)", "white")
-    _arrow(ax, hidden + 0.5, 7.3, 7.8)
-    _box(ax, 1.3, 7.8, 2.4, "softmax: P(film) behind [MASK]", colors[hidden])
+    _arrow(ax, masked + 0.5, 6.2, 6.7)
+    _box(ax, 0.1, 6.7, 4.8, "project, then a dot product with every item embedding: V scores (equation 7)", "white")
+    _arrow(ax, masked + 0.5, 7.3, 7.8)
+    _box(ax, 1.3, 7.8, 2.4, "softmax: P(film) behind [MASK]", colors[masked])
     ax.set(xlim=(0, 6), ylim=(-0.1, 8.5), title="BERT4Rec, from the history (below) to an answer")
     ax.axis("off")
     return ax
@@ -159,7 +142,7 @@ def _arrow(ax, x, start, end):
 def plot_attention(
     weights: np.ndarray, columns: Sequence[str], rows: Sequence[str], title: str, ax: Axes | None = None
 ) -> Axes:
-    """Attention weights (Q, T): each row asks, and its weights sum to one over the places it looks at."""
+    """Attention weights (Q, T): each row is a query, whose weights sum to one over the positions it sees."""
     ax = _axes(ax, figsize=(9, 1.6 + 0.6 * len(rows)))
     weights = np.asarray(weights)
     sns.heatmap(weights, cmap="Greys", vmin=0, vmax=1, annot=True, fmt=".2f", ax=ax, cbar=False, linewidths=0.5)
@@ -172,10 +155,8 @@ def plot_attention(
 def plot_training_curves(
     histories: Mapping[str, pd.DataFrame], references: Mapping[str, float] | None = None
 ) -> np.ndarray:
-    """Loss and validation NDCG@10 by minutes, one line per run; a star is the best epoch, `references` are level lines.
-
-    A run with a column `validation_loss` has a second, thin line for it.
-    """
+    """Loss and validation NDCG@10 by minutes, one line per run; a star is the best epoch, `references` are horizontal
+    lines. A run with a column `validation_loss` has a second, thin line for it."""
     _, (left, right) = plt.subplots(1, 2, figsize=(11, 4))
     minutes = {name: history.seconds / 60 for name, history in histories.items()}
     _lines(left, {f"{name}, training": (minutes[name], history.loss) for name, history in histories.items()})
@@ -185,8 +166,8 @@ def plot_training_curves(
             left.plot(minutes[name], history.validation_loss, lw=1, color=f"C{number}", label=f"{name}, validation")
         best = history["ndcg@10"].idxmax()
         right.plot(minutes[name][best], history["ndcg@10"][best], "*", ms=16, color=f"C{number}", mec="black")
-    _level_lines(right, references or {})
-    left.set(xlabel="minutes of training", ylabel="cross-entropy (nats per question)", title="Loss")
+    _horizontal_lines(right, references or {})
+    left.set(xlabel="minutes of training", ylabel="cross-entropy (nats per target)", title="Loss")
     right.set(xlabel="minutes of training", ylabel="NDCG@10, full ranking", title="Validation NDCG@10", ylim=(0, None))
     left.legend()
     return np.array([left, right])
@@ -195,10 +176,10 @@ def plot_training_curves(
 def plot_quality_by_minutes(
     histories: Mapping[str, pd.DataFrame], references: Mapping[str, float] | None = None, ax: Axes | None = None
 ) -> Axes:
-    """Validation NDCG@10 by minutes of training, one line per run; `references` are level lines."""
+    """Validation NDCG@10 by minutes of training, one line per run; `references` are horizontal lines."""
     ax = _axes(ax, figsize=(9, 4.5))
     _lines(ax, {name: (history.seconds / 60, history["ndcg@10"]) for name, history in histories.items()})
-    _level_lines(ax, references or {})
+    _horizontal_lines(ax, references or {})
     ax.set(xlabel="minutes of training", ylabel="NDCG@10, full ranking", title="Validation NDCG@10 by time")
     ax.set(xlim=(0, None), ylim=(0, None))
     ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
@@ -210,12 +191,11 @@ def _lines(ax: Axes, curves: Mapping[str, tuple]) -> None:
         ax.plot(across, up, marker=marker, ls=line, markevery=max(1, len(up) // 10), label=name)
 
 
-def _level_lines(ax: Axes, references: Mapping[str, float]) -> None:
+def _horizontal_lines(ax: Axes, references: Mapping[str, float]) -> None:
+    where = {"transform": ax.get_yaxis_transform(), "ha": "right", "va": "bottom", "fontsize": 9, "color": "dimgrey"}
     for number, (name, value) in enumerate(references.items()):
         ax.axhline(value, color="grey", ls=LINES[number][1], lw=1)
-        ax.text(
-            1, value, name, transform=ax.get_yaxis_transform(), ha="right", va="bottom", fontsize=9, color="dimgrey"
-        )
+        ax.text(1, value, name, where)
 
 
 def plot_metric_at_k(tables: Mapping[str, Mapping[str, float]], metric: str = "ndcg", ax: Axes | None = None) -> Axes:
@@ -243,9 +223,9 @@ def plot_differences_by_group(
     names = [f"{low:,.0f}-{np.floor(bin.right):,.0f}" for low, bin in zip(lowest, bins.cat.categories, strict=True)]
     for number, (name, of_users) in enumerate(differences.items()):
         grouped = pd.Series(of_users).groupby(bins, observed=True)
-        places = np.arange(len(names)) + (number - (len(differences) - 1) / 2) * 0.15
+        positions = np.arange(len(names)) + (number - (len(differences) - 1) / 2) * 0.15
         marker, _ = LINES[number % len(LINES)]
-        ax.errorbar(places, grouped.mean(), 1.96 * grouped.sem(), fmt=marker, capsize=3, label=name)
+        ax.errorbar(positions, grouped.mean(), 1.96 * grouped.sem(), fmt=marker, capsize=3, label=name)
     ax.axhline(0, color="0.4", lw=1)
     ax.set_xticks(range(len(names)), names)
     ax.set(xlabel=label, ylabel="difference of NDCG@10", title=f"Who is better, by {label.split(' (')[0]}")
@@ -257,12 +237,14 @@ def plot_differences_by_group(
 def plot_scores(rows: Mapping[str, Mapping], title: str, ax: Axes | None = None) -> Axes:
     """A line per model: `mean`, an interval from `low` to `high` over users, and a tick for each of `seeds`."""
     ax = _axes(ax, figsize=(7, 0.8 + 0.3 * len(rows)))
-    places = np.arange(len(rows))
+    positions = np.arange(len(rows))
     table = pd.DataFrame({name: {key: row[key] for key in ("mean", "low", "high")} for name, row in rows.items()}).T
-    ax.errorbar(table["mean"], places, xerr=[table["mean"] - table.low, table.high - table["mean"]], fmt="o", capsize=3)
-    for place, row in zip(places, rows.values(), strict=True):
-        ax.plot(row["seeds"], np.full(len(row["seeds"]), place), "|", color="black", ms=12)
-    ax.set_yticks(places, rows)
+    ax.errorbar(
+        table["mean"], positions, xerr=[table["mean"] - table.low, table.high - table["mean"]], fmt="o", capsize=3
+    )
+    for position, row in zip(positions, rows.values(), strict=True):
+        ax.plot(row["seeds"], np.full(len(row["seeds"]), position), "|", color="black", ms=12)
+    ax.set_yticks(positions, rows)
     ax.set(xlabel="NDCG@10, full ranking, test", title=title, xlim=(0, None))
     ax.invert_yaxis()
     return ax
@@ -273,8 +255,8 @@ def plot_ladder(scores: pd.DataFrame, title: str) -> np.ndarray:
     _, axes = plt.subplots(1, scores.shape[1], figsize=(11, 0.9 + 0.36 * len(scores)), sharey=True)
     for ax, protocol in zip(axes, scores, strict=True):
         ax.barh(scores.index, scores[protocol], color="C0", alpha=0.55)
-        for place, value in enumerate(scores[protocol]):
-            ax.text(value, place, f" {value:.3f}", va="center", fontsize=9)
+        for row, value in enumerate(scores[protocol]):
+            ax.text(value, row, f" {value:.3f}", va="center", fontsize=9)
         ax.set(xlabel="NDCG@10", title=protocol, xlim=(0, 1.25 * scores[protocol].max()))
     axes[0].invert_yaxis()
     axes[0].figure.suptitle(title)

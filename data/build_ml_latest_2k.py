@@ -19,12 +19,12 @@ from bertrec_utils.common import PROJECT, replace_file
 USERS = 2_148
 SHA256 = {
     "ratings.csv": "02a0d74a83da2d9bf187ca935b9310ec82ab43b7d0f4dffcf00fa881f2a75e5e",
-    "items.csv": "707b8f39943e02212a17d255c0df3130271d20f7c15b670a49ee65b1de8f524e",
+    "movies.csv": "707b8f39943e02212a17d255c0df3130271d20f7c15b670a49ee65b1de8f524e",
 }
 
 
 def build(archive: Path, user_count: int, folder: Path) -> None:
-    """Write ratings.csv and items.csv into `folder` and print their counts and SHA-256.
+    """Write ratings.csv and movies.csv into `folder` and print their counts and SHA-256.
 
     Raises ValueError (not such an archive, too few users) or OSError; then nothing is written.
     """
@@ -32,13 +32,13 @@ def build(archive: Path, user_count: int, folder: Path) -> None:
         with zipfile.ZipFile(archive) as content:
             ratings = first_users(lines(content, "ratings.csv"), user_count)
             items = {line.split(b",", 2)[1] for line in ratings[1:]}
-            header, *films = lines(content, "items.csv")
+            header, *films = lines(content, "movies.csv")
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise ValueError(f"{archive} is no whole zip archive ({error}); fetch ml-latest.zip again") from error
-    items = [header, *(film for film in films if film.split(b",", 1)[0] in items)]
+    movies = [header, *(film for film in films if film.split(b",", 1)[0] in items)]
     folder.mkdir(parents=True, exist_ok=True)
-    print(f"{user_count:,} users, {len(ratings) - 1:,} ratings, {len(items) - 1:,} films in {folder}")
-    for name, rows in (("ratings.csv", ratings), ("items.csv", items)):
+    print(f"{user_count:,} users, {len(ratings) - 1:,} ratings, {len(movies) - 1:,} films in {folder}")
+    for name, rows in (("ratings.csv", ratings), ("movies.csv", movies)):
         text = b"".join(rows)
         replace_file(folder / name, lambda path, text=text: path.write_bytes(text))
         checksum = hashlib.sha256(text).hexdigest()

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 import torch
 
-from bertrec_utils.data.dataset import load_dataset
 from bertrec_utils.common import PROJECT
-from bertrec_utils.model.modern import ModernTransformer
-from bertrec_utils.settings import Settings, get_preset
+from bertrec_utils.data.dataset import load_dataset
 from bertrec_utils.data.releases import load_movielens
 from bertrec_utils.data.sequences import Sequences
+from bertrec_utils.model.modern import ModernTransformer
+from bertrec_utils.settings import ModelSettings, Settings, get_preset
 
 
 def rows(*histories):
@@ -20,9 +20,14 @@ def rows(*histories):
     return Sequences(tokens, np.concatenate([[0], np.cumsum(lengths)]).astype(int), np.arange(len(histories)))
 
 
-def preset(**settings):
-    """Settings of a model or a run for a test; the rest as they come."""
-    return Settings("test", **settings)
+def model_settings(**changes) -> ModelSettings:
+    """Settings of a network for a test; the rest as they come."""
+    return ModelSettings(**changes)
+
+
+def settings(**changes) -> Settings:
+    """The settings of preset tiny, with changes."""
+    return get_preset("tiny").change(**changes)
 
 
 @pytest.fixture(scope="session")
@@ -33,13 +38,13 @@ def bundled():
 @pytest.fixture(scope="session")
 def dataset():
     """120 users of the bundled ratings."""
-    return load_dataset(get_preset("tiny"))
+    return load_dataset(get_preset("tiny").data)
 
 
 @pytest.fixture
 def small_model():
     torch.manual_seed(0)
-    model = ModernTransformer(30, preset(max_length=12, width=16, layers=2, heads=2, dropout=0.5))
+    model = ModernTransformer(30, model_settings(max_length=12, width=16, layers=2, heads=2, dropout=0.5))
     # away from the tiny initial weights, so that mistakes show
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)

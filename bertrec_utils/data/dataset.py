@@ -43,38 +43,25 @@ class DataCounts(NamedTuple):
     kept_items: int
 
     def __str__(self) -> str:
-        dropped = [
-            (self.rows_of_later_users, f"{self.rows_of_later_users:,} rows of users beyond max_users"),
-            (self.repeats, f"{self.repeats:,} repeats of an item by a user"),
-            (
-                self.rare_items,
-                f"{self.rare_items:,} items with fewer than {self.min_item_ratings} ratings "
-                f"({self.rows_of_rare_items:,} rows)",
-            ),
-            (
-                self.short_users,
-                f"{self.short_users:,} users with fewer than {SHORTEST} items left ({self.rows_of_short_users:,} rows)",
-            ),
-        ]
-        said = ", ".join(text for count, text in dropped if count) or "nothing"
+        dropped = {
+            f"{self.rows_of_later_users:,} rows of users beyond max_users": self.rows_of_later_users,
+            f"{self.repeats:,} repeats of an item by a user": self.repeats,
+            f"{self.rare_items:,} items with fewer than {self.min_item_ratings} ratings "
+            f"({self.rows_of_rare_items:,} rows)": self.rare_items,
+            f"{self.short_users:,} users with fewer than {SHORTEST} items left "
+            f"({self.rows_of_short_users:,} rows)": self.short_users,
+        }
         return (
-            f"{self.rows:,} rows, {self.users:,} users, {self.items:,} items; dropped: {said}; kept: "
+            f"{self.rows:,} rows, {self.users:,} users, {self.items:,} items; dropped: "
+            f"{', '.join(text for text, count in dropped.items() if count) or 'nothing'}; kept: "
             f"{self.kept_rows:,} rows, {self.kept_users:,} users, {self.kept_items:,} items"
         )
 
 
-class Built(NamedTuple):
-    """What `build_sequences` returns."""
-
-    vocabulary: Vocabulary
-    sequences: Sequences
-    counts: DataCounts
-
-
 def build_sequences(
     ratings: pd.DataFrame, min_item_ratings: int = 5, max_users: int | None = None, *, tie_seed: int | None = 0
-) -> Built:
-    """Sequences in time order, of items with at least `min_item_ratings` ratings.
+) -> tuple[Vocabulary, Sequences, DataCounts]:
+    """Sequences in time order, of items with at least `min_item_ratings` ratings, and the counts of what was dropped.
 
     Equal timestamps stay in file order, except where the file lists every user's ratings by item, as GroupLens's CSV
     releases do: that order says nothing about time, and a model would be graded on the ids, so `tie_seed` shuffles the
@@ -99,36 +86,29 @@ def build_sequences(
     order = order[item_counts[item_codes[order]] >= min_item_ratings]
     without_rare = len(order)
     lengths = np.bincount(user_codes[order], minlength=len(users))
-    order = order[lengths[user_codes[order]] >= SHORTEST]
+    is_long = lengths >= SHORTEST
+    order = order[is_long[user_codes[order]]]
     if not len(order):
         if not could_split:
             raise ValueError(f"no user has {SHORTEST} different items, which leave-one-out needs: one for each part")
-        raise ValueError(
-            f"no user has {SHORTEST} items with {min_item_ratings} ratings or more; lower min_item_ratings "
-            "(--set min_item_ratings=1)"
-        )
+        rule = f"{SHORTEST} items with {min_item_ratings} ratings or more"
+        raise ValueError(f"no user has {rule}; lower min_item_ratings (--set min_item_ratings=1)")
     is_known = np.bincount(item_codes[order], minlength=len(items)) > 0
     tokens = np.cumsum(is_known, dtype=np.int32)[item_codes[order]]
-    kept_lengths = np.bincount(user_codes[order], minlength=len(users))
-    rows = np.flatnonzero(kept_lengths)
-    offsets = np.concatenate([[0], kept_lengths[rows].cumsum()])
+    offsets = np.concatenate([[0], lengths[is_long].cumsum()])
     counts = DataCounts(
-        rows=len(ratings),
-        users=len(users),
-        items=len(items),
+        *(len(ratings), len(users), len(items)),
         rows_of_later_users=len(ratings) - of_first_users,
         repeats=of_first_users - without_repeats,
         min_item_ratings=min_item_ratings,
         rare_items=int(((item_counts > 0) & (item_counts < min_item_ratings)).sum()),
         rows_of_rare_items=without_repeats - without_rare,
-        short_users=int((lengths[: max_users or len(users)] < SHORTEST).sum()),
+        short_users=int((~is_long[:max_users]).sum()),
         rows_of_short_users=without_rare - len(order),
-        kept_rows=len(order),
-        kept_users=len(rows),
-        kept_items=int(is_known.sum()),
+        **{"kept_rows": len(order), "kept_users": int(is_long.sum()), "kept_items": int(is_known.sum())},
     )
-    sequences = Sequences(tokens, offsets, np.asarray(users[rows]))
-    return Built(Vocabulary(np.asarray(items[is_known])), sequences, counts)
+    sequences = Sequences(tokens, offsets, np.asarray(users[is_long]))
+    return Vocabulary(np.asarray(items[is_known])), sequences, counts
 
 
 def _in_time_order(user_codes, item_codes, timestamps, tie_seed):
@@ -284,14 +264,10 @@ def _cache_key(files, settings):
 
 def _write_cache(path, key, dataset):
     """Write what a dataset is to an .npz, whose checksums `_read_cache` relies on; a warning if that fails."""
-    arrays = {
-        "key": np.array(key),
-        "counts": np.array(dataset.counts),
-        "vocabulary": _as_bytes(dataset.vocabulary.items),
-        "users": _as_bytes(dataset.sequences.users),
-        "tokens": dataset.sequences.tokens,
-        "offsets": dataset.sequences.offsets,
-    }
+    sequences = dataset.sequences
+    arrays = {"key": np.array(key), "counts": np.array(dataset.counts), "users": _as_bytes(sequences.users)}
+    arrays |= {"tokens": sequences.tokens, "offsets": sequences.offsets}
+    arrays |= {"vocabulary": _as_bytes(dataset.vocabulary.items)}
     arrays |= {f"items.{name}": _as_bytes(column.to_numpy()) for name, column in dataset.items.items()}
 
     def write(partial):
@@ -301,10 +277,8 @@ def _write_cache(path, key, dataset):
     try:
         replace_file(path, write)
     except OSError as error:
-        logging.getLogger(__name__).warning(
-            "%s cannot be written (%s): the next start takes as long as this one",
-            display_path(path), error.strerror or error,
-        )  # fmt: skip
+        what = "%s cannot be written (%s): the next start takes as long as this one"
+        logging.getLogger(__name__).warning(what, display_path(path), error.strerror or error)
 
 
 def _read_cache(path, key):

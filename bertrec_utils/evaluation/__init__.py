@@ -5,36 +5,8 @@ Works with anybody's model, and takes numpy and scipy, not torch.
 
 from .baselines import EASE, ItemKNN, LinearNextItem, MarkovChain, Popularity, RecentPopularity, SmoothedMarkovChain
 from .mixture import Mixture, fit_mixture, linear_baseline
-from .ranking import (
-    PROTOCOLS,
-    Interval,
-    Scorer,
-    bootstrap_interval,
-    evaluate,
-    metrics,
-    per_user_metrics,
-    target_ranks,
-    top_k,
-)
+from .ranking import Scorer, bootstrap_interval, evaluate, metrics, per_user_metrics, target_ranks, top_k
 
-__all__ = [
-    "EASE",
-    "PROTOCOLS",
-    "Interval",
-    "ItemKNN",
-    "LinearNextItem",
-    "MarkovChain",
-    "Mixture",
-    "Popularity",
-    "RecentPopularity",
-    "Scorer",
-    "SmoothedMarkovChain",
-    "bootstrap_interval",
-    "evaluate",
-    "fit_mixture",
-    "linear_baseline",
-    "metrics",
-    "per_user_metrics",
-    "target_ranks",
-    "top_k",
-]
+__all__ = ["EASE", "ItemKNN", "LinearNextItem", "MarkovChain", "Mixture", "Popularity", "RecentPopularity", "Scorer"]
+__all__ += ["SmoothedMarkovChain", "bootstrap_interval", "evaluate", "fit_mixture", "linear_baseline", "metrics"]
+__all__ += ["per_user_metrics", "target_ranks", "top_k"]

@@ -140,6 +140,8 @@ class ModernTransformer(nn.Module):
     so they can never be recommended. The output weights are the item embeddings (equation 7).
     """
 
+    mask_token, device = BERT4Rec.mask_token, BERT4Rec.device
+
     def __init__(self, item_count: int, settings: ModelSettings):
         super().__init__()
         self.item_count, self.settings = item_count, settings
@@ -149,14 +151,6 @@ class ModernTransformer(nn.Module):
         self.final_norm = nn.LayerNorm(settings.width)
         self.item_bias = nn.Parameter(torch.zeros(item_count))
         self.apply(init_weights)
-
-    @property
-    def mask_token(self) -> int:
-        return self.item_count + 1
-
-    @property
-    def device(self) -> torch.device:
-        return self.item_bias.device
 
     def forward(
         self, batch: MaskedBatch, valid: torch.Tensor | None = None, negatives: Negatives | None = None

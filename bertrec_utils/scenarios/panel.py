@@ -108,7 +108,9 @@ class Panel:
         if 1 < len(self.items) <= MOST_REASONS:
             gains = self.recommender.explain(self.items, found.item, as_set)
             reasons = [self.titles[item] for item in gains.idxmax()]
-        left_out = "".join(f"<p>Left out: {escape(str(error))}</p>" for error in self.unknown.values())
+        left_out = "".join(
+            f"<p class='{NO_FORMULAS}'>Left out: {escape(str(error))}</p>" for error in self.unknown.values()
+        )
         self.table.value = left_out + self.html(found.assign(because=reasons))
 
     def html(self, found: pd.DataFrame) -> str:

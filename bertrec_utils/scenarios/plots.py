@@ -85,7 +85,7 @@ def map_films(recommender: Recommender, min_ratings: int = 30, seed: int = 0) ->
 def plot_map(films: pd.DataFrame, title: str, named: tuple[str, ...] = (), ax: Axes | None = None) -> Axes:
     """The map as a picture: colours are genres, lines join the films of the `named` series."""
     common = films.genre.value_counts().index[:9]
-    genres = films.genre.where(films.genre.isin(common), "other")
+    genres = films.genre.where(films.genre.isin(common), "other").str.replace("$", r"\$", regex=False)
     ax = sns.scatterplot(
         films, x="x", y="y", hue=genres, size="ratings", sizes=(4, 90), alpha=0.7, ax=ax, palette="tab10"
     )
@@ -94,7 +94,7 @@ def plot_map(films: pd.DataFrame, title: str, named: tuple[str, ...] = (), ax: A
         ax.plot(of_series.x, of_series.y, color=color, linewidth=1.2, zorder=0)
         for _, first in of_series[:1].iterrows():
             box = {"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 0.5}
-            ax.annotate(series, (first.x, first.y), color=color, weight="bold", ha="center", bbox=box)
+            ax.annotate(label_of(series, 60), (first.x, first.y), color=color, weight="bold", ha="center", bbox=box)
     ax.set(title=title, xlabel="", ylabel="", xticks=[], yticks=[])
     ax.legend(bbox_to_anchor=(1, 1), loc="upper left", frameon=False)
     return ax

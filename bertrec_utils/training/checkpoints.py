@@ -4,7 +4,9 @@ import hashlib
 import json
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +98,7 @@ def save(folder: str | Path, checkpoint: Checkpoint) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     description = {
         "format": FORMAT,
-        "settings": asdict(_relative_to(path.parent, checkpoint.settings)),
+        "settings": asdict(_with_files(checkpoint.settings, partial(_relative, folder=path.parent))),
         "seed": checkpoint.seed,
         "history": checkpoint.history.to_dict("records"),
         "fingerprint": checkpoint.fingerprint,
@@ -107,33 +109,27 @@ def save(folder: str | Path, checkpoint: Checkpoint) -> Path:
     content = safetensors.torch.save(weights, {"bertrec": json.dumps(description), "sha256": NO_SUM})
     digest = hashlib.sha256(content).hexdigest()
     content = content.replace(NO_SUM.encode(), digest.encode(), 1)
-    replace_file(path, lambda partial: partial.write_bytes(content))
+    replace_file(path, lambda file: file.write_bytes(content))
     return path
 
 
 def save_items(folder: Path, items: pd.DataFrame) -> None:
     """Write the titles and counts of items beside a model, so that an answer need not read the log."""
-    replace_file(folder / ITEMS, lambda partial: items.to_csv(partial, index=False))
+    replace_file(folder / ITEMS, lambda file: items.to_csv(file, index=False))
 
 
-def _relative_to(folder: Path, settings: Settings) -> Settings:
-    """The settings with the files of an own log as seen from `folder`: a published model tells no absolute path."""
-    data = settings.data
-    changes = {}
-    for name in ("ratings_file", "items_file"):
-        if file := getattr(data, name):
-            try:
-                changes[name] = os.path.relpath(file, folder)
-            except ValueError:  # on another drive of Windows
-                changes[name] = Path(file).name
-    return replace(settings, data=replace(data, **changes))
-
-
-def _resolve(folder: Path, settings: Settings) -> Settings:
-    """The settings with the files of an own log where they are, seen from the folder at hand."""
+def _with_files(settings: Settings, change: Callable[[str], str]) -> Settings:
+    """The settings with the paths of an own log changed."""
     files = {name: getattr(settings.data, name) for name in ("ratings_file", "items_file")}
-    found = {name: os.path.normpath(folder.absolute() / file) for name, file in files.items() if file}
-    return replace(settings, data=replace(settings.data, **found))
+    return settings.change(**{name: change(file) for name, file in files.items() if file})
+
+
+def _relative(file: str, folder: Path) -> str:
+    """A path as seen from `folder`: a published model tells no absolute path."""
+    try:
+        return os.path.relpath(file, folder)
+    except ValueError:  # on another drive of Windows
+        return Path(file).name
 
 
 def load(folder: str | Path, device: str | torch.device | None = None) -> Checkpoint:
@@ -167,7 +163,7 @@ def load(folder: str | Path, device: str | torch.device | None = None) -> Checkp
     checkpoint = Checkpoint(
         model.to(find_device(device)),
         vocabulary,
-        _resolve(folder, settings),
+        _with_files(settings, lambda file: os.path.normpath(folder.absolute() / file)),
         description["seed"],
         pd.DataFrame(description["history"]),
         description["fingerprint"],
@@ -175,10 +171,8 @@ def load(folder: str | Path, device: str | torch.device | None = None) -> Checkp
         folder,
     )
     if not checkpoint.is_finished:
-        logging.getLogger(__name__).warning(
-            "%s is not finished: this is its best epoch of %d so far; the command that started it resumes it",
-            display_path(folder), len(checkpoint.history),
-        )  # fmt: skip
+        what = "%s is not finished: this is its best epoch of %d so far; the command that started it resumes it"
+        logging.getLogger(__name__).warning(what, display_path(folder), len(checkpoint.history))
     return checkpoint
 
 

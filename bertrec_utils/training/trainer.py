@@ -8,7 +8,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +26,9 @@ from ..evaluation.ranking import metrics, target_ranks
 from ..model.masking import batch_count
 from ..model.modern import Network, build_network
 from ..settings import Settings, TrainingSettings
+from . import devices
 from .batches import Batch, epoch_batches, prefetch
 from .checkpoints import FORMAT, Checkpoint, save, save_items, set_aside
-from .devices import (
-    all_reduce_sum,
-    best_device,
-    broadcast,
-    matmul_precision,
-    multiplies_bfloat16,
-    rank,
-    release_memory,
-    world_size,
-    wrap_ddp,
-)
 from .warm_start import warm_start
 
 UNFINISHED, LOCK = "unfinished.pt", ".lock"
@@ -61,21 +51,28 @@ def new_model(
     model = build(len(dataset.vocabulary), settings.model)
     if settings.training.start == "counts" and is_main_process():
         warm_start(model, dataset.split.train, seed)
-    return model.to(device or best_device())
+    return model.to(device or devices.best_device())
 
 
 class Trainer:
     """The state of a training run: a model, its optimizer and schedule, and what has happened so far."""
 
     def __init__(self, model: Network, dataset: Dataset, settings: Settings, seed: int = 0, verbose: bool = True):
-        _require_fit(model, dataset, settings)
+        if model.item_count != len(dataset.vocabulary):
+            raise ValueError(f"the model has {model.item_count:,} items, the data {len(dataset.vocabulary):,}")
+        if model.settings != settings.model:
+            raise ValueError(f"the model was built with {model.settings}, and the settings have {settings.model}")
         self.model, self.dataset, self.settings, self.seed, self.verbose = model, dataset, settings, seed, verbose
         training = settings.training
-        self.ddp_model = wrap_ddp(model)
+        self.ddp_model = devices.wrap_ddp(model)
         auto = training.precision == "auto"
-        self.is_bfloat16 = multiplies_bfloat16(model.device) if auto else training.precision == "bfloat16"
+        self.is_bfloat16 = devices.multiplies_bfloat16(model.device) if auto else training.precision == "bfloat16"
         self.holdout = sample_holdout(dataset.split.validation, training.validation_users, seed)
         self.steps = batch_count(dataset.split.train, training.batch_size)  # of an epoch
+        if len(dataset.split.train) // self.steps < devices.world_size():
+            raise ValueError(
+                f"a batch of {training.batch_size} users is too small for {devices.world_size()} processes"
+            )
         self.optimizer = torch.optim.AdamW(
             parameter_groups(model, training.weight_decay), lr=training.learning_rate, betas=(0.9, 0.98), fused=True
         )
@@ -100,7 +97,7 @@ class Trainer:
         FloatingPointError if a loss is not finite.
         """
         epoch = len(self.history)
-        torch.manual_seed(self.seed * 100_003 + epoch + (rank() << 40))  # each process has dropout of its own
+        torch.manual_seed(self.seed * 100_003 + epoch + (devices.rank() << 40))  # each process has dropout of its own
         random = np.random.default_rng([self.seed, epoch])
         batches = epoch_batches(self.dataset.split.train, self.model.item_count, self.settings, random)
         if self.model.device.type == "cuda":
@@ -115,21 +112,23 @@ class Trainer:
             target_counts.append(batch.target_count)
             if len(losses) % CHECK_EVERY == 0 or len(losses) == self.steps:
                 first = (len(losses) - 1) // CHECK_EVERY * CHECK_EVERY
-                require_finite(all_reduce_sum(torch.stack(losses[first:])), epoch + 1, first + 1)
-                release_memory()
+                require_finite(devices.all_reduce_sum(torch.stack(losses[first:])), epoch + 1, first + 1)
+                devices.release_memory()
             if on_step:
                 on_step(self, batch)
-        return float(np.average(all_reduce_sum(torch.stack(losses)).cpu(), weights=target_counts))
+        return float(np.average(devices.all_reduce_sum(torch.stack(losses)).cpu(), weights=target_counts))
 
     def train_step(self, batch: Batch) -> torch.Tensor:
         """Learn from one batch; its loss, or this process's part of it."""
         device = self.model.device
         batch = batch.to(device)
         bfloat16 = torch.autocast(device.type, torch.bfloat16, enabled=self.is_bfloat16)
-        with bfloat16, matmul_precision(self.is_bfloat16):
+        with bfloat16, devices.matmul_precision(self.is_bfloat16):
             loss = self.ddp_model(batch.masked, batch.valid, batch.negatives) * batch.target_share
         self.optimizer.zero_grad(set_to_none=True)
-        (loss * world_size()).backward()  # the processes' gradients are averaged, and these parts are to be added up
+        (
+            loss * devices.world_size()
+        ).backward()  # the processes' gradients are averaged, and these parts are to be added up
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), MAX_GRADIENT_NORM)
         self.optimizer.step()
         self.schedule.step()
@@ -145,12 +144,12 @@ class Trainer:
     def validation_ranks(self) -> np.ndarray:
         """The rank (U,) of each target of `holdout` among all items; every process computes a part of them."""
         ranks = torch.zeros(len(self.holdout), device=self.model.device)
-        mine = np.arange(rank(), len(ranks), world_size())
+        mine = np.arange(devices.rank(), len(ranks), devices.world_size())
         if len(mine):
             part = Holdout(self.holdout.histories.rows(mine), self.holdout.targets[mine])
             found = target_ranks(self.model, part, ["full"], progress=False)["full"]
             ranks[torch.from_numpy(mine)] = torch.from_numpy(found).to(ranks)
-        return all_reduce_sum(ranks).cpu().numpy()
+        return devices.all_reduce_sum(ranks).cpu().numpy()
 
     def checkpoint(self) -> Checkpoint:
         """The model as it is now, without the weight of the linear baseline."""
@@ -172,7 +171,7 @@ class Trainer:
     def load(self, path: Path) -> None:
         """Go on from what `save` wrote, if it is there. ValueError, and an unchanged run, if it is damaged or of
         another run."""
-        content = broadcast(path.read_bytes() if is_main_process() and path.exists() else None)
+        content = devices.broadcast(path.read_bytes() if is_main_process() and path.exists() else None)
         if content is None:
             return
         digest, content = content[:32], content[32:]
@@ -185,10 +184,12 @@ class Trainer:
             raise ValueError(f"{path} is damaged ({type(error).__name__}); delete it to start over") from error
         if version != FORMAT:
             raise ValueError(f"{path} is of another version of this package; finish it with that one, or delete it")
-        if differences := _differences(state["run_key"], self.run_key):
+        there, here = state["run_key"], self.run_key
+        names = [name for name, value in here.items() if there.get(name) != value]
+        if differing := [f"{name} is {there.get(name)}, not {here[name]}" for name in names]:
             raise ValueError(
-                f"{path.parent} holds an unfinished run of other settings or data: {'; '.join(differences)}; choose "
-                f"another folder (--out DIR), or delete {path}"
+                f"{path.parent} holds an unfinished run of another kind ({'; '.join(differing)}); choose another "
+                f"folder (--out DIR), or delete {path}"
             )
         self.history, self.best_weights = state["history"], state["best_weights"]
         for name, part in self._stateful().items():
@@ -197,45 +198,20 @@ class Trainer:
             print_status(f"Resuming the run in {display_path(path.parent)} after epoch {len(self.history)}.")
 
 
-def _require_fit(model: Network, dataset: Dataset, settings: Settings) -> None:
-    """ValueError if model, data, settings and processes do not belong together."""
-    if model.item_count != len(dataset.vocabulary):
-        raise ValueError(f"the model has {model.item_count:,} items, the data {len(dataset.vocabulary):,}")
-    if model.settings != settings.model:
-        raise ValueError(f"the model was built with {model.settings}, and the settings have {settings.model}")
-    train, batch_size = dataset.split.train, settings.training.batch_size
-    if len(train) // batch_count(train, batch_size) < world_size():
-        raise ValueError(f"a batch of {batch_size} users is too small for {world_size()} processes")
-
-
 def _run_key(model: Network, dataset: Dataset, settings: Settings, seed: int) -> dict[str, Any]:
-    """What must be the same for a run to go on."""
-    data = replace(settings.data, ratings_file=None, items_file=None)  # a log may move: the fingerprint is it
-    return {
-        "settings": asdict(replace(settings, data=data)),
+    """What must be the same for a run to go on, by name."""
+    weights = {name: f"{value.norm():.3g}" for name, value in model.state_dict().items()}
+    return settings.flat() | {
+        "ratings_file": None,  # a log may move: the data are it
+        "items_file": None,
         "seed": seed,
-        "data": dataset.fingerprint,
-        "network": type(model).__name__,
-        # roughly: another machine may round the start from counts differently
-        "initial weights": {name: f"{value.norm():.3g}" for name, value in model.state_dict().items()},
+        "data": _digest(dataset.fingerprint),
+        "initial weights": _digest(weights),  # roughly: another machine may round a start from counts differently
     }
 
 
-def _differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
-    """In what two `_run_key`s differ, in words: "epochs is 8 there, 3 here"."""
-    found = []
-    for name, value in here.items():
-        other = there.get(name)
-        if name == "settings" and isinstance(other, dict):
-            for group, values in value.items():
-                if isinstance(values, dict):
-                    found += _differences(other.get(group, {}), values)
-                elif other.get(group) != values:
-                    found.append(f"{group} is {other.get(group)} there, {values} here")
-        elif other != value:
-            plain = not isinstance(value, dict)
-            found.append(f"{name} is {other} there, {value} here" if plain else f"it has other {name}")
-    return found
+def _digest(parts: dict[str, str]) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:8]
 
 
 def fit(
@@ -309,7 +285,7 @@ def train_to_the_end(
     """Epoch after epoch, until the run is over."""
     epochs, verbose = trainer.settings.training.epochs, trainer.verbose
     if verbose:
-        processes = f" in {world_size()} processes" if world_size() > 1 else ""
+        processes = f" in {devices.world_size()} processes" if devices.world_size() > 1 else ""
         print_status(
             f"Training on {trainer.model.device}{processes} in {'bfloat16' if trainer.is_bfloat16 else 'float32'}: up "
             f"to {epochs} epochs of {trainer.steps} batches, {trainer.model.item_count:,} items; the time left is "

@@ -3,9 +3,8 @@ import pandas as pd
 import pytest
 import torch
 
-from bertrec_utils.data.logs import Interactions
-from bertrec_utils.scenarios.recommender import Recommender
 from bertrec_utils.data.sequences import Vocabulary
+from bertrec_utils.scenarios.recommender import Recommender
 from bertrec_utils.scenarios.titles import UnknownTitle
 
 TITLES = {
@@ -17,8 +16,7 @@ TITLES = {
     19: "M (1931)",
     20: "Æon Flux (2005)",
 }
-MOVIES = pd.DataFrame({"item": list(TITLES), "title": list(TITLES.values()), "genres": "Comedy"})
-RATINGS = pd.DataFrame({"item": list(TITLES)})
+ITEMS = pd.DataFrame({"item": list(TITLES), "title": list(TITLES.values()), "genres": "Comedy", "ratings": 1})
 
 
 class CountingUp:
@@ -30,7 +28,7 @@ class CountingUp:
 
 @pytest.fixture
 def recommender():
-    return Recommender(CountingUp(), Vocabulary(np.arange(1, 21)), Interactions("test", RATINGS, MOVIES))
+    return Recommender(CountingUp(), Vocabulary(np.arange(1, 21)), ITEMS)
 
 
 def test_best_unseen_films_in_order(recommender):
@@ -66,14 +64,13 @@ def test_errors(recommender):
         recommender.recommend("M")
 
 
-def test_log_without_the_models_items_is_refused(recommender):
-    log = Interactions("other", RATINGS, MOVIES[:5])
-    with pytest.raises(ValueError, match="does not name 15 of the model's items"):
-        Recommender(recommender.model, recommender.vocabulary, log)
+def test_items_without_those_of_the_model_are_refused(recommender):
+    with pytest.raises(ValueError, match=r"15 of the model's items have no title in this data; use the data it was"):
+        Recommender(recommender.model, recommender.vocabulary, ITEMS[:5])
 
 
 def test_film_with_too_few_ratings_is_explained(recommender):
-    few = Recommender(recommender.model, Vocabulary(np.arange(1, 20)), Interactions("test", RATINGS, MOVIES))
+    few = Recommender(recommender.model, Vocabulary(np.arange(1, 20)), ITEMS)
     with pytest.raises(UnknownTitle, match="too few ratings"):
         few.recommend(["Æon Flux"])
 
@@ -88,7 +85,7 @@ class FavoursLast:
 
 @pytest.fixture
 def by_order():
-    return Recommender(FavoursLast(), Vocabulary(np.arange(1, 21)), Interactions("test", RATINGS, MOVIES))
+    return Recommender(FavoursLast(), Vocabulary(np.arange(1, 21)), ITEMS)
 
 
 def softmax_log(scores):
@@ -103,6 +100,23 @@ def test_a_set_is_the_mean_over_its_orders(by_order):
     np.testing.assert_allclose(by_order.log_probabilities([[9, 3]])[0], softmax_log(after_3), rtol=1e-5)
 
 
+class Listening(CountingUp):
+    """Remembers the histories it was asked about."""
+
+    def score(self, histories):
+        self.heard = [tuple(histories[row].tolist()) for row in range(len(histories))]
+        return super().score(histories)
+
+
+@pytest.mark.parametrize(("size", "orders"), [(1, 1), (2, 2), (3, 6), (4, 16), (9, 16)])
+def test_a_set_is_read_in_many_different_orders(size, orders):
+    model, items = Listening(), list(range(1, size + 1))
+    Recommender(model, Vocabulary(np.arange(1, 21)), ITEMS).log_probabilities([items], as_set=True)
+    assert len(model.heard) == orders and {tuple(sorted(order)) for order in model.heard} == {tuple(items)}
+    assert len(set(model.heard)) == orders or size == 4  # 16 of the 24 orders of four items are drawn with repeats
+    assert len({order[-1] for order in model.heard}) > size / 2
+
+
 @pytest.mark.parametrize("items", [[4], [4, 2], [9, 4, 2], [9, 4, 2, 7], list(range(1, 12))])
 def test_the_order_of_a_set_does_not_count(by_order, items):
     expected = by_order.log_probabilities([items], as_set=True)
@@ -111,19 +125,25 @@ def test_the_order_of_a_set_does_not_count(by_order, items):
     np.testing.assert_array_equal(both[1:], expected)
 
 
-def test_lift_takes_popularity_away():
-    ratings = pd.DataFrame({"item": [*TITLES] * 3 + [20] * 97})  # film 20 has 100 ratings, all others 3
-    recommender = Recommender(CountingUp(), Vocabulary(np.arange(1, 21)), Interactions("test", ratings, MOVIES))
-    plain, lifted = (recommender.recommend(["M"], 19, lift=lift).set_index("item").score for lift in (0, 0.5))
-    expected = 0.5 * np.log(101 / 4)  # how much more film 20 loses than any other
-    np.testing.assert_allclose((plain - lifted)[20] - (plain - lifted)[1], expected, rtol=1e-5)
-
-
-def test_other_series_only():
-    items = MOVIES.assign(
-        title=MOVIES.title.where(~MOVIES.item.isin([3, 18]), MOVIES.item.map({3: "Alien (1979)", 18: "Aliens (1986)"}))
+def test_a_popularity_penalty_is_a_power_of_popularity():
+    items = ITEMS.assign(ratings=np.where(ITEMS.item == 20, 100, 3))
+    recommender = Recommender(CountingUp(), Vocabulary(np.arange(1, 21)), items)
+    plain, penalised = (
+        recommender.recommend(["M"], 19, popularity_penalty=penalty).set_index("item").score for penalty in (0, 0.5)
     )
-    recommender = Recommender(CountingUp(), Vocabulary(np.arange(1, 21)), Interactions("test", RATINGS, items))
+    expected = 0.5 * np.log(101 / 4)  # how much more film 20 loses than any other
+    np.testing.assert_allclose((plain - penalised)[20] - (plain - penalised)[1], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("penalty", [-0.1, 1.1, np.nan])
+def test_an_impossible_popularity_penalty_is_refused(recommender, penalty):
+    with pytest.raises(ValueError, match=r"popularity_penalty is .*from 0 \(familiar\) to 1 \(distinctive\)"):
+        recommender.recommend(["M"], popularity_penalty=penalty)
+
+
+def test_films_of_the_same_series_can_be_left_out():
+    items = ITEMS.assign(title=ITEMS.item.map(TITLES | {3: "Alien (1979)", 18: "Aliens (1986)"}))
+    recommender = Recommender(CountingUp(), Vocabulary(np.arange(1, 21)), items)
     assert 18 in recommender.recommend(["Alien"], 5).item.tolist()
     assert 18 not in recommender.recommend(["Alien"], 19, exclude_series=True).item.tolist()
     assert len(recommender.recommend(["M"], 19, exclude_series=True)) == 19  # M is of no series
@@ -138,28 +158,28 @@ class Votes:
         return np.stack([self.weights[histories[row] - 1].sum(0) for row in range(len(histories))])
 
 
-def test_why_is_what_leaving_a_film_out_changes():
-    recommender = Recommender(Votes(), Vocabulary(np.arange(1, 21)), Interactions("test", RATINGS, MOVIES))
-    gains = recommender.why([2, 5, 7], [11, 13])
+def test_a_film_contributes_what_leaving_it_out_changes():
+    recommender = Recommender(Votes(), Vocabulary(np.arange(1, 21)), ITEMS)
+    gains = recommender.explain([2, 5, 7], [11, 13])
     assert gains.index.tolist() == [2, 5, 7] and gains.columns.tolist() == [11, 13]
     weights = Votes.weights.astype(np.float64)
     whole, without = (softmax_log(weights[films].sum(0)) for films in ([1, 4, 6], [1, 6]))
     np.testing.assert_allclose(gains.loc[5], (whole - without)[[10, 12]], atol=1e-5)
     with pytest.raises(ValueError, match="needs another one"):
-        recommender.why([2], [11])
+        recommender.explain([2], [11])
 
 
-def test_why_of_a_set_compares_the_same_orders(by_order):
+def test_contributions_to_a_set_are_over_the_same_orders(by_order):
     """Here only the last film matters: one that is never last contributes nothing, and exactly nothing."""
     items = list(range(1, 9))
-    gains = by_order.why(items, [20], as_set=True)
-    places = by_order.places[:, by_order.vocabulary.tokens(items)]
-    never_last = sorted(set(items) - {items[place] for place in places.argmax(1)})
+    gains = by_order.explain(items, [20], as_set=True)
+    keys = by_order.sort_keys[:, by_order.vocabulary.tokens(items)]
+    never_last = sorted(set(items) - {items[position] for position in keys.argmax(1)})
     assert never_last and (gains.loc[never_last, 20].abs() < 1e-6).all()
 
 
-def test_neighbours_by_cosine(small_model):
-    recommender = Recommender(small_model, Vocabulary(np.arange(1, 31)), Interactions("test", *thirty_films()))
+def test_similar_items_by_cosine(small_model):
+    recommender = Recommender(small_model, Vocabulary(np.arange(1, 31)), thirty_films())
     vectors = small_model.item_embedding.weight[1:-1].detach()
     similarity = torch.nn.functional.cosine_similarity(vectors[4:5], vectors)
     expected = [film + 1 for film in similarity.argsort(descending=True).tolist() if film != 4][:3]
@@ -168,11 +188,10 @@ def test_neighbours_by_cosine(small_model):
 
 def thirty_films():
     items = np.arange(1, 31)
-    items = pd.DataFrame({"item": items, "title": [f"Film {item} (1999)" for item in items], "genres": "Comedy"})
-    return pd.DataFrame({"item": items}), items
+    titles = [f"Film {item} (1999)" for item in items]
+    return pd.DataFrame({"item": items, "title": titles, "genres": "Comedy", "ratings": 1})
 
 
 def test_the_noun_of_the_data_is_used():
-    books = Interactions("books", RATINGS, MOVIES, noun="book")
     with pytest.raises(ValueError, match="give at least one book"):
-        Recommender(CountingUp(), Vocabulary(np.arange(1, 21)), books).recommend([])
+        Recommender(CountingUp(), Vocabulary(np.arange(1, 21)), ITEMS, "book").recommend([])

@@ -12,8 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from bertrec_utils import releases
 from bertrec_utils.common import PROJECT
+from bertrec_utils.data import releases
 from bertrec_utils.data.releases import download, load_movielens
 
 RATINGS = [(1, 31, 2.5, 1260759144), (1, 7, 4.0, 1260759145), (12, 31, 3.0, 978300760)]
@@ -31,11 +31,11 @@ def in_own_format(name):
     if name in ("ml-1m", "ml-10m"):
         return {
             "ratings.dat": "".join(f"{u}::{i}::{r:g}::{t}\n" for u, i, r, t in RATINGS),
-            "items.dat": "".join(f"{i}::{title}::{genres}\n" for i, title, genres in MOVIES),
+            "movies.dat": "".join(f"{i}::{title}::{genres}\n" for i, title, genres in MOVIES),
         }
     return {
         "ratings.csv": "userId,movieId,rating,timestamp\n" + "".join(f"{u},{i},{r},{t}\n" for u, i, r, t in RATINGS),
-        "items.csv": "movieId,title,genres\n" + "".join(f'{i},"{title}",{genres}\n' for i, title, genres in MOVIES),
+        "movies.csv": "movieId,title,genres\n" + "".join(f'{i},"{title}",{genres}\n' for i, title, genres in MOVIES),
     }
 
 
@@ -83,7 +83,7 @@ def test_release_beside_the_notebooks_is_found(tmp_path, monkeypatch):
     assert len(load_movielens("ml-1m").ratings) == 3
 
 
-@pytest.mark.parametrize(("name", "file"), [("ml-1m", "ratings.dat"), ("ml-20m", "items.csv"), ("ml-100k", "u.item")])
+@pytest.mark.parametrize(("name", "file"), [("ml-1m", "ratings.dat"), ("ml-20m", "movies.csv"), ("ml-100k", "u.item")])
 def test_malformed_row_says_where_it_is_and_what_to_do(name, file, data_home):
     write_release(data_home / name, name)
     path = data_home / name / file
@@ -98,10 +98,10 @@ def test_malformed_row_says_where_it_is_and_what_to_do(name, file, data_home):
 def test_damaged_bundle_is_restored_from_git(data_home):
     write_release(data_home / "ml-latest-2k", "ml-latest-2k")
     (data_home / "ml-latest-2k" / "ratings.csv").write_text("userId,movieId,rating,timestamp\n")
-    with pytest.raises(ValueError, match=r"holds no ratings; .* restore it with `git checkout -- data/ml-latest-2k`$"):
+    with pytest.raises(ValueError, match=r"holds no ratings; .*`git checkout -- data/ml-latest-2k` restores it.* --ratings FILE$"):
         load_movielens("ml-latest-2k")
     (data_home / "ml-latest-2k" / "ratings.csv").unlink()
-    with pytest.raises(FileNotFoundError, match=r"ratings\.csv is missing; .* restore it with `git checkout"):
+    with pytest.raises(FileNotFoundError, match=r"ratings\.csv is missing; .*`git checkout .* restores it"):
         load_movielens("ml-latest-2k")
 
 
@@ -116,8 +116,8 @@ def test_bundle_cannot_be_downloaded(data_home, monkeypatch):
 
 def test_missing_file_says_what_to_do(data_home):
     write_release(data_home / "ml-1m", "ml-1m")
-    (data_home / "ml-1m" / "items.dat").unlink()
-    with pytest.raises(FileNotFoundError, match=r"items\.dat is missing; unpack ml-1m\.zip there again"):
+    (data_home / "ml-1m" / "movies.dat").unlink()
+    with pytest.raises(FileNotFoundError, match=r"movies\.dat is missing; unpack ml-1m\.zip there again"):
         load_movielens("ml-1m")
 
 
@@ -190,6 +190,26 @@ def test_archive_fetched_by_hand_needs_no_network(server, tmp_path, monkeypatch)
     assert download("ml-20m") == home / "ml-20m"
 
 
+@pytest.mark.parametrize("content", [b"<html>Please log in</html>", b""])
+def test_wrong_archive_fetched_by_hand_is_told_from_no_network(content, data_home, monkeypatch):
+    monkeypatch.setattr(releases, "ARCHIVE_URL", "http://127.0.0.1:9/{name}.zip")
+    archive = data_home / "ml-20m.zip"
+    archive.write_bytes(content)
+    with pytest.raises(ConnectionError) as raised:
+        load_movielens("ml-20m")
+    checksum = releases.RELEASES["ml-20m"].md5
+    assert str(raised.value).startswith(f"{archive} does not have the checksum of ml-20m (MD5 {checksum}), and ml-20m ")
+    assert "replace that file with a whole copy of http://127.0.0.1:9/ml-20m.zip" in str(raised.value)
+    assert archive.read_bytes() == content  # it may be what somebody waited for; only they know
+
+
+def test_wrong_archive_fetched_by_hand_is_replaced_if_there_is_a_network(server, home):
+    home.mkdir()
+    (home / "ml-20m.zip").write_bytes(b"cut off")
+    assert len(load_movielens("ml-20m").ratings) == 3
+    assert [path.name for path in home.iterdir()] == ["ml-20m"]
+
+
 def test_no_network_says_what_to_fetch_and_where_to_put_it(data_home, monkeypatch):
     monkeypatch.setattr(releases, "ARCHIVE_URL", "http://127.0.0.1:9/{name}.zip")
     with pytest.raises(ConnectionError) as raised:
@@ -238,6 +258,24 @@ def test_archive_that_reaches_out_of_its_folder_is_refused(name, server, home, t
     assert sorted(tmp_path.rglob("*")) == sorted([*before, home])
 
 
+@pytest.mark.parametrize(("times", "refused"), [(90, False), (110, True)])
+def test_archive_that_would_grow_too_much_is_refused_before_it_is_unpacked(times, refused, server, home):
+    path = server / "ml-latest-small.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file, text in in_own_format("ml-latest-small").items():
+            archive.writestr(f"inner/{file}", text)
+        archive.writestr("inner/noise", np.random.default_rng(0).bytes(50_000))
+    size = path.stat().st_size
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("inner/zeros", bytes(times * size))
+    if not refused:
+        assert len(load_movielens("ml-latest-small").ratings) == 3
+        return
+    with pytest.raises(ValueError, match=r"no archive of ml-latest-small \(it would grow more than 100 times\)"):
+        load_movielens("ml-latest-small")
+    assert list(home.iterdir()) == []
+
+
 @pytest.mark.parametrize("checksum", [True, False])
 def test_download_cut_off_half_way_leaves_nothing_and_can_be_tried_again(checksum, server, home, monkeypatch):
     if not checksum:
@@ -267,7 +305,7 @@ def test_folder_that_cannot_be_written_is_named(place, server, tmp_path, monkeyp
 
 DOWNLOAD = """
 import resource, sys
-from bertrec_utils import releases
+from bertrec_utils.data import releases
 releases.ARCHIVE_URL = sys.argv[1]
 # no file may grow beyond so many bytes: the rest is refused, as on a full disk
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
@@ -314,4 +352,4 @@ def test_two_downloads_at_once_both_find_the_release(home, monkeypatch):
     with ThreadPoolExecutor(2) as threads:
         folders = list(threads.map(download, ["ml-20m"] * 2))
     assert folders == [home / "ml-20m"] * 2 and list(home.iterdir()) == folders[:1]
-    assert sorted(path.name for path in folders[0].iterdir()) == ["items.csv", "ratings.csv"]
+    assert sorted(path.name for path in folders[0].iterdir()) == ["movies.csv", "ratings.csv"]

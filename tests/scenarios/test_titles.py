@@ -3,12 +3,14 @@ from collections import defaultdict
 import pandas as pd
 import pytest
 
+from bertrec_utils.common import PROJECT
 from bertrec_utils.scenarios.titles import (
     NewerTitle,
     TitleIndex,
     UnknownTitle,
     names_of,
     normalise,
+    read_history,
     spellings,
     split_year,
 )
@@ -60,8 +62,9 @@ HARD = {
     44: "E.T. the Extra-Terrestrial (1982)",
     45: "Eternal Sunshine of the Spotless Mind (2004)",
 }
-MOVIES = pd.DataFrame({"item": list(HARD), "title": list(HARD.values()), "genres": "Comedy"})
-POPULARITY = {1: 9, 2: 3, 8: 2, 9: 40, 10: 50, 11: 5, 5: 100, 21: 60, 23: 60, 25: 60, 33: 60, 38: 7, 45: 90}
+RATINGS = {1: 9, 2: 3, 8: 2, 9: 40, 10: 50, 11: 5, 5: 100, 21: 60, 23: 60, 25: 60, 33: 60, 38: 7, 45: 90}
+UNRATED = pd.DataFrame({"item": list(HARD), "title": list(HARD.values())})
+ITEMS = UNRATED.assign(ratings=[RATINGS.get(item, 0) for item in HARD])
 
 
 @pytest.mark.parametrize(
@@ -134,7 +137,7 @@ POPULARITY = {1: 9, 2: 3, 8: 2, 9: 40, 10: 50, 11: 5, 5: 100, 21: 60, 23: 60, 25
     ],
 )
 def test_title_look_up_on_hard_cases(title, item):
-    assert TitleIndex(MOVIES, POPULARITY).find(title) == item
+    assert TitleIndex(ITEMS).find(title) == item
 
 
 @pytest.mark.parametrize(
@@ -142,20 +145,20 @@ def test_title_look_up_on_hard_cases(title, item):
 )
 def test_no_guess_where_no_film_fits(title):
     with pytest.raises(UnknownTitle):
-        TitleIndex(MOVIES, POPULARITY).find(title)
+        TitleIndex(ITEMS).find(title)
 
 
 def test_unknown_title_lists_the_closest():
     with pytest.raises(
         UnknownTitle, match=r"'Toy Storry 3' is not a title here; closest: Toy Story 3 \(2010\)"
     ) as raised:
-        TitleIndex(MOVIES).find("Toy Storry 3")
+        TitleIndex(UNRATED).find("Toy Storry 3")
     assert raised.value.closest[0] == "Toy Story 3 (2010)"
 
 
 def test_newer_title_is_named_as_such():
     with pytest.raises(NewerTitle, match=r"'Toy Story 4 \(2019\)' is newer than this release.* 2016"):
-        TitleIndex(MOVIES).find("Toy Story 4 (2019)")
+        TitleIndex(UNRATED).find("Toy Story 4 (2019)")
 
 
 def test_the_last_year_of_the_bundled_release(shelf):
@@ -166,12 +169,12 @@ def test_the_last_year_of_the_bundled_release(shelf):
 @pytest.mark.parametrize("title", ["", "   ", "(2001)", "!!!", "日本"])
 def test_a_title_of_nothing_is_unknown_and_like_nothing(title):
     with pytest.raises(UnknownTitle) as raised:
-        TitleIndex(MOVIES).find(title)
+        TitleIndex(UNRATED).find(title)
     assert raised.value.closest == []
 
 
 def test_an_alias_never_overrides_the_main_name_asked_for():
-    assert TitleIndex(MOVIES, POPULARITY).find("M (a.k.a. Ghostbusters)") == 19
+    assert TitleIndex(ITEMS).find("M (a.k.a. Ghostbusters)") == 19
 
 
 @pytest.mark.parametrize(
@@ -268,16 +271,16 @@ def as_people_write(name):
 @pytest.fixture(scope="module")
 def shelf(bundled):
     """The index of the bundled release, and by item: title, main name, year and the most rated film of that name."""
-    popularity = bundled.ratings.item.value_counts()
-    index = TitleIndex(bundled.items, popularity)
-    films = bundled.items[["item", "title"]].copy()
+    films = bundled.item_table()
+    index = TitleIndex(films)
+    popularity = dict(zip(films.item, films.ratings, strict=True))
     films["name"] = [names_of(title)[:2][-1] for title in films.title]
     films["year"] = [split_year(title)[1] for title in films.title]
     namesakes = defaultdict(list)
     for item, name in zip(films.item, films.name, strict=True):
         namesakes[as_people_write(name).casefold()].append(item)
     films["best"] = [
-        max(namesakes[as_people_write(name).casefold()], key=lambda item: popularity.get(item, 0))
+        max(namesakes[as_people_write(name).casefold()], key=popularity.__getitem__)
         for name in films.name
     ]
     return index, films
@@ -334,3 +337,59 @@ def test_suggestions_while_a_title_is_typed(shelf, typed, first):
 def test_nothing_is_suggested_for_nothing(shelf, typed):
     index, _ = shelf
     assert not index.suggest(typed)
+
+
+# Lists of watched films
+
+IMDB = """Const,Your Rating,Date Rated,Title,Original Title,URL,Title Type,IMDb Rating,Runtime (mins),Year,Genres
+tt0,9,2023-05-02,"Good, the Bad and the Ugly, The",x,https://x,Movie,8.8,161,1966,"Adventure, Western"
+tt1,8,2021-01-31,Alien,Alien,https://x,Movie,8.5,117,1979,Horror
+"""
+
+
+def write(tmp_path, name, text, encoding="utf-8"):
+    path = tmp_path / name
+    path.write_text(text, encoding=encoding)
+    return path
+
+
+def test_letterboxd_diary_in_the_order_of_watching():
+    """The example repeats Amélie; entries were made days after watching."""
+    titles = read_history(PROJECT / "data" / "example_diary.csv")
+    assert titles[:2] == ["Amélie (2001)", "The Grand Budapest Hotel (2014)"]
+    assert len(titles) == 7 and titles[-1] == "A Film That Nobody Made (2011)"
+
+
+def test_the_day_of_watching_counts_before_the_day_of_writing(tmp_path):
+    text = "Date,Name,Year,Watched Date\n2020-01-01,Second,1999,2019-05-02\n2020-01-02,First,1998,2019-05-01\n"
+    assert read_history(write(tmp_path, "diary.csv", text)) == ["First (1998)", "Second (1999)"]
+
+
+def test_imdb_ratings_oldest_first(tmp_path):
+    path = write(tmp_path, "ratings.csv", IMDB, "utf-8-sig")  # with a byte order mark, as Excel writes it
+    assert read_history(path) == ["Alien (1979)", "Good, the Bad and the Ugly, The (1966)"]
+
+
+def test_a_plain_list_keeps_its_order_and_drops_repeats(tmp_path):
+    assert read_history(write(tmp_path, "mine.txt", "Up\n\n  Alien (1979) \nUp\n")) == ["Up", "Alien (1979)"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.csv", "id,stars\n1,5\n", "no columns Name and Year"),
+        ("a.csv", "Name,Year\n", "holds no titles"),
+        ("a.csv", "", "no columns"),
+        ("a.txt", "\n \n", "holds no titles"),
+    ],
+)
+def test_files_without_titles_are_errors(tmp_path, name, text, message):
+    with pytest.raises(ValueError, match=message):
+        read_history(write(tmp_path, name, text))
+
+
+def test_a_missing_file_and_another_encoding(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        read_history(tmp_path / "none.csv")
+    with pytest.raises(ValueError, match="not UTF-8"):
+        read_history(write(tmp_path, "old.txt", "Amélie", "latin-1"))

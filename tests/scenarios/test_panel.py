@@ -7,9 +7,13 @@ import subprocess
 import sys
 import time
 import urllib.request
+from html import unescape
 from pathlib import Path
 
+import ipywidgets as widgets
 import nbformat
+import numpy as np
+import pandas as pd
 import pytest
 from selenium import webdriver
 from selenium.common.exceptions import StaleElementReferenceException, TimeoutException
@@ -17,10 +21,11 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
-from bertrec_utils.training.checkpoints import load
 from bertrec_utils.common import PROJECT
-from bertrec_utils.scenarios.panel import Panel
+from bertrec_utils.data.sequences import Vocabulary
+from bertrec_utils.scenarios.panel import NO_FORMULAS, Panel
 from bertrec_utils.scenarios.recommender import Recommender
+from bertrec_utils.training.checkpoints import load
 
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 
@@ -28,18 +33,18 @@ BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 @pytest.fixture(scope="module")
 def recommender():
     checkpoint = load(PROJECT / "pretrained" / "ml-latest-2k")
-    return Recommender(checkpoint.model, checkpoint.vocabulary, checkpoint.load_dataset().log)
+    return Recommender(checkpoint.model, checkpoint.vocabulary, checkpoint.load_items())
 
 
 def titles_in(panel):
     """The titles in the panel's table, best first."""
     rows = re.findall(r"<tr><td>\d+</td><td>(.*?)</td>", panel.table.value)
-    return [row.replace("&#x27;", "'") for row in rows]
+    return [unescape(row) for row in rows]
 
 
-def type_and_click(panel, typed, place=0):
+def type_and_click(panel, typed, position=0):
     panel.search.value = typed
-    button = panel.suggestions.children[place]
+    button = panel.suggestions.children[position]
     button.click()
     return button.description
 
@@ -55,7 +60,8 @@ def test_films_are_found_while_they_are_typed(recommender):
     assert type_and_click(panel, "le fabul").startswith("Amelie")
     assert type_and_click(panel, "ghostbusters 2016") == "Ghostbusters (2016)"
     assert panel.search.value == "" and not panel.suggestions.children
-    assert [chip.children[1].value for chip in panel.chosen.children] == [panel.titles[item] for item in panel.items]
+    chosen = [unescape(chip.children[1].value) for chip in panel.chosen.children]
+    assert chosen == [panel.titles[item] for item in panel.items]
     assert len(titles_in(panel)) == 10
 
 
@@ -94,7 +100,7 @@ def test_controls_change_the_list(recommender):
     panel.exclude_series.value = True
     assert not any(title.startswith("Harry Potter") for title in titles_in(panel))
     familiar = titles_in(panel)
-    panel.lift.value = 1.0
+    panel.penalty.value = 1.0
     assert titles_in(panel) != familiar
     panel.k.value = 20
     assert len(titles_in(panel)) == 20
@@ -106,12 +112,43 @@ def test_titles_cannot_break_the_table(recommender):
     assert "&lt;b&gt;Bold &amp; brave&lt;/b&gt;" in panel.html(found) and "<b>" not in panel.html(found)
 
 
+class CountingUp:
+    """Scores item j as j."""
+
+    def score(self, histories):
+        return np.tile(np.arange(5, dtype=np.float32), (len(histories), 1))
+
+
+def test_prices_in_titles_are_no_formulas():
+    """JupyterLab looks for $ in HTML and in Labels; HTML can say that it has none, a Label cannot."""
+    titles = ["was $9, now $5", "A$$hole (2000)", "USB_A $3 to USB_C_B $5", "Save $5 & 10% now, $3 off", "Five"]
+    items = pd.DataFrame({"item": [1, 2, 3, 4, 5], "title": titles, "genres": "", "ratings": 1})
+    recommender = Recommender(CountingUp(), Vocabulary(np.arange(1, 6)), items)
+    panel = Panel(recommender, [*titles[:2], "no $3 and no $4"])
+    static = panel._repr_mimebundle_()["text/html"]
+    for html in (panel.table.value, static):
+        marked = re.findall(rf"<(p|table) class='{NO_FORMULAS}'.*?</\1>", html, re.DOTALL)
+        assert "$" in html and len(marked) == html.count("<p") + html.count("<table")
+        assert "$" not in re.sub(rf"<(p|table) class='{NO_FORMULAS}'.*?</\1>", "", html, flags=re.DOTALL)
+    assert {"tex2jax_ignore", "mathjax_ignore"} <= set(NO_FORMULAS.split())
+    panel.search.value = "save"
+    assert [button.description for button in panel.suggestions.children] == [titles[3]]
+    labels = [widget.value for widget in all_widgets(panel.widget) if isinstance(widget, (widgets.Label, widgets.HTMLMath))]
+    assert labels == ["familiar", "distinctive"]
+
+
+def all_widgets(widget):
+    yield widget
+    for child in getattr(widget, "children", ()):
+        yield from all_widgets(child)
+
+
 @pytest.fixture
 def jupyterlab(tmp_path):
     """JupyterLab on a notebook with the cells that 05 begins with; its address."""
     notebook = nbformat.read(PROJECT / "notebooks" / "05_scenarios.ipynb", as_version=4)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    last = next(place for place, cell in enumerate(code) if cell.source.startswith("Panel("))
+    last = next(number for number, cell in enumerate(code) if cell.source.startswith("Panel("))
     notebook.cells = code[: last + 1]
     for cell in notebook.cells:
         cell.outputs, cell.execution_count = [], None
@@ -119,7 +156,7 @@ def jupyterlab(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    places = {name: str(tmp_path / name.lower()) for name in ("JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR")}
+    folders = {name: str(tmp_path / name.lower()) for name in ("JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR")}
     quiet = tmp_path / "jupyterlab_settings_dir" / "@jupyterlab" / "apputils-extension"
     quiet.mkdir(parents=True)
     (quiet / "notification.jupyterlab-settings").write_text('{"fetchNews": "false"}')
@@ -135,7 +172,7 @@ def jupyterlab(tmp_path):
     with open(tmp_path / "server.log", "w") as log:
         server = subprocess.Popen(
             [*command, "--IdentityProvider.token=secret"],
-            env=os.environ | places | {"BERTREC_PRESET": "small"},
+            env=os.environ | folders | {"BERTREC_PRESET": "small"},
             stdout=log,
             stderr=log,
         )
@@ -226,7 +263,7 @@ def test_the_panel_in_jupyterlab(browser, jupyterlab, tmp_path):
     click_on(browser, ".bertrec-panel button", "Amelie")
     after = wait_for(browser, lambda _: rows() != before and rows())
     assert len(after) == 10 and [row[1] for row in after] != [row[1] for row in before]
-    chips = [label.text for label in browser.find_elements(By.CSS_SELECTOR, ".bertrec-panel .widget-label")]
+    chips = [title.text for title in browser.find_elements(By.CSS_SELECTOR, ".bertrec-panel .widget-html")]
     assert any(chip.startswith("Amelie") for chip in chips)
     shot = Path(os.environ.get("BERTREC_SCREENSHOTS", tmp_path)) / "panel.png"
     browser.find_element(By.CSS_SELECTOR, ".bertrec-panel").screenshot(str(shot))

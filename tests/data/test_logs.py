@@ -1,11 +1,15 @@
 import os
 import random
 import re
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
 
 from bertrec_utils.data.logs import RATING_TYPES, Interactions, load_interactions, read_movies, read_ratings
+from bertrec_utils.data.sequences import Vocabulary
+from bertrec_utils.evaluation.baselines import RecentPopularity
+from conftest import rows
 
 FUZZED_FILES = int(os.environ.get("BERTREC_FUZZ", 1000))  # per reader; BERTREC_FUZZ=10000 for a thorough run
 
@@ -15,8 +19,8 @@ READERS = {
     "ratings.csv": lambda path: read_ratings(path, ","),
     "ratings.dat": lambda path: read_ratings(path, "::"),
     "u.data": lambda path: read_ratings(path, "\t"),
-    "items.csv": lambda path: read_movies(path, ",", "utf-8"),
-    "items.dat": lambda path: read_movies(path, "::", "latin-1"),
+    "movies.csv": lambda path: read_movies(path, ",", "utf-8"),
+    "movies.dat": lambda path: read_movies(path, "::", "latin-1"),
     "u.item": lambda path: read_movies(path, "|", "latin-1"),
     "shop.csv": load_interactions,
     "visits.csv": load_interactions,
@@ -26,8 +30,8 @@ GOOD = {
     "ratings.csv": "userId,movieId,rating,timestamp\n" + "".join(f"{u},{i},{r},{t}\n" for u, i, r, t in RATINGS),
     "ratings.dat": "".join(f"{u}::{i}::{r}::{t}\n" for u, i, r, t in RATINGS),
     "u.data": "".join(f"{u}\t{i}\t{r}\t{t}\n" for u, i, r, t in RATINGS),
-    "items.csv": 'movieId,title,genres\n7,Sabrina (1995),Comedy\n31,"Misérables, Les ""1""",Drama|War\n32,NA,War\n',
-    "items.dat": "7::Sabrina (1995)::Comedy|Romance\n31::Misérables, Les (1995)::Drama\n32::None (2001)::War\n",
+    "movies.csv": 'movieId,title,genres\n7,Sabrina (1995),Comedy\n31,"Misérables, Les ""1""",Drama|War\n32,NA,War\n',
+    "movies.dat": "7::Sabrina (1995)::Comedy|Romance\n31::Misérables, Les (1995)::Drama\n32::None (2001)::War\n",
     "u.item": f"7|Sabrina (1995)|01-Jan-1995||http://x/?7{FLAGS}\n31|Misérables, Les (1995)|||{FLAGS}\n",
     "shop.csv": 'item,user,rating,timestamp\nsocks,7,1,100\n"hat, red",8,4.5,101\nNA,7,-2,99.5\nsocks,8,3,1e3\n',
     "visits.csv": "user,item,timestamp,note\nann,1,2020-01-31,\nbob,2,2020-01-31T12:00:00.25,\nann,2,2019-12-31 10Z,\n",
@@ -50,13 +54,17 @@ def write(folder, name, content):
 
 
 def encoding(name):
-    return "latin-1" if name in ("items.dat", "u.item") else "utf-8"
+    return "latin-1" if name in ("movies.dat", "u.item") else "utf-8"
+
+
+def tables(read):
+    return [read.ratings, read.items] if isinstance(read, Interactions) else [read]
 
 
 def assert_well_formed(read):
     """The documented columns and dtypes, and no value that is missing, infinite or impossible."""
     own = isinstance(read, Interactions)
-    for table in (read.ratings, read.items) if own else (read,):
+    for table in tables(read):
         assert len(table) and not table.isna().any(axis=None)
         if "title" in table:
             assert list(table) == ["item", "title", "genres"]
@@ -86,8 +94,8 @@ def test_good_files_are_read_with_any_line_ends_and_blank_lines(name, line_end, 
     read = READERS[name](write(tmp_path, name, good.replace("\n", line_end) + line_end))
     assert_well_formed(read)
     expected = READERS[name](write(tmp_path, name, good))
-    for table in ("ratings", "items"):
-        assert getattr(read, table, read).equals(getattr(expected, table, expected))
+    for table, its_expected in zip(tables(read), tables(expected), strict=True):
+        assert table.equals(its_expected)
 
 
 NUL, LATIN = "\0", "\udce9"  # a byte that is no UTF-8
@@ -117,16 +125,16 @@ NUL, LATIN = "\0", "\udce9"  # a byte that is no UTF-8
         ("ratings.dat", "1:9:1193::5::978300760", "expected user::item::rating::timestamp"),
         ("ratings.dat", "<html>", "expected user::item::rating::timestamp, found '<html>'"),
         ("u.data", "1\t2", "expected user<tab>item<tab>rating<tab>timestamp"),
-        ("items.csv", "8,Sabrina", "expected item,title,genres, found '8,Sabrina'"),
-        ("items.csv", "8,Sabrina,Comedy,Drama", "expected item,title,genres"),
-        ("items.csv", "8,,Comedy", "expected item,title,genres"),
-        ("items.csv", "2147483648,Sabrina,Comedy", "expected item,title,genres"),
-        ("items.csv", '8,"Sabrina,Comedy', "expected values in closed quotes or none"),
-        ("items.csv", "8," + "x" * 200_000 + ",Comedy", "expected values in closed quotes or none"),
-        ("items.csv", "7,Sabrina (1995),Comedy", "expected each film once"),
-        ("items.csv", f"8,Mis{LATIN}rables,Comedy", "expected text saved as utf-8"),
-        ("items.dat", "Sabrina", "expected item::title::genres, found 'Sabrina'"),
-        ("items.dat", f"8::Sab{NUL}rina::Comedy", "expected text saved as latin-1"),
+        ("movies.csv", "8,Sabrina", "expected item,title,genres, found '8,Sabrina'"),
+        ("movies.csv", "8,Sabrina,Comedy,Drama", "expected item,title,genres"),
+        ("movies.csv", "8,,Comedy", "expected item,title,genres"),
+        ("movies.csv", "2147483648,Sabrina,Comedy", "expected item,title,genres"),
+        ("movies.csv", '8,"Sabrina,Comedy', "expected values in closed quotes or none"),
+        ("movies.csv", "8," + "x" * 200_000 + ",Comedy", "expected values in closed quotes or none"),
+        ("movies.csv", "7,Sabrina (1995),Comedy", "expected each film once"),
+        ("movies.csv", f"8,Mis{LATIN}rables,Comedy", "expected text saved as utf-8"),
+        ("movies.dat", "Sabrina", "expected item::title::genres, found 'Sabrina'"),
+        ("movies.dat", f"8::Sab{NUL}rina::Comedy", "expected text saved as latin-1"),
         ("u.item", "8|Sabrina|||" + FLAGS[:-1] + "2", "expected item|title|date|date|address|19 flags"),
         ("shop.csv", "hat,8,3", "timestamp '' must not be empty"),
         ("shop.csv", ",8,3,102", "item '' must not be empty"),
@@ -170,8 +178,8 @@ def test_the_malformed_line_is_named(name, row, found, ending, tmp_path):
         ("ratings.csv", "userId,movieId,rating,timestamp\n1,31,4.0,100,5\n", "line 2: expected user"),
         ("ratings.dat", "", "holds no ratings"),
         ("ratings.dat", "1::31::4::100::5\n1::31::4::100::5\n", "line 1: expected user"),
-        ("items.csv", "a,b,c\nx,y,z\n", "line 1: expected the header movieId,title,genres, found 'a,b,c'"),
-        ("items.csv", "movieId,title,genres\n", "holds no films"),
+        ("movies.csv", "a,b,c\nx,y,z\n", "line 1: expected the header movieId,title,genres, found 'a,b,c'"),
+        ("movies.csv", "movieId,title,genres\n", "holds no films"),
         ("u.item", "", "holds no films"),
         ("shop.csv", "", "line 1: expected the columns user, item, timestamp"),
         ("shop.csv", "user,item,timestamp\n", "holds no rows"),
@@ -190,8 +198,8 @@ def test_a_file_of_another_kind_is_refused(name, content, found, tmp_path):
 
 def test_odd_but_valid_films(tmp_path):
     rows = '1,None (2001),(no genres listed)\n2,NA,War\n3,"Misérables, Les ""1"" (1995)",Drama|War\n'
-    items = read_movies(write(tmp_path, "items.csv", "movieId,title,genres\n" + rows), ",", "utf-8")
-    assert items.values.tolist() == [
+    movies = read_movies(write(tmp_path, "movies.csv", "movieId,title,genres\n" + rows), ",", "utf-8")
+    assert movies.values.tolist() == [
         [1, "None (2001)", "(no genres listed)"], [2, "NA", "War"], [3, 'Misérables, Les "1" (1995)', "Drama|War"],
     ]  # fmt: skip
 
@@ -204,6 +212,17 @@ def test_own_log_with_text_ids(tmp_path):
     assert set(log.items.title) == {"socks", "hat"}
 
 
+def test_the_item_table_counts_ratings_also_of_items_without_any(tmp_path):
+    (tmp_path / "items.csv").write_text("item,title,genres\nhat,A hat,Red\nscarf,A scarf,\n")
+    path = write(tmp_path, "shop.csv", "item,user,timestamp\nsocks,ann,3\nhat,ann,5\nhat,bob,5\n")
+    table = load_interactions(path, tmp_path / "items.csv").item_table()
+    assert table.to_dict("list") == {
+        "item": ["hat", "scarf", "socks"], "title": ["A hat", "A scarf", "socks"],
+        "genres": ["Red", "", ""], "ratings": [2, 0, 1],
+    }  # fmt: skip
+    assert table.ratings.dtype == "int64"
+
+
 def test_own_log_keeps_ids_as_they_are_written(tmp_path):
     rows = "7,NA,2020-01-31\n8,001,2020-01-31T12:00:00\n10,1,2019-12-31\n"
     ratings = load_interactions(write(tmp_path, "shop.csv", "user,item,timestamp\n" + rows)).ratings
@@ -214,17 +233,40 @@ def test_own_log_keeps_ids_as_they_are_written(tmp_path):
 @pytest.mark.parametrize(
     ("texts", "expected"),
     [
-        (["2020-01-31", "2019-12-31T12:00"], [1_580_428_800 * 10**9, 1_577_793_600 * 10**9]),
-        (["1970-01-01T00:00:00.9", "1970-01-01T00:00:00.000000001", "1970-01-01 02:00+02:00"], [9 * 10**8, 1, 0]),
+        (["2020-01-31", "2019-12-31T12:00", "1969-12-31T23:59:59"], [1_580_428_800, 1_577_793_600, -1]),
+        (["1970-01-01T00:00:00.9", "1970-01-01T00:00:00.000001", "1970-01-01 02:00+02:00"], [0.9, 1e-6, 0.0]),
+        (["2020-01-31T00:00:00.5", "1969-12-31T23:59:59.75"], [1_580_428_800.5, -0.25]),
         (["1700000000123456789", "-5"], [1_700_000_000_123_456_789, -5]),
         (["0.5", "1e3"], [0.5, 1000.0]),
     ],
 )
-def test_timestamps_keep_their_resolution(texts, expected, tmp_path):
+def test_numbers_stay_as_they_are_and_dates_become_seconds(texts, expected, tmp_path):
     rows = "".join(f"a,{item},{text}\n" for item, text in enumerate(texts))
     read = load_interactions(write(tmp_path, "shop.csv", "user,item,timestamp\n" + rows)).ratings.timestamp
     assert read.tolist() == expected
     assert read.dtype == type(expected[0])
+
+
+def test_dates_a_microsecond_apart_stay_in_order(tmp_path):
+    rows = "".join(f"a,{item},2020-01-31T12:00:00.{item:06}\n" for item in (3, 1, 2))
+    read = load_interactions(write(tmp_path, "shop.csv", "user,item,timestamp\n" + rows)).ratings
+    assert read.sort_values("timestamp").item.tolist() == [1, 2, 3]
+    assert read.timestamp.is_unique
+
+
+@pytest.mark.parametrize(
+    "write_time", ["{:%Y-%m-%d %H:%M:%S}", "{:%Y-%m-%dT%H:%M:%S.%f}", "{:%Y-%m-%dT%H:%M+00:00}", "{seconds:.0f}", "{seconds}"]
+)
+def test_recent_popularity_counts_the_last_days_of_a_log_in_any_format(write_time, tmp_path):
+    """The newest row is of noon on 31 January; a day and a half before it is midnight on the 30th."""
+    times = {7: "2020-01-29 23:59", 5: "2020-01-30 00:01", 6: "2020-01-31 12:00", 8: "2019-01-01 00:00"}
+    content = "user,item,timestamp\n"
+    for item, text in times.items():
+        time = datetime.fromisoformat(text).replace(tzinfo=UTC)
+        content += f"a,{item},{write_time.format(time, seconds=time.timestamp())}\n"
+    log = load_interactions(write(tmp_path, "shop.csv", content))
+    popularity = RecentPopularity(log.ratings, Vocabulary(np.array([5, 6, 7, 8])), days=1.5)
+    assert popularity.score(rows([1])).tolist() == [[1, 1, 0, 0]]
 
 
 def test_a_log_saved_by_excel_is_read(tmp_path):

@@ -46,20 +46,20 @@ def write_archive(path, ratings):
     with zipfile.ZipFile(path, "w") as content:
         content.writestr("ml-latest/README.txt", "about")
         content.writestr("ml-latest/ratings.csv", "\r\n".join(ratings) + "\r\n")
-        content.writestr("ml-latest/items.csv", "\r\n".join(MOVIES) + "\r\n")
+        content.writestr("ml-latest/movies.csv", "\r\n".join(MOVIES) + "\r\n")
 
 
 def test_the_first_users_and_their_films_are_copied_as_they_are(archive, tmp_path, capsys):
     out = tmp_path / "new" / "folder"
     main([str(archive), "--users", "2", "--out", str(out)])
-    ratings, items = "\n".join(RATINGS[:4]) + "\n", "\n".join([*MOVIES[:2], MOVIES[3]]) + "\n"
+    ratings, movies = "\n".join(RATINGS[:4]) + "\n", "\n".join([*MOVIES[:2], MOVIES[3]]) + "\n"
     assert (out / "ratings.csv").read_bytes() == ratings.encode()
-    assert (out / "items.csv").read_bytes() == items.encode()
-    assert sorted(path.name for path in out.iterdir()) == ["items.csv", "ratings.csv"]
+    assert (out / "movies.csv").read_bytes() == movies.encode()
+    assert sorted(path.name for path in out.iterdir()) == ["movies.csv", "ratings.csv"]
     counts, first, second = capsys.readouterr().out.splitlines()
     assert counts.startswith("2 users, 3 ratings, 2 films in")
     assert first == f"ratings.csv {hashlib.sha256(ratings.encode()).hexdigest()} (NOT as in the project)"
-    assert second.startswith(f"items.csv {hashlib.sha256(items.encode()).hexdigest()}")
+    assert second.startswith(f"movies.csv {hashlib.sha256(movies.encode()).hexdigest()}")
 
 
 def test_the_last_user_may_be_asked_for(archive, tmp_path):
@@ -72,7 +72,7 @@ def test_the_bundled_files_are_recognised(tmp_path):
     with zipfile.ZipFile(archive, "w") as content:
         ratings = (bundle / "ratings.csv").read_text() + f"{USERS + 1},1,4.0,100\n"
         content.writestr("ml-latest/ratings.csv", ratings)
-        content.writestr("ml-latest/items.csv", (bundle / "items.csv").read_text() + "999999,Unrated,Drama\n")
+        content.writestr("ml-latest/movies.csv", (bundle / "movies.csv").read_text() + "999999,Unrated,Drama\n")
     # as a reader runs it
     command = [sys.executable, PROJECT / "data" / "build_ml_latest_2k.py", archive, "--out", tmp_path / "out"]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
