@@ -1,90 +1,75 @@
-"""How much better are several transformers than one? Runs that differ in nothing but their seed, averaged.
+"""How much better are several networks than one? Runs that differ in nothing but their seed, averaged.
 
-    BERTREC_DATA=FOLDER python benchmarks/ensemble.py ml-1m --seeds 0 1 2 3 4 --sizes 2 4
+    BERTREC_DATA=FOLDER python benchmarks/ensemble.py ml-1m --seeds 0 1 2 3 4 --sizes 2 3 5
 
 For each size, every group of so many neighbouring seeds (the last is followed by the first) is tested once: the mean of
-its members' log-probabilities, alone, and mixed with baseline by a weight chosen on validation data. It needs the
-runs/PRESET-seedN that record_run.py leaves, and writes results/ensemble-PRESET.json. Groups share members, so they
-spread less than independent ones would.
+its members' log-probabilities, alone, and mixed with the linear baseline by a weight chosen on validation data. It
+needs the runs/PRESET-seedN that record_run.py leaves, and writes results/ensemble-PRESET.json. Groups share members, so
+they spread less than independent ones would.
 """
 
 import argparse
+import shlex
+import sys
 
 import numpy as np
-import torch
-from record_run import write_result
+from baselines import all_scores, numbered, quality
+from recording import write_result
+from scipy.special import log_softmax
 
-from bertrec_utils.training.checkpoints import load
-from bertrec_utils.data.dataset import load_dataset
-from bertrec_utils.evaluation.ranking import Scorer, evaluate
 from bertrec_utils.common import PROJECT
-from bertrec_utils.evaluation.mixture import linear_baseline, fit_mixture
+from bertrec_utils.data.dataset import load_dataset
+from bertrec_utils.evaluation.mixture import WEIGHTS, PrecomputedScores, linear_baseline, standardise
+from bertrec_utils.evaluation.ranking import evaluate
 from bertrec_utils.settings import PRESETS, get_preset
-from bertrec_utils.data.sequences import Sequences
+from bertrec_utils.training.checkpoints import load
 
 
-class Remembering:
-    """Scores each history once: its groups ask for the same ones again."""
-
-    def __init__(self, scorer: Scorer):
-        self.scorer, self.known = scorer, {}
-
-    def score(self, histories: Sequences) -> np.ndarray:
-        keys = [histories[row].tobytes() for row in range(len(histories))]
-        new = np.array([row for row, key in enumerate(keys) if key not in self.known], dtype=int)
-        if len(new):
-            self.known |= dict(zip([keys[row] for row in new], self.scorer.score(histories.rows(new)), strict=True))
-        return np.stack([self.known[key] for key in keys])
-
-
-class Average:
-    """Scores are the mean of the transformers' log-probabilities."""
-
-    def __init__(self, transformers: list[Scorer], item_count: int):
-        self.transformers, self.item_count = transformers, item_count
-
-    def score(self, histories: Sequences) -> np.ndarray:
-        """(B, V) float32."""
-        scores = [torch.from_numpy(each.score(histories)).log_softmax(1) for each in self.transformers]
-        return torch.stack(scores).mean(0).numpy()
+def groups(seeds: list[int], size: int) -> list[list[int]]:
+    """Every `size` neighbours among the seeds, which are a ring."""
+    starts = range(len(seeds) if size < len(seeds) else 1)
+    return [[seeds[(first + offset) % len(seeds)] for offset in range(size)] for first in starts]
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("preset", choices=PRESETS)
     parser.add_argument("--seeds", type=int, nargs="+", required=True)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[2, 4], help="so many transformers together")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[2, 3, 5], help="so many networks together")
     arguments = parser.parse_args()
-    preset, seeds = get_preset(arguments.preset), arguments.seeds
-    dataset = load_dataset(preset)
-    checkpoints = {seed: load(PROJECT / "runs" / f"{preset.name}-seed{seed}") for seed in seeds}
+    settings = get_preset(arguments.preset)
+    dataset = load_dataset(settings.data)
+    checkpoints = {seed: load(PROJECT / "runs" / f"{settings.name}-seed{seed}") for seed in arguments.seeds}
     for checkpoint in checkpoints.values():
         checkpoint.check(dataset)
-    split, item_count = dataset.split, len(dataset.vocabulary)
-    baseline = Remembering(linear_baseline(split.train, item_count))
-    transformers = {seed: Remembering(checkpoint.model) for seed, checkpoint in checkpoints.items()}
-    groups = []
-    for size in arguments.sizes:
-        for first in range(len(seeds) if size < len(seeds) else 1):
-            members = [seeds[(first + offset) % len(seeds)] for offset in range(size)]
-            average = Average([transformers[seed] for seed in members], item_count)
-            mixture = fit_mixture(average, baseline, split.validation)
-            groups.append(
-                {
-                    "seeds": members,
-                    "minutes": sum(checkpoints[seed].history.seconds.iloc[-1] / 60 for seed in members),
-                    "linear_weight": mixture.weight,
-                    "test": evaluate(average, split.test, ["full"])["full"],
-                    "test-with-linear": evaluate(mixture, split.test, ["full"])["full"],
-                }
-            )
-            full = groups[-1]["test-with-linear"]
-            print(
-                f"seeds {members} with baseline: NDCG@10 {full['ndcg@10']:.4f}, Hit@10 {full['hit@10']:.4f}", flush=True
-            )
-    listed = [" ".join(map(str, numbers)) for numbers in (seeds, arguments.sizes)]
-    command = f"python benchmarks/ensemble.py {preset.name} --seeds {listed[0]} --sizes {listed[1]}"
-    write_result(f"ensemble-{preset.name}", command, groups=groups)
+    baseline = linear_baseline(dataset.split.train, len(dataset.vocabulary))
+    holdouts = {"validation": numbered(dataset.split.validation), "test": numbered(dataset.split.test)}
+    linear, networks = {}, {}
+    for part, holdout in holdouts.items():  # each is asked once, its scores are averaged in many ways
+        linear[part] = standardise(all_scores(baseline, holdout))
+        for seed, checkpoint in checkpoints.items():
+            networks[part, seed] = log_softmax(all_scores(checkpoint.model, holdout), axis=1)
+    rows = []
+    for members in (group for size in arguments.sizes for group in groups(arguments.seeds, size)):
+        mean = {part: np.mean([networks[part, seed] for seed in members], axis=0) for part in holdouts}
+
+        def mixture(part, weight, mean=mean):
+            return PrecomputedScores(mean[part] + np.float32(weight) * linear[part])
+
+        weight = max(WEIGHTS, key=lambda weight: quality(mixture("validation", weight), holdouts["validation"]))
+        rows.append(
+            {
+                "seeds": members,
+                "minutes": sum(checkpoints[seed].history.seconds.iloc[-1] / 60 for seed in members),
+                "linear_weight": weight,
+                "test": evaluate(PrecomputedScores(mean["test"]), holdouts["test"], ["full"])["full"],
+                "test-with-linear": evaluate(mixture("test", weight), holdouts["test"], ["full"])["full"],
+            }
+        )
+        full = rows[-1]["test-with-linear"]
+        print(f"seeds {members}, with linear: NDCG@10 {full['ndcg@10']:.4f}, Hit@10 {full['hit@10']:.4f}", flush=True)
+    command = f"python benchmarks/ensemble.py {shlex.join(sys.argv[1:])}"
+    write_result(f"ensemble-{settings.preset}", command, groups=rows)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """Write a made-up release of the shape of MovieLens 25M or 32M, to measure with where the real one is not at hand.
 
-    python benchmarks/generate_release.py ml-25m FOLDER [--items MOVIES.CSV]
+    python benchmarks/generate_release.py ml-25m FOLDER [--movies MOVIES.CSV]
 
-FOLDER/ml-25m/ratings.csv and items.csv, in GroupLens's layout: as many users, films and ratings as the real release,
+FOLDER/ml-25m/ratings.csv and movies.csv, in GroupLens's layout: as many users, films and ratings as the real release,
 long tails of both (20 ratings a user at least, half of the films with some twenty or fewer), sessions
-with equal timestamps, sorted by user and film. Titles are those of --items, or made up.
+with equal timestamps, sorted by user and film. Titles are those of --movies, or made up.
 
 It can be learned from. Films belong to circles. A user has a few open circles and takes each film from one of them, or
 what everybody takes; now and then an open circle makes way for one that follows it. So the last film tells of one open
@@ -51,8 +51,8 @@ def draw_films(lengths: np.ndarray, films: int, random: np.random.Generator) -> 
     for step in tqdm(range(lengths[0]), desc="films"):
         active = np.arange(np.searchsorted(-lengths, -step, side="left"))  # whose length is above step
         drifting = active[random.random(len(active)) < DRIFT]
-        place = random.integers(0, OPEN, len(drifting))
-        opened[drifting, place] = follow[opened[drifting, place], random.integers(0, FOLLOWERS, len(drifting))]
+        which = random.integers(0, OPEN, len(drifting))
+        opened[drifting, which] = follow[opened[drifting, which], random.integers(0, FOLLOWERS, len(drifting))]
         own = opened[active, random.integers(0, OPEN, len(active))]
         now = np.where(random.random(len(active)) < COMMON, draw_circles(len(active)), own)
         low, high = mass[bounds[now]], mass[bounds[now + 1]]
@@ -79,8 +79,8 @@ def keep(users: np.ndarray, films: np.ndarray, ratings: int, film_count: int) ->
     longest = np.argsort(-counts)
     missing = ratings - wanted.sum()
     wanted[longest[: abs(missing)]] += np.sign(missing)
-    places = np.cumsum(kept) - np.concatenate([[0], np.cumsum(counts)])[users]  # 1 for a user's first film
-    return kept & (places <= wanted[users])
+    positions = np.cumsum(kept) - np.concatenate([[0], np.cumsum(counts)])[users]  # 1 for a user's first film
+    return kept & (positions <= wanted[users])
 
 
 def draw_times(users: np.ndarray, random: np.random.Generator) -> np.ndarray:
@@ -100,9 +100,9 @@ def write_part(path: Path, part: pd.DataFrame) -> Path:
     return path
 
 
-def write(folder: Path, ratings: pd.DataFrame, items: pd.DataFrame) -> None:
+def write(folder: Path, ratings: pd.DataFrame, movies: pd.DataFrame) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    items.to_csv(folder / "items.csv", index=False)
+    movies.to_csv(folder / "movies.csv", index=False)
     parts = np.array_split(np.arange(len(ratings)), os.cpu_count())
     paths = [folder / f"ratings.{number}.part" for number in range(len(parts))]
     with ProcessPoolExecutor() as pool, open(folder / "ratings.csv", "wb") as whole:
@@ -113,19 +113,19 @@ def write(folder: Path, ratings: pd.DataFrame, items: pd.DataFrame) -> None:
 
 
 def generate(
-    users: int, listed: int, rated: int, ratings: int, items: pd.DataFrame | None, seed: int = 0
+    users: int, listed: int, rated: int, ratings: int, movies: pd.DataFrame | None, seed: int = 0
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Ratings and items with GroupLens's columns: `rated` of the `listed` films have a rating."""
+    """Ratings and movies with GroupLens's columns: `rated` of the `listed` films have a rating."""
     random = np.random.default_rng(seed)
     drawn_users, films = draw_films(draw_lengths(users, ratings, random), rated, random)
     kept = keep(drawn_users, films, ratings, rated)
     drawn_users, films = drawn_users[kept], films[kept]
-    if items is None:
+    if movies is None:
         ids = np.arange(1, listed + 1)
-        items = pd.DataFrame(
+        movies = pd.DataFrame(
             {"movieId": ids, "title": [f"Film {n} ({1920 + n % 100})" for n in ids], "genres": "Drama"}
         )
-    ids = np.sort(random.choice(items.movieId.to_numpy()[:listed], rated, replace=False))
+    ids = np.sort(random.choice(movies.movieId.to_numpy()[:listed], rated, replace=False))
     ids = random.permutation(ids)[films]  # a film's number tells its circle, its id nothing
     table = pd.DataFrame(
         {
@@ -135,19 +135,19 @@ def generate(
             "timestamp": draw_times(drawn_users, random),
         }
     )
-    return table.sort_values(["userId", "movieId"], ignore_index=True), items
+    return table.sort_values(["userId", "movieId"], ignore_index=True), movies
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("release", choices=SHAPES)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--items", type=Path, help="a items.csv that gives ids and titles, such as ML-25M's own")
+    parser.add_argument("--movies", type=Path, help="a movies.csv that gives ids and titles, such as ML-25M's own")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    items = pd.read_csv(arguments.items) if arguments.items else None
-    ratings, items = generate(*SHAPES[arguments.release], items, arguments.seed)
-    write(arguments.folder / arguments.release, ratings, items)
+    movies = pd.read_csv(arguments.movies) if arguments.movies else None
+    ratings, movies = generate(*SHAPES[arguments.release], movies, arguments.seed)
+    write(arguments.folder / arguments.release, ratings, movies)
     by_user, by_film = ratings.groupby("userId").size(), ratings.groupby("movieId").size()
     print(
         f"{len(ratings):,} ratings of {len(by_film):,} films by {len(by_user):,} users; a user has {by_user.min()} to "

@@ -1,4 +1,4 @@
-"""How long a recommendation takes: one new history among 87,000 items, a click in the panel, a cold start.
+"""How long a recommendation takes: a new history among 87,000 items, a click in the panel, a cold start.
 
     OMP_NUM_THREADS=1 python benchmarks/recommend_speed.py
 
@@ -14,16 +14,15 @@ import time
 import numpy as np
 import pandas as pd
 import torch
-from record_run import write_result
+from recording import write_result
 
-from bertrec_utils.training.checkpoints import load
 from bertrec_utils.common import PROJECT
-from bertrec_utils.data.logs import Interactions
-from bertrec_utils.model.modern import ModernTransformer
-from bertrec_utils.scenarios.panel import Panel
-from bertrec_utils.settings import get_preset
-from bertrec_utils.scenarios.recommender import Recommender
 from bertrec_utils.data.sequences import Vocabulary
+from bertrec_utils.model.modern import build_network
+from bertrec_utils.scenarios.panel import Panel
+from bertrec_utils.scenarios.recommender import Recommender
+from bertrec_utils.settings import get_preset
+from bertrec_utils.training.checkpoints import load
 
 ITEMS, FILMS, SHIPPED = 87_000, 20, "pretrained/ml-latest-2k"
 
@@ -41,14 +40,14 @@ def median_seconds(act, repeats: int = 15) -> float:
 def large_recommender() -> Recommender:
     torch.manual_seed(0)
     items = np.arange(1, ITEMS + 1)
-    items = pd.DataFrame({"item": items, "title": [f"Film {item} (1999)" for item in items], "genres": "Drama"})
-    model = ModernTransformer(ITEMS, get_preset("ml-32m")).eval()
-    return Recommender(model, Vocabulary(items), Interactions("large", pd.DataFrame({"item": items}), items))
+    titles = [f"Film {item} (1999)" for item in items]
+    table = pd.DataFrame({"item": items, "title": titles, "genres": "Drama", "ratings": 1})
+    return Recommender(build_network(ITEMS, get_preset("ml-32m").model).eval(), Vocabulary(items), table)
 
 
 def panel_clicks() -> dict[str, float]:
     checkpoint = load(PROJECT / SHIPPED)
-    recommender = Recommender(checkpoint.model, checkpoint.vocabulary, checkpoint.load_dataset().log)
+    recommender = Recommender(checkpoint.model, checkpoint.vocabulary, checkpoint.load_items())
     eight = recommender.vocabulary.items[(-recommender.log_popularity).argsort()[:8]]
     panel = Panel(recommender, recommender.items.title[eight])
 

@@ -1,50 +1,65 @@
-"""Time the two parts of a training step that are our own because of the CPU, beside PyTorch's, as ratios.
+"""Time the parts of a training step that are our own because of the CPU, beside PyTorch's, as ratios.
 
-    python benchmarks/step_parts.py
+    OMP_NUM_THREADS=1 python benchmarks/step_parts.py
 
-Shapes are about those of a step of the `ml-1m` preset. The sides take turns; medians of nine rounds after a warm-up.
+Dropout, and the loss over catalogues of several sizes: ours, `F.cross_entropy` of all scores at once, and
+`F.linear_cross_entropy` where PyTorch has it (2.13). The sides take turns; medians of seven rounds after a warm-up.
+Writes results/step-parts.json, milliseconds of forward and backward pass together.
 """
 
+import argparse
 import statistics
 import time
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
+from recording import write_result
 
-from bertrec_utils.model.modern import Dropout
 from bertrec_utils.model.losses import ChunkedCrossEntropy
+from bertrec_utils.model.modern import Dropout
 
-ITEMS, WIDTH, QUESTIONS, PLACES = 3_416, 128, 2_800, 6_300
-
-
-def cross_entropies():
-    states, weight = torch.randn(QUESTIONS, WIDTH), torch.randn(ITEMS, WIDTH) * 0.1
-    leaves = [value.requires_grad_() for value in (states, weight, torch.zeros(ITEMS))]
-    labels = torch.randint(0, ITEMS, (QUESTIONS,))
-    return (
-        lambda: ChunkedCrossEntropy.apply(*leaves, labels).backward(),
-        lambda: F.cross_entropy(F.linear(*leaves), labels).backward(),
-    )
+WIDTH, STATES, ROUNDS = 128, 6_300, 7
+TARGETS = {3_416: 2_800, 5_003: 1_900, 57_415: 512}  # items of ML-1M, the bundled data, ML-25M -> of a batch or less
 
 
-def dropouts():
-    states = torch.randn(PLACES, WIDTH, requires_grad=True)
+def losses(items: int, targets: int) -> dict[str, Callable[[], None]]:
+    states, weight = torch.randn(targets, WIDTH), torch.randn(items, WIDTH) * 0.1
+    states, weight, bias = (value.requires_grad_() for value in (states, weight, torch.zeros(items)))
+    labels = torch.randint(0, items, (targets,))
+    sides = {
+        "ours": lambda: ChunkedCrossEntropy.apply(states, weight, bias, labels),
+        "cross_entropy": lambda: F.cross_entropy(F.linear(states, weight, bias), labels),
+    }
+    if hasattr(F, "linear_cross_entropy"):
+        sides["linear_cross_entropy"] = lambda: F.linear_cross_entropy(states, weight, labels, bias=bias)
+    return sides
+
+
+def dropouts() -> dict[str, Callable[[], None]]:
+    states = torch.randn(STATES, WIDTH, requires_grad=True)
     ours, theirs = Dropout(0.2), torch.nn.Dropout(0.2)
-    return lambda: ours(states).sum().backward(), lambda: theirs(states).sum().backward()
+    return {"ours": lambda: ours(states).sum(), "PyTorch's": lambda: theirs(states).sum()}
 
 
-def milliseconds(work):
+def milliseconds(side: Callable[[], torch.Tensor]) -> float:
     started = time.perf_counter()
-    work()
+    side().backward()
     return 1000 * (time.perf_counter() - started)
 
 
 def main():
-    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}")
-    for name, sides in (("cross-entropy", cross_entropies()), ("dropout", dropouts())):
-        rounds = [[milliseconds(work) for work in sides] for _ in range(10)][1:]
-        ours, theirs = (statistics.median(side) for side in zip(*rounds, strict=True))
-        print(f"{name:14} ours {ours:6.1f} ms   PyTorch {theirs:6.1f} ms   {theirs / ours:.1f} x")
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
+    torch.manual_seed(0)
+    parts = {f"loss, {items:,} items, {targets:,} targets": losses(items, targets) for items, targets in TARGETS.items()}
+    found = {}
+    for name, sides in (parts | {f"dropout, {STATES:,} states": dropouts()}).items():
+        rounds = [{side: milliseconds(work) for side, work in sides.items()} for _ in range(ROUNDS + 1)][1:]
+        found[name] = {side: statistics.median(row[side] for row in rounds) for side in sides}
+        ours = found[name]["ours"]
+        shown = ", ".join(f"{side} {value:.1f} ms ({value / ours:.2f} x)" for side, value in found[name].items())
+        print(f"{name}: {shown}")
+    write_result("step-parts", "OMP_NUM_THREADS=1 python benchmarks/step_parts.py", milliseconds=found)
 
 
 if __name__ == "__main__":

@@ -103,7 +103,8 @@ def recommend_command(arguments: argparse.Namespace) -> None:
     if arguments.json:
         answer = {"scorer": scorer_name(checkpoint, arguments.with_linear), "unknown": list(unknown)}
         answer["recommendations"] = json.loads(table.to_json(orient="records"))
-        print(json.dumps(answer, indent=2, ensure_ascii=False))
+        text = json.dumps(answer, indent=2, ensure_ascii=False)
+        print(re.sub("[\x7f-\x9f]", lambda found: f"\\u{ord(found[0]):04x}", text))  # JSON itself escapes those below
         return
     table = table.assign(title=table.title.map(printable), genres=table.genres.map(printable))
     with pd.option_context("display.max_colwidth", None):

@@ -107,7 +107,7 @@ class Settings:
 
         ValueError if there is no such setting or its value makes no sense.
         """
-        groups = {name: {} for name in GROUPS}
+        groups: dict[str, dict[str, Any]] = {name: {} for name in GROUPS}
         for name, value in values.items():
             groups[_group_of(name)][name] = value
         return replace(self, **{name: replace(getattr(self, name), **changes) for name, changes in groups.items()})
@@ -165,7 +165,7 @@ def _parse(name: str, text: str, hint: Any) -> Any:
 
 TUNED = {"width": 128, "heads": 4, "next_ratio": 1.0, "learning_rate": 1e-3}
 LARGE = {"width": 128, "heads": 4, "negatives": 1024, "batch_size": 256, "epochs": 10, "patience": 2}
-PRESETS = {
+PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {"max_users": 120, "max_length": 50, "width": 32, "epochs": 3, "batch_size": 32},
     "small": TUNED | {"batch_size": 16, "epochs": 8},
     "ml-1m": TUNED | {"release": "ml-1m", "batch_size": 32, "epochs": 18},
@@ -173,7 +173,7 @@ PRESETS = {
 }
 
 CLOZE = {"p_causal": 0.0, "p_cloze": 1.0, "p_mask_last": 0.1}
-RECIPES = {  # network-objective
+RECIPES: dict[str, dict[str, Any]] = {  # network-objective
     "bert4rec": {"network": "bert4rec", **CLOZE, "mask_ratio": 0.2}
     | {"width": 64, "heads": 2, "conv_size": 0, "patience": 20},
     "modern-cloze": CLOZE,
@@ -183,7 +183,7 @@ RECIPES = {  # network-objective
 DEFAULT_RECIPE = "modern-both"
 DEFAULT_STARTS = dict.fromkeys(RECIPES, "counts") | {"bert4rec": "random"}  # the paper's
 # a random start takes longer, and so does the cloze, which has fewer targets in a pass
-EPOCHS = {
+EPOCHS: dict[tuple[str, ...], int] = {
     ("small", "bert4rec"): 40,
     ("small", "modern-cloze"): 16,
     ("small", "modern-next", "random"): 32,

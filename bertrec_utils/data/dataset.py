@@ -5,6 +5,7 @@ The sequences of a big log are cached beside its file: the next start takes them
 
 import hashlib
 import logging
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -158,8 +159,8 @@ def split_in_time(
     is no target. In validation the target is each user's last item before the cut. Order, repeated items and rare ones
     are treated as in `build_sequences`. ValueError if nobody can be trained on or tested.
     """
-    codes = [pd.factorize(ratings[column], sort=True)[0] for column in ("user", "item")]
-    log = ratings.iloc[_in_time_order(*codes, ratings.timestamp.to_numpy(), tie_seed)]
+    users, items = (pd.factorize(ratings[column], sort=True)[0] for column in ("user", "item"))
+    log = ratings.iloc[_in_time_order(users, items, ratings.timestamp.to_numpy(), tie_seed)]
     log = log.drop_duplicates(["user", "item"])
     cut = ratings.timestamp.quantile(quantile)
     counts = log.item[log.timestamp < cut].value_counts()
@@ -237,7 +238,7 @@ def load_dataset(settings: DataSettings) -> Dataset:
     """
     if settings.ratings_file:
         files = [Path(file).absolute() for file in (settings.ratings_file, settings.items_file) if file]
-        read = partial(load_interactions, *files)
+        read = partial(load_interactions, files[0], files[1] if settings.items_file else None)
     else:
         folder = find_release(settings.release)
         files = [folder / RELEASES[settings.release].ratings_file]
@@ -270,9 +271,11 @@ def _write_cache(path, key, dataset):
     arrays |= {"vocabulary": _as_bytes(dataset.vocabulary.items)}
     arrays |= {f"items.{name}": _as_bytes(column.to_numpy()) for name, column in dataset.items.items()}
 
-    def write(partial):
-        with open(partial, "wb") as file:
-            np.savez(file, **arrays)
+    def write(partial):  # as np.savez does, which in NumPy 1 leaves the archive open when the disk is full
+        with zipfile.ZipFile(partial, "w") as archive:
+            for name, array in arrays.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                    np.lib.format.write_array(file, array, allow_pickle=False)
 
     try:
         replace_file(path, write)
@@ -287,8 +290,8 @@ def _read_cache(path, key):
         with open(path, "rb") as file, np.load(file) as arrays:
             if arrays["key"].item() != key:
                 return None
-            names = [name for name in arrays if name.startswith("items.")]
-            items = pd.DataFrame({name.removeprefix("items."): _as_texts(arrays[name]) for name in names})
+            names = ("item", "title", "genres", "ratings")  # not those in the file: a name may be damaged too
+            items = pd.DataFrame({name: _as_texts(arrays[f"items.{name}"]) for name in names})
             sequences = Sequences(arrays["tokens"], arrays["offsets"], _as_texts(arrays["users"]))
             counts = DataCounts(*arrays["counts"].tolist())
             return Dataset(Vocabulary(_as_texts(arrays["vocabulary"])), sequences, counts=counts, item_table=items)

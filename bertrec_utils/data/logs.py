@@ -92,7 +92,7 @@ def read_movies(path: Path, separator: str, encoding: str) -> pd.DataFrame:
     lines = _lines(path, encoding)
     if separator == ",":
         _skip_header(lines, path, "movieId,title,genres")
-    seen = set()  # items, to refuse a film that is listed twice
+    seen: set[int] = set()  # items, to refuse a film that is listed twice
     films = list(_parse_lines(lines, path, lambda line: _film(line, separator, seen)))
     if not films:
         raise ValueError(f"{path} holds no films")
@@ -136,12 +136,19 @@ def _abbreviate(text) -> str:
 
 def _parse_table(path, **options):
     """A table by pandas' fast parser; None if it fails, or if the first row is too long (pandas makes it an index)."""
+    if _holds_nul(path):  # pandas before 3 reads over it
+        return None
     try:
         with np.errstate(all="ignore"):
             table = pd.read_csv(path, header=None, keep_default_na=False, compression=None, **options)
     except (ValueError, TypeError, OverflowError):
         return None
     return table if isinstance(table.index, pd.RangeIndex) else None
+
+
+def _holds_nul(path):
+    with open(path, "rb") as file:
+        return any(b"\0" in part for part in iter(lambda: file.read(2**20), b""))
 
 
 def _parse_ratings(path, separator):
@@ -154,7 +161,9 @@ def _parse_ratings(path, separator):
     if table is None or table.drop(columns=columns).notna().any(axis=None):
         return None
     ratings = table[columns].set_axis(list(RATING_TYPES), axis=1)
-    sound = all((ratings[column] >= 0).all() for column in ratings) and np.isfinite(ratings.rating).all()
+    # pandas before 3 makes int64 that is too large uint64
+    typed = ratings.dtypes.astype(str).to_dict() == RATING_TYPES
+    sound = typed and all((ratings[column] >= 0).all() for column in ratings) and np.isfinite(ratings.rating).all()
     return ratings if sound else None
 
 

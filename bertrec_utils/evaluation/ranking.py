@@ -210,7 +210,7 @@ def top_k(scorer: Scorer, histories: Sequences, k: int = 10, batch_size: int = 2
 
     ValueError if a user has fewer than `k` items left.
     """
-    lists = []
+    lists: list[np.ndarray] = []
     for rows in np.array_split(np.arange(len(histories)), -(-len(histories) // batch_size)):
         batch = histories.rows(rows)
         scores = scorer.score(batch).copy()

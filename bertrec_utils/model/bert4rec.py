@@ -39,8 +39,8 @@ class Block(nn.Module):
         return self.feed_forward_norm(states + self.dropout(processed))  # equation 5
 
 
-class BERT4Rec(nn.Module):
-    """A history in which some items are replaced by [MASK] goes in; at each [MASK] a score of every item comes out.
+class Network(nn.Module):
+    """What both networks share: the item embeddings, which are the output weights, too (equation 7), and the bias.
 
     Tokens: PAD 0, items 1..V, [MASK] V + 1. Column j of the scores belongs to token j + 1: PAD and [MASK] have none,
     so they can never be recommended.
@@ -50,14 +50,7 @@ class BERT4Rec(nn.Module):
         super().__init__()
         self.item_count, self.settings = item_count, settings
         self.item_embedding = nn.Embedding(item_count + 2, settings.width, padding_idx=PAD)
-        self.position_embedding = nn.Embedding(settings.max_length, settings.width)  # section 3.4
-        self.dropout = nn.Dropout(settings.dropout)
-        self.blocks = nn.ModuleList(Block(settings) for _ in range(settings.layers))
-        self.project = nn.Linear(settings.width, settings.width)
         self.item_bias = nn.Parameter(torch.zeros(item_count))
-        self.apply(init_weights)
-        for block in self.blocks:  # three matrices in one, which `init_weights` does not see
-            nn.init.trunc_normal_(block.attention.in_proj_weight, std=0.02, a=-0.04, b=0.04)
 
     @property
     def mask_token(self) -> int:
@@ -66,6 +59,25 @@ class BERT4Rec(nn.Module):
     @property
     def device(self) -> torch.device:
         return self.item_bias.device
+
+    def score(self, histories: Sequences) -> np.ndarray:
+        """Scores (B, V) float32 of every item as the next one after each history."""
+        raise NotImplementedError
+
+
+class BERT4Rec(Network):
+    """A history in which some items are replaced by [MASK] goes in; at each [MASK] a score of every item comes out."""
+
+    def __init__(self, item_count: int, settings: ModelSettings):
+        super().__init__(item_count, settings)
+        self.position_embedding = nn.Embedding(settings.max_length, settings.width)  # section 3.4
+        self.dropout = nn.Dropout(settings.dropout)
+        self.blocks = nn.ModuleList(Block(settings) for _ in range(settings.layers))
+        self.project = nn.Linear(settings.width, settings.width)
+        self.apply(init_weights)
+        for module in self.modules():
+            if isinstance(module, nn.MultiheadAttention):  # three matrices in one, which `init_weights` does not see
+                nn.init.trunc_normal_(module.in_proj_weight, std=0.02, a=-0.04, b=0.04)
 
     def encode(self, tokens: torch.Tensor) -> torch.Tensor:
         """Final states (B, T, D) of `tokens` (B, T), T at most `max_length`. The newest item has the last position."""

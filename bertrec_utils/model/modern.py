@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..data.sequences import PAD, Sequences
+from ..data.sequences import Sequences
 from ..settings import ModelSettings
-from .bert4rec import BERT4Rec, evaluating, init_weights
+from .bert4rec import BERT4Rec, Network, evaluating, init_weights
 from .losses import Negatives, cross_entropy
 from .masking import MaskedBatch, append_mask
 
@@ -133,23 +133,14 @@ class Block(nn.Module):
         return states + self.dropout(self.contract(expanded))
 
 
-class ModernTransformer(nn.Module):
-    """Predicts the items behind the [MASK]s of a history.
-
-    Tokens: PAD 0, items 1..V, [MASK] V + 1. Scores have V columns, column j for token j + 1: PAD and [MASK] have none,
-    so they can never be recommended. The output weights are the item embeddings (equation 7).
-    """
-
-    mask_token, device = BERT4Rec.mask_token, BERT4Rec.device
+class ModernTransformer(Network):
+    """Predicts the items behind the [MASK]s of a history."""
 
     def __init__(self, item_count: int, settings: ModelSettings):
-        super().__init__()
-        self.item_count, self.settings = item_count, settings
-        self.item_embedding = nn.Embedding(item_count + 2, settings.width, padding_idx=PAD)
+        super().__init__(item_count, settings)
         self.embedding_dropout = Dropout(settings.dropout)
         self.blocks = nn.ModuleList(Block(settings) for _ in range(settings.layers))
         self.final_norm = nn.LayerNorm(settings.width)
-        self.item_bias = nn.Parameter(torch.zeros(item_count))
         self.apply(init_weights)
 
     def forward(
@@ -203,12 +194,9 @@ class ModernTransformer(nn.Module):
             return self.logits(self.target_states(batch)[:, 0]).float().cpu().numpy()
 
 
-Network = BERT4Rec | ModernTransformer
-
-
 def build_network(item_count: int, settings: ModelSettings) -> Network:
     """The untrained network that `settings.network` names."""
-    return {"bert4rec": BERT4Rec, "modern": ModernTransformer}[settings.network](item_count, settings)
+    return BERT4Rec(item_count, settings) if settings.network == "bert4rec" else ModernTransformer(item_count, settings)
 
 
 # What follows is fast on a CPU; elsewhere it is PyTorch's own (benchmarks/step_parts.py compares).

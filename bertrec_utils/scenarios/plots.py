@@ -46,8 +46,8 @@ def shorten(title: str, most: int) -> str:
         title = names_of(title)[:2][-1] + (f" ({year})" if year else "")
     if len(title) <= most:
         return title
-    year = title[-6:] if split_year(title)[1] else ""
-    return title[: most - len(year) - 3].rstrip() + f"… {year}".rstrip()
+    ending = title[-6:] if split_year(title)[1] else ""
+    return title[: most - len(ending) - 3].rstrip() + f"… {ending}".rstrip()
 
 
 def plot_contributions(gains: pd.DataFrame, titles: Mapping[int, str], title: str, ax: Axes | None = None) -> Axes:

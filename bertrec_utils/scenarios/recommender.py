@@ -145,7 +145,8 @@ class Recommender:
 
     def item_vectors(self) -> np.ndarray:
         """(V, width) float32: the embeddings of the items; AttributeError for a baseline, which has none."""
-        return self.model.item_embedding.weight[1:-1].detach().cpu().numpy()
+        embedding: Any = self.model.item_embedding  # type: ignore[attr-defined]
+        return embedding.weight[1:-1].detach().cpu().numpy()
 
     def similar_items(self, item: Any, k: int = 10) -> pd.DataFrame:
         """The k items with the most similar `item_vectors`: item, title, genres, similarity (cosine)."""

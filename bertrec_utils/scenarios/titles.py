@@ -51,7 +51,7 @@ def split_year(title: str) -> tuple[str, int | None]:
 def names_of(title: str) -> list[str]:
     """The names in a title: the whole without the year, the main name, then the aliases in parentheses at the end."""
     whole = main = split_year(title)[0].strip()
-    aliases = []
+    aliases: list[str] = []
     while last := LAST_PARENTHESES.search(main):
         main = main[: last.start()]
         aliases.insert(0, ALSO_KNOWN_AS.sub("", last[1]).strip())
@@ -110,9 +110,8 @@ class TitleIndex:
                 for tolerance, (films, spelling) in enumerate(zip(self.films, spellings(name), strict=True))
                 for film in films.get(spelling, [])
             ]
-            years_off, _, best = min(candidates, default=(None, None, None))
-            if years_off in (0, 1):
-                return best[-1]
+            if candidates and min(candidates)[0] <= 1:
+                return min(candidates)[-1][-1]
         if year and self.last_year and year > self.last_year:
             raise NewerTitle(title, [], f"is newer than this release, whose last film is of {self.last_year}")
         raise UnknownTitle(title, self.closest(title))

@@ -4,8 +4,9 @@ import hashlib
 import json
 import logging
 import os
+import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ from ..common import PROJECT, display_path, move_file, replace_file
 from ..data.dataset import Dataset, load_dataset
 from ..data.sequences import Vocabulary
 from ..evaluation.mixture import Mixture, linear_baseline
-from ..model.modern import Network, build_network
+from ..model.bert4rec import Network
+from ..model.modern import build_network
 from ..settings import GROUPS, Settings
 from .devices import find_device
 
@@ -75,7 +77,7 @@ class Checkpoint:
 
         `files` are those of an own log that has moved: `ratings_file`, `items_file`.
         """
-        dataset = load_dataset(replace(self.settings.data, **files))
+        dataset = load_dataset(self.settings.change(**files).data)
         self.check(dataset)
         return dataset
 
@@ -98,7 +100,7 @@ def save(folder: str | Path, checkpoint: Checkpoint) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     description = {
         "format": FORMAT,
-        "settings": asdict(_with_files(checkpoint.settings, partial(_relative, folder=path.parent))),
+        "settings": asdict(_with_files(checkpoint.settings, partial(_relative, folder=_home(path.parent)))),
         "seed": checkpoint.seed,
         "history": checkpoint.history.to_dict("records"),
         "fingerprint": checkpoint.fingerprint,
@@ -122,6 +124,14 @@ def _with_files(settings: Settings, change: Callable[[str], str]) -> Settings:
     """The settings with the paths of an own log changed."""
     files = {name: getattr(settings.data, name) for name in ("ratings_file", "items_file")}
     return settings.change(**{name: change(file) for name, file in files.items() if file})
+
+
+def _home(folder: Path) -> Path:
+    """The folder from which a checkpoint's paths count: that of its run, also where `set_aside` has moved it."""
+    folder = folder.resolve()
+    while re.fullmatch(r"previous-\d+", folder.name):
+        folder = folder.parent
+    return folder
 
 
 def _relative(file: str, folder: Path) -> str:
@@ -163,7 +173,7 @@ def load(folder: str | Path, device: str | torch.device | None = None) -> Checkp
     checkpoint = Checkpoint(
         model.to(find_device(device)),
         vocabulary,
-        _with_files(settings, lambda file: os.path.normpath(folder.absolute() / file)),
+        _with_files(settings, lambda file: os.path.normpath(_home(folder) / file)),
         description["seed"],
         pd.DataFrame(description["history"]),
         description["fingerprint"],

@@ -10,7 +10,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -47,7 +47,7 @@ def multiplies_bfloat16(device: torch.device) -> bool:
     On a CPU they are where it has Intel's AMX (Xeons since 2023); elsewhere they are slower than those of float32.
     """
     if device.type == "cpu":
-        capabilities = getattr(torch.cpu, "get_capabilities", dict)  # not in PyTorch before 2.11
+        capabilities: Any = getattr(torch.cpu, "get_capabilities", dict)  # not in older PyTorch
         return bool(capabilities().get("amx_bf16"))
     return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 

@@ -23,8 +23,9 @@ from ..data.dataset import Dataset
 from ..data.sequences import Holdout
 from ..evaluation.mixture import fit_mixture, linear_baseline
 from ..evaluation.ranking import metrics, target_ranks
+from ..model.bert4rec import Network
 from ..model.masking import batch_count
-from ..model.modern import Network, build_network
+from ..model.modern import build_network
 from ..settings import Settings, TrainingSettings
 from . import devices
 from .batches import Batch, epoch_batches, prefetch
@@ -180,11 +181,11 @@ class Trainer:
         try:
             state = torch.load(io.BytesIO(content), map_location=self.model.device, weights_only=True)
             version = state.get("format", 1)
+            there, here = dict(state["run_key"]) if version == FORMAT else {}, self.run_key
         except Exception as error:  # the right checksum of what is no state of a run
             raise ValueError(f"{path} is damaged ({type(error).__name__}); delete it to start over") from error
         if version != FORMAT:
             raise ValueError(f"{path} is of another version of this package; finish it with that one, or delete it")
-        there, here = state["run_key"], self.run_key
         names = [name for name, value in here.items() if there.get(name) != value]
         if differing := [f"{name} is {there.get(name)}, not {here[name]}" for name in names]:
             raise ValueError(
@@ -273,6 +274,7 @@ def writing_to(folder: Path) -> Iterator[None]:
     except OSError as error:
         advice = {errno.ENOENT: "put the folder back", errno.EACCES: "get permission there, or say --out DIR"}
         advice[errno.EROFS] = advice[errno.EPERM] = advice[errno.EACCES]
+        advice[errno.EEXIST] = advice[errno.ENOTDIR] = "that is no folder, say --out DIR"
         raise OSError(
             f"cannot write to {folder} ({error.strerror or error}); {advice.get(error.errno or 0, 'make room there')}, "
             "and the same run goes on after the last epoch that was kept"
@@ -295,9 +297,9 @@ def train_to_the_end(
     before = trainer.history[-1]["seconds"] if trainer.history else 0.0
     started = time.perf_counter()
     while not trainer.is_over():
-        epoch = {"epoch": len(trainer.history) + 1, "loss": trainer.train_epoch(on_step)}
-        epoch |= {"learning_rate": trainer.schedule.get_last_lr()[0]} | trainer.validate()
-        trainer.history.append(epoch | {"seconds": before + time.perf_counter() - started})
+        row = {"epoch": len(trainer.history) + 1, "loss": trainer.train_epoch(on_step)}
+        row |= {"learning_rate": float(trainer.schedule.get_last_lr()[0])} | trainer.validate()
+        trainer.history.append(row | {"seconds": before + time.perf_counter() - started})
         if is_main_process():
             if folder:
                 save_epoch(trainer, folder)
@@ -316,7 +318,7 @@ def save_epoch(trainer: Trainer, folder: Path) -> None:
     """
     with writing_to(folder):
         if len(trainer.history) == 1:
-            if place := set_aside(folder):
+            if (place := set_aside(folder)) and trainer.verbose:
                 print_status(f"The finished model in {display_path(folder)} is moved to {display_path(place)}.")
             if trainer.dataset.item_table is not None or trainer.dataset.log is not None:
                 save_items(folder, trainer.dataset.items)

@@ -6,7 +6,7 @@ from scipy import sparse
 from sklearn.utils.extmath import randomized_svd
 
 from ..data.sequences import Sequences
-from ..model.modern import Network
+from ..model.bert4rec import Network
 
 WINDOW = 10
 STANDARD_DEVIATION = 0.05

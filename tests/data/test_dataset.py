@@ -1,216 +1,280 @@
-import logging
-import multiprocessing
-import os
-import subprocess
-import sys
-from dataclasses import replace
-from pathlib import Path
+from collections import Counter
 
 import numpy as np
+import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from bertrec_utils import dataset as module
-from bertrec_utils.data.dataset import load_dataset
-from bertrec_utils.common import PROJECT
-from bertrec_utils.settings import get_preset
-from conftest import preset
+from bertrec_utils.data.dataset import DataCounts, build_sequences, leave_one_out, split_in_time
+from bertrec_utils.data.releases import load_movielens
+from bertrec_utils.settings import parse_changes
+from conftest import rows
 
-LOG = "user,item,timestamp\n" + "".join(f"{user},{item},{item}\n" for user in (3, 1) for item in (5, 10, 7, 8))
+
+def log(*ratings):
+    return pd.DataFrame(ratings, columns=["user", "item", "timestamp"])
+
+
+def test_order_is_time_then_file_order():
+    # user 5 rates 30 and 10 in the same second, 30 first in the file, and 20 before both
+    ratings = log((5, 30, 100), (5, 10, 100), (2, 10, 7), (5, 20, 50), (2, 30, 8), (2, 20, 9))
+    vocabulary, sequences, _ = build_sequences(ratings, min_item_ratings=1)
+    assert [vocabulary.item_ids(sequences[row]).tolist() for row in range(2)] == [[10, 30, 20], [20, 30, 10]]
+    assert sequences.users.tolist() == [2, 5]
+
+
+def test_file_order_breaks_ties_among_many():
+    items = np.random.default_rng(0).permutation(1000)
+    ratings = log(*((1, item, 42) for item in items))
+    vocabulary, sequences, _ = build_sequences(ratings, min_item_ratings=1)
+    assert vocabulary.item_ids(sequences[0]).tolist() == items.tolist()
+
+
+def item_sorted(user_count=50, item_count=20):
+    """A log in the manner of GroupLens's CSV releases: by user, then item; rated in two sittings of half the items."""
+    return log(*((user, item, 100 + item % 2) for user in range(user_count) for item in range(item_count)))
+
+
+def test_ties_of_an_item_sorted_file_are_shuffled():
+    ratings = item_sorted()
+    vocabulary, sequences, _ = build_sequences(ratings, min_item_ratings=1)
+    items = vocabulary.item_ids(sequences.tokens).reshape(50, 2, 10)
+    assert (items[:, 0] % 2 == 0).all() and (items[:, 1] % 2 == 1).all()  # time comes first
+    assert 0.4 < (np.diff(items) > 0).mean() < 0.6
+    assert (build_sequences(ratings, 1)[1].tokens == sequences.tokens).all()
+    assert (build_sequences(ratings, 1, tie_seed=1)[1].tokens != sequences.tokens).any()
+    in_file_order = build_sequences(ratings, 1, tie_seed=None)[1].tokens.reshape(50, 2, 10)
+    assert (np.diff(in_file_order) > 0).all()
+
+
+def test_ties_come_in_the_order_of_one_draw_for_the_whole_file():
+    ratings = item_sorted()
+    draw = np.random.default_rng(0).permutation(len(ratings))
+    vocabulary, sequences, _ = build_sequences(ratings, min_item_ratings=1)
+    in_order = ratings.item.to_numpy()[np.lexsort([draw, ratings.timestamp, ratings.user])]
+    assert (vocabulary.item_ids(sequences.tokens) == in_order).all()
+
+
+def test_ties_do_not_depend_on_who_and_what_is_left_out():
+    ratings = pd.concat([item_sorted(), log((50, 20, 100), (50, 21, 100), (50, 22, 100))])
+    everything = build_sequences(ratings, 1)[1]
+    fewer_users, fewer_items = build_sequences(ratings, 1, max_users=7)[1], build_sequences(ratings, 2)[1]
+    assert [fewer_users[row].tolist() for row in range(7)] == [everything[row].tolist() for row in range(7)]
+    assert [fewer_items[row].tolist() for row in range(50)] == [everything[row].tolist() for row in range(50)]
+
+
+def test_one_user_out_of_item_order_keeps_the_whole_file_in_order():
+    ratings = pd.concat([item_sorted(), log(*((50, item, 100) for item in (3, 2, 4)))])
+    with_seed, without = (build_sequences(ratings, 1, tie_seed=seed)[1] for seed in (0, None))
+    assert (with_seed.tokens == without.tokens).all()
+
+
+def test_users_need_not_stand_together_to_be_sorted_by_item():
+    ratings = item_sorted().sort_values("item", kind="stable")
+    tokens = [build_sequences(ratings, 1, tie_seed=seed)[1].tokens for seed in (0, None)]
+    assert (tokens[0] != tokens[1]).any()
+
+
+def test_rare_items_are_dropped_in_a_single_pass():
+    # items 10 to 30 have two ratings each; user 2, left with two items, goes and takes the second of 10 and 20 along
+    ratings = log((1, 10, 1), (1, 20, 2), (1, 30, 3), (2, 10, 1), (2, 20, 2), (2, 99, 3), (3, 30, 1))
+    vocabulary, sequences, _ = build_sequences(ratings, min_item_ratings=2)
+    assert vocabulary.items.tolist() == [10, 20, 30]
+    assert sequences.counts(3).tolist() == [1, 1, 1]
+
+
+def test_rare_items_and_short_users_are_dropped():
+    popular = [(user, item, item) for user in (1, 2) for item in (10, 20, 30)]
+    ratings = log(*popular, (1, 99, 0), (3, 10, 1), (3, 20, 2))
+    vocabulary, sequences, _ = build_sequences(ratings, min_item_ratings=2)
+    assert vocabulary.items.tolist() == [10, 20, 30]
+    assert sequences.users.tolist() == [1, 2]
+
+
+def test_a_repeated_item_counts_once_at_its_first_time():
+    ratings = log(
+        (1, 10, 1), (1, 20, 2), (1, 10, 3), (1, 30, 4), (1, 20, 5), (2, 30, 1), (2, 30, 2), (2, 10, 3), (2, 20, 4)
+    )
+    vocabulary, sequences, _ = build_sequences(ratings, min_item_ratings=2)
+    assert [vocabulary.item_ids(sequences[row]).tolist() for row in range(2)] == [[10, 20, 30], [30, 10, 20]]
+
+
+def test_rare_items_only_is_an_error_that_says_what_to_lower():
+    ratings = log(*((user, 10 * user + item, item) for user in range(50) for item in range(3)))
+    with pytest.raises(ValueError) as raised:
+        build_sequences(ratings, min_item_ratings=2)
+    message = "no user has 3 items with 2 ratings or more; lower min_item_ratings (--set min_item_ratings=1)"
+    assert str(raised.value) == message
+    assert len(build_sequences(ratings, **parse_changes(["min_item_ratings=1"]))[1]) == 50
+
+
+@pytest.mark.parametrize("rows_of_a_user", [[5, 6], [5, 6, 5, 5, 6]])
+def test_users_with_two_items_are_not_told_to_lower_what_would_not_help(rows_of_a_user):
+    ratings = log(*((user, item, time) for user in range(1000) for time, item in enumerate(rows_of_a_user)))
+    for min_item_ratings in (1, 5, 5000):
+        with pytest.raises(ValueError) as raised:
+            build_sequences(ratings, min_item_ratings)
+        assert str(raised.value) == ("no user has 3 different items, which leave-one-out needs: one for each part")
+
+
+def test_max_users_keeps_the_first():
+    ratings = log(*((user, item, item) for user in (9, 4, 7) for item in range(3)))
+    assert build_sequences(ratings, 1, max_users=2)[1].users.tolist() == [4, 7]
 
 
 @pytest.fixture
-def own(tmp_path, monkeypatch):
-    """A preset with a log of its own that counts as big."""
-    monkeypatch.setattr(module, "KEPT_FROM", 1)
-    (tmp_path / "log.csv").write_text(LOG)
-    return preset(ratings_file=str(tmp_path / "log.csv"), min_item_ratings=1)
-
-
-def kept(own):
-    """What lies beside the log."""
-    return sorted(path.name for path in Path(own.ratings_file).parent.iterdir() if path.suffix != ".csv")
-
-
-def same(one, other):
-    arrays = [
-        (each.vocabulary.items, each.sequences.tokens, each.sequences.offsets, each.sequences.users)
-        for each in (one, other)
-    ]
-    assert [(array.dtype, array.tolist()) for array in arrays[0]] == [(a.dtype, a.tolist()) for a in arrays[1]]
-
-
-def is_unread(dataset):
-    return callable(dataset.source)
-
-
-def test_second_start_does_not_read_the_log_before_it_is_asked_for(own):
-    first = load_dataset(own)
-    assert kept(own) == ["log.csv.sequences-1-all.npz"]
-    second = load_dataset(own)
-    same(first, second)
-    assert first.fingerprint == second.fingerprint and second.split
-    assert not is_unread(first) and is_unread(second) and "log" not in vars(second)
-    assert second.log.ratings.equals(first.log.ratings) and second.log.items.equals(first.log.items)
-    assert second.log is second.log
-
-
-def test_a_release_is_kept_beside_its_own_file(tmp_path, monkeypatch):
-    monkeypatch.setenv("BERTREC_DATA", str(tmp_path))
-    monkeypatch.setattr(module, "KEPT_FROM", 1)
-    (tmp_path / "ml-1m").mkdir()
-    (tmp_path / "ml-1m" / "ratings.dat").write_text("".join(f"1::{item}::3::{9 - item}\n" for item in (2, 4, 7)))
-    (tmp_path / "ml-1m" / "items.dat").write_text("2::Two (2002)::Drama\n")
-    first, second = (load_dataset(preset(release="ml-1m", min_item_ratings=1)) for _ in range(2))
-    assert (tmp_path / "ml-1m" / "ratings.dat.sequences-1-all.npz").is_file()
-    same(first, second)
-    monkeypatch.setenv("BERTREC_DATA", str(tmp_path / "elsewhere"))  # the log is still that of the sequences
-    assert is_unread(second) and second.log.ratings.equals(first.log.ratings) and second.log.name == "ml-1m"
-    (tmp_path / "ml-1m" / "items.dat").unlink()
-    monkeypatch.setenv("BERTREC_DATA", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match=r"items\.dat is missing; unpack ml-1m\.zip there again"):
-        load_dataset(preset(release="ml-1m", min_item_ratings=1))
-
-
-def test_ids_that_are_texts_are_kept(own):
-    path = Path(own.ratings_file)
-    path.write_text(path.read_text().replace("3,", "Zoë,").replace(",5,", ',"a, b",'))
-    first, second = load_dataset(own), load_dataset(own)
-    assert is_unread(second) and second.vocabulary.items.tolist() == ["10", "7", "8", "a, b"]
-    same(first, second)
-
-
-def test_small_files_and_the_bundled_data_leave_no_litter(own, monkeypatch):
-    monkeypatch.undo()
-    assert module.KEPT_FROM == 50_000_000
-    load_dataset(own)
-    assert kept(own) == []
-
-
-def test_each_setting_has_its_own_file_and_no_more(own):
-    one, other = replace(own, min_item_ratings=2), replace(own, max_users=1)
-    for _ in range(2):
-        assert [len(load_dataset(each).sequences) for each in (own, one, other)] == [2, 2, 1]
-    assert kept(own) == [f"log.csv.sequences-{each}.npz" for each in ("1-1", "1-all", "2-all")]
-
-
-def test_changed_ratings_are_read_again_and_replace_what_was_kept(own):
-    path = Path(own.ratings_file)
-    checkpoint_fingerprint = load_dataset(own).fingerprint
-    path.write_text(LOG + "".join(f"2,{item},1\n" for item in (5, 7, 8)))  # another size
-    assert len(load_dataset(own).sequences) == 3
-    text = path.read_text()
-    path.write_text(text.replace("3,5,5", "3,5,9"))  # the same size, another time
-    os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
-    changed = load_dataset(own)
-    assert changed.vocabulary.item_ids(changed.sequences[2]).tolist() == [7, 8, 5, 10]
-    assert changed.fingerprint["sequences"] != checkpoint_fingerprint["sequences"]
-    assert kept(own) == ["log.csv.sequences-1-all.npz"]
-
-
-def test_titles_decide_what_an_id_is_so_they_count_too(own, tmp_path):
-    titles = tmp_path / "titles.csv"
-    titles.write_text("item,title\n5,Five\n")
-    named = replace(own, items_file=str(titles))
-    assert load_dataset(named).vocabulary.items.tolist() == [5, 7, 8, 10]
-    titles.write_text("item,title\n5,Five\nx,Unknown\n")
-    assert load_dataset(named).vocabulary.items.tolist() == ["10", "5", "7", "8"]
-
-
-def test_other_rules_do_not_use_what_was_kept(own, monkeypatch):
-    load_dataset(own)
-    monkeypatch.setattr(module, "RULES", module.RULES + 1)
-    assert [is_unread(load_dataset(own)) for _ in range(2)] == [False, True]
-
-
-def test_rules_are_those_of_this_number():
-    """Whoever changes what `build_sequences` returns raises `RULES`, and writes here what it returns now."""
-    built = load_dataset(get_preset("small"))
-    assert (module.RULES, built.fingerprint["sequences"][:12]) == (1, "d523577054c4")
-
-
-def test_missing_or_malformed_files_are_errors_at_once(own, tmp_path):
-    named = replace(own, items_file=str(tmp_path / "titles.csv"))
-    (tmp_path / "titles.csv").write_text("item,title\n5,Five\n")
-    load_dataset(named)
-    (tmp_path / "titles.csv").unlink()
-    with pytest.raises(FileNotFoundError, match=r"there is no file .*titles\.csv"):
-        load_dataset(named)
-    path = Path(own.ratings_file)
-    path.write_text(LOG + "2,5,noon\n")
-    with pytest.raises(ValueError, match=r"log\.csv, line 10: timestamp 'noon'"):
-        load_dataset(own)
-    path.unlink()
-    with pytest.raises(FileNotFoundError, match=r"there is no file .*log\.csv"):
-        load_dataset(own)
-
-
-def test_damaged_files_are_never_used(own):
-    """Any byte of the file may be wrong, and it may end anywhere."""
-    first = load_dataset(own)
-    path = Path(own.ratings_file).parent / kept(own)[0]
-    whole, random = path.read_bytes(), np.random.default_rng(0)
-    rebuilt = 0
-    for place in random.permutation(len(whole))[:300]:
-        damaged = bytearray(whole)
-        damaged[place] ^= 1 << random.integers(8)
-        for content in (damaged, whole[:place]):
-            path.write_bytes(content)
-            second = load_dataset(own)
-            same(first, second)
-            rebuilt += not is_unread(second)
-    assert rebuilt > 400  # some bytes, such as times in the archive, tell nothing
-    assert kept(own) == [path.name]
-
-
-def test_file_that_cannot_be_written_is_a_warning(own, caplog):
-    Path(own.ratings_file + ".sequences-1-all.npz").mkdir()  # nothing can be renamed to a folder
-    with caplog.at_level(logging.WARNING):
-        built = load_dataset(own)
-    assert len(built.sequences) == 2
-    (record,) = caplog.records
-    assert "log.csv.sequences-1-all.npz cannot be written (Is a directory): the next start" in record.getMessage()
-    assert kept(own) == ["log.csv.sequences-1-all.npz"]
-
-
-FULL = """
-import resource, sys
-from bertrec_utils import dataset
-from bertrec_utils.settings import Settings
-dataset.KEPT_FROM = 1
-# no file may grow beyond 500 bytes: the rest is refused, as on a full disk
-resource.setrlimit(resource.RLIMIT_FSIZE, (500, resource.RLIM_INFINITY))
-print(len(dataset.load_dataset(Settings("test", ratings_file=sys.argv[1], min_item_ratings=1)).sequences))
-"""
-
-
-def test_disk_full_while_sequences_are_kept_is_a_warning_and_leaves_nothing(own):
-    pytest.importorskip("resource")
-    command = [sys.executable, "-c", FULL, own.ratings_file]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT, check=True)
-    assert done.stdout == "2\n"
-    assert done.stderr.endswith("(File too large): the next start takes as long as this one\n")
-    assert done.stderr.count("\n") == 1 and kept(own) == []
-
-
-def start(own, barrier, count):
-    module.KEPT_FROM = 1
-    for _ in range(count):
-        barrier.wait(60)
-        Path(own.ratings_file + ".sequences-1-all.npz").unlink(missing_ok=True)
-        assert load_dataset(own).sequences.tokens.tolist() == [1, 2, 3, 4] * 2
-
-
-def test_processes_that_start_at_once_do_not_disturb_each_other(own):
-    path = Path(own.ratings_file)
-    path.write_text(
-        "user,item,timestamp\n" + "".join(f"{user},{item},{item}\n" for user in (3, 1) for item in range(4))
+def hand_worked():
+    return log(
+        *((0, 20, 1),),  # a user with a single item
+        *((1, 10, 1), (1, 20, 2), (1, 10, 3), (1, 30, 4), (1, 99, 5)),  # 10 again
+        *((2, 10, 1), (2, 20, 2), (2, 30, 3), (2, 20, 4), (2, 30, 5)),  # 20 and 30 again
+        *((3, 10, 1), (3, 20, 2), (3, 98, 3)),  # without the rare 98 a user with two items
+        *((4, 10, 1), (4, 97, 2), (4, 99, 3), (4, 30, 4)),  # the fifth user: with this one 99 would have two ratings
     )
-    spawn = multiprocessing.get_context("spawn")
-    barrier = spawn.Barrier(2)
-    processes = [spawn.Process(target=start, args=(own, barrier, 100)) for _ in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-    assert [process.exitcode for process in processes] == [0, 0]
-    assert kept(own) == ["log.csv.sequences-1-all.npz"]
+
+
+def test_what_was_dropped_is_counted_by_hand(hand_worked):
+    counts = build_sequences(hand_worked, min_item_ratings=2, max_users=4)[2]
+    assert counts == DataCounts(
+        rows=18, users=5, items=6, rows_of_later_users=4, repeats=3,
+        min_item_ratings=2, rare_items=2, rows_of_rare_items=2, short_users=2, rows_of_short_users=3,
+        kept_rows=6, kept_users=2, kept_items=3,
+    )  # fmt: skip
+    assert str(counts) == (
+        "18 rows, 5 users, 6 items; dropped: 4 rows of users beyond max_users, 3 repeats of an item by a user, 2 items "
+        "with fewer than 2 ratings (2 rows), 2 users with fewer than 3 items left (3 rows); kept: 6 rows, 2 users, 3 "
+        "items"
+    )
+
+
+def test_only_what_was_dropped_is_said(hand_worked):
+    counts = build_sequences(hand_worked[hand_worked.user == 1], min_item_ratings=1)[2]
+    assert str(counts) == (
+        "5 rows, 1 users, 4 items; dropped: 1 repeats of an item by a user; kept: 4 rows, 1 users, 4 items"
+    )
+    many = log(*((user, item, item) for user in range(500) for item in range(3)))
+    assert str(build_sequences(many)[2]) == (
+        "1,500 rows, 500 users, 3 items; dropped: nothing; kept: 1,500 rows, 500 users, 3 items"
+    )
+
+
+@settings(deadline=None, derandomize=True)
+@given(
+    st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6), st.integers(0, 9)), min_size=1, max_size=50),
+    st.integers(1, 4),
+    st.none() | st.integers(1, 8),
+)
+def test_sequences_and_counts_are_those_of_a_loop_over_the_rows(ratings, min_item_ratings, max_users):
+    """User by user and rule by rule, in plain Python."""
+    first_users = sorted({user for user, _, _ in ratings})[:max_users]
+    of_user = {user: sorted((row for row in ratings if row[0] == user), key=lambda row: row[2]) for user in first_users}
+    histories = {user: list(dict.fromkeys(item for _, item, _ in of_user[user])) for user in first_users}
+    popularity = Counter(item for history in histories.values() for item in history)
+    common = {
+        user: [item for item in history if popularity[item] >= min_item_ratings] for user, history in histories.items()
+    }
+    kept = {user: history for user, history in common.items() if len(history) >= 3}
+    try:
+        vocabulary, sequences, counts = build_sequences(log(*ratings), min_item_ratings, max_users, tie_seed=None)
+    except ValueError:
+        assert not kept
+        return
+    assert {
+        user: vocabulary.item_ids(sequence).tolist()
+        for user, sequence in zip(sequences.users.tolist(), sequences, strict=True)
+    } == kept
+
+    def size(histories):
+        return sum(map(len, histories.values()))
+
+    assert counts == DataCounts(
+        rows=len(ratings),
+        users=len({user for user, _, _ in ratings}),
+        items=len({item for _, item, _ in ratings}),
+        rows_of_later_users=len(ratings) - size(of_user),
+        repeats=size(of_user) - size(histories),
+        min_item_ratings=min_item_ratings,
+        rare_items=sum(count < min_item_ratings for count in popularity.values()),
+        rows_of_rare_items=size(histories) - size(common),
+        short_users=len(common) - len(kept),
+        rows_of_short_users=size(common) - size(kept),
+        kept_rows=size(kept),
+        kept_users=len(kept),
+        kept_items=len({item for history in kept.values() for item in history}),
+    )
+
+
+def test_leave_one_out_by_hand():
+    split = leave_one_out(rows([1, 2, 3], [4, 5, 6, 7, 8]))
+    assert [split.train[row].tolist() for row in range(2)] == [[1], [4, 5, 6]]
+    assert split.validation.targets.tolist() == [2, 7]
+    assert [split.validation.histories[row].tolist() for row in range(2)] == [[1], [4, 5, 6]]
+    assert split.test.targets.tolist() == [3, 8]
+    assert [split.test.histories[row].tolist() for row in range(2)] == [[1, 2], [4, 5, 6, 7]]
+
+
+def test_leave_one_out_needs_three_items():
+    with pytest.raises(ValueError, match="three items"):
+        leave_one_out(rows([1, 2, 3], [1, 2]))
+
+
+def test_no_target_is_in_its_history(dataset):
+    split = dataset.split
+    for holdout in (split.validation, split.test):
+        for row, target in enumerate(holdout.targets):
+            assert target not in holdout.histories[row]
+            assert target not in split.train[row]
+
+
+def test_ml_1m_is_the_published_data_set(ml_1m_folder, monkeypatch):
+    monkeypatch.setenv("BERTREC_DATA", str(ml_1m_folder))
+    vocabulary, sequences, _ = build_sequences(load_movielens("ml-1m").ratings, min_item_ratings=5)
+    assert (len(sequences), len(vocabulary), len(sequences.tokens)) == (6_040, 3_416, 999_611)
+
+
+def test_split_in_time_by_hand():
+    log = {
+        1: [(5, 11), (6, 12), (7, 13), (10, 11), (11, 15), (12, 14), (13, 12)],  # 11 and 12 again; 15 is new to all
+        2: [(1, 14), (2, 13), (3, 11)],  # nothing after day 10
+        3: [(4, 12), (20, 13), (21, 14)],  # one item before it
+        4: [(15, 15), (16, 14), (17, 11)],  # a new user
+        5: [(18, 13)],  # a new user of whom nothing can be asked
+    }
+    rows = [(user, item, 5.0, day) for user, items in log.items() for day, item in items]
+    ratings = pd.DataFrame(rows, columns=["user", "item", "rating", "timestamp"])
+    vocabulary, split = split_in_time(ratings, quantile=7 / 16, min_item_ratings=1)  # the eighth of 17 days, the 10th
+    assert vocabulary.items.tolist() == [11, 12, 13, 14]
+    assert split.train.users.tolist() == [1, 2]
+    assert [split.train[row].tolist() for row in range(2)] == [[1, 2], [4, 3]]
+    assert split.validation.targets.tolist() == [3, 1]
+    asked = [
+        [(user, history.tolist(), target) for user, history, target in zip(*each, strict=True)]
+        for each in ((part.histories.users, part.histories, part.targets) for part in (split.test, split.successive))
+    ]
+    assert asked[0] == [(1, [1, 2, 3], 4), (3, [2], 3), (4, [4], 1)]
+    assert asked[1] == [(1, [1, 2, 3], 4), (3, [2], 3), (3, [2, 3], 4), (4, [4], 1)]
+
+
+def test_split_in_time_knows_nothing_of_the_time_after_the_cut(bundled):
+    vocabulary, split = split_in_time(bundled.ratings)
+    successive, log = split.successive, bundled.ratings.drop_duplicates(["user", "item"])
+    times = log[log.item.isin(vocabulary.items)].set_index(["user", "item"]).timestamp
+    cut = bundled.ratings.timestamp.quantile(0.9)
+    before = log[log.timestamp < cut]
+    assert set(vocabulary.items) == set(before.item.value_counts().loc[lambda counts: counts >= 5].index)
+    for row, user in enumerate(split.train.users):
+        films = vocabulary.item_ids(np.append(split.train[row], split.validation.targets[row]))
+        assert set(films) == set(before.item[before.user == user]) & set(vocabulary.items)
+    for row in np.random.default_rng(0).integers(0, len(successive.targets), 200):
+        user, history = successive.histories.users[row], vocabulary.item_ids(successive.histories[row])
+        target = vocabulary.item_ids(successive.targets[row])
+        assert target not in history and times[user, target] >= cut
+        assert max(times[user, film] for film in history) <= times[user, target]
+    assert len(split.test.targets) == len(set(successive.histories.users)) > 100
+
+
+def test_split_in_time_needs_somebody_after_the_cut():
+    ratings = pd.DataFrame({"user": [1, 1, 2], "item": [5, 6, 5], "rating": 4.0, "timestamp": [1, 2, 3]})
+    with pytest.raises(ValueError, match=r"two items before the 0\.9 quantile of time, and items after"):
+        split_in_time(ratings, min_item_ratings=1)

@@ -255,7 +255,8 @@ def test_dates_a_microsecond_apart_stay_in_order(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "write_time", ["{:%Y-%m-%d %H:%M:%S}", "{:%Y-%m-%dT%H:%M:%S.%f}", "{:%Y-%m-%dT%H:%M+00:00}", "{seconds:.0f}", "{seconds}"]
+    "write_time",
+    ["{:%Y-%m-%d %H:%M:%S}", "{:%Y-%m-%dT%H:%M:%S.%f}", "{:%Y-%m-%dT%H:%M+00:00}", "{seconds:.0f}", "{seconds}"],
 )
 def test_recent_popularity_counts_the_last_days_of_a_log_in_any_format(write_time, tmp_path):
     """The newest row is of noon on 31 January; a day and a half before it is midnight on the 30th."""

@@ -1,108 +1,10 @@
+import time
+
 import numpy as np
-import pandas as pd
 import pytest
 
-from bertrec_utils.data.releases import load_movielens
-from bertrec_utils.data.sequences import Vocabulary, build_sequences, leave_one_out, split_in_time
+from bertrec_utils.data.sequences import Vocabulary
 from conftest import rows
-
-
-def log(*ratings):
-    return pd.DataFrame(ratings, columns=["user", "item", "timestamp"])
-
-
-def test_order_is_time_then_file_order():
-    # user 5 rates 30 and 10 in the same second, 30 first in the file, and 20 before both
-    ratings = log((5, 30, 100), (5, 10, 100), (2, 10, 7), (5, 20, 50), (2, 30, 8), (2, 20, 9))
-    vocabulary, sequences = build_sequences(ratings, min_item_ratings=1)
-    assert [vocabulary.item_ids(sequences[row]).tolist() for row in range(2)] == [[10, 30, 20], [20, 30, 10]]
-    assert sequences.users.tolist() == [2, 5]
-
-
-def test_file_order_breaks_ties_among_many():
-    items = np.random.default_rng(0).permutation(1000)
-    ratings = log(*((1, item, 42) for item in items))
-    vocabulary, sequences = build_sequences(ratings, min_item_ratings=1)
-    assert vocabulary.item_ids(sequences[0]).tolist() == items.tolist()
-
-
-def item_sorted(user_count=50, item_count=20):
-    """A log in the manner of GroupLens's CSV releases: by user, then item; rated in two sittings of half the items."""
-    return log(*((user, item, 100 + item % 2) for user in range(user_count) for item in range(item_count)))
-
-
-def test_ties_of_an_item_sorted_file_are_shuffled():
-    ratings = item_sorted()
-    vocabulary, sequences = build_sequences(ratings, min_item_ratings=1)
-    items = vocabulary.item_ids(sequences.tokens).reshape(50, 2, 10)
-    assert (items[:, 0] % 2 == 0).all() and (items[:, 1] % 2 == 1).all()  # time comes first
-    assert 0.4 < (np.diff(items) > 0).mean() < 0.6
-    assert (build_sequences(ratings, 1)[1].tokens == sequences.tokens).all()
-    assert (build_sequences(ratings, 1, tie_seed=1)[1].tokens != sequences.tokens).any()
-    in_file_order = build_sequences(ratings, 1, tie_seed=None)[1].tokens.reshape(50, 2, 10)
-    assert (np.diff(in_file_order) > 0).all()
-
-
-def test_ties_come_in_the_order_of_one_draw_for_the_whole_file():
-    ratings = item_sorted()
-    draw = np.random.default_rng(0).permutation(len(ratings))
-    vocabulary, sequences = build_sequences(ratings, min_item_ratings=1)
-    in_order = ratings.item.to_numpy()[np.lexsort([draw, ratings.timestamp, ratings.user])]
-    assert (vocabulary.item_ids(sequences.tokens) == in_order).all()
-
-
-def test_ties_do_not_depend_on_who_and_what_is_left_out():
-    ratings = pd.concat([item_sorted(), log((50, 20, 100), (50, 21, 100), (50, 22, 100))])
-    everything = build_sequences(ratings, 1)[1]
-    fewer_users, fewer_items = build_sequences(ratings, 1, max_users=7)[1], build_sequences(ratings, 2)[1]
-    assert [fewer_users[row].tolist() for row in range(7)] == [everything[row].tolist() for row in range(7)]
-    assert [fewer_items[row].tolist() for row in range(50)] == [everything[row].tolist() for row in range(50)]
-
-
-def test_one_user_out_of_item_order_keeps_the_whole_file_in_order():
-    ratings = pd.concat([item_sorted(), log(*((50, item, 100) for item in (3, 2, 4)))])
-    with_seed, without = (build_sequences(ratings, 1, tie_seed=seed)[1] for seed in (0, None))
-    assert (with_seed.tokens == without.tokens).all()
-
-
-def test_users_need_not_stand_together_to_be_sorted_by_item():
-    ratings = item_sorted().sort_values("item", kind="stable")
-    tokens = [build_sequences(ratings, 1, tie_seed=seed)[1].tokens for seed in (0, None)]
-    assert (tokens[0] != tokens[1]).any()
-
-
-def test_rare_items_are_dropped_in_a_single_pass():
-    # items 10 to 30 have two ratings each; user 2, left with two items, goes and takes the second of 10 and 20 along
-    ratings = log((1, 10, 1), (1, 20, 2), (1, 30, 3), (2, 10, 1), (2, 20, 2), (2, 99, 3), (3, 30, 1))
-    vocabulary, sequences = build_sequences(ratings, min_item_ratings=2)
-    assert vocabulary.items.tolist() == [10, 20, 30]
-    assert sequences.counts(3).tolist() == [1, 1, 1]
-
-
-def test_rare_items_and_short_users_are_dropped():
-    popular = [(user, item, item) for user in (1, 2) for item in (10, 20, 30)]
-    ratings = log(*popular, (1, 99, 0), (3, 10, 1), (3, 20, 2))
-    vocabulary, sequences = build_sequences(ratings, min_item_ratings=2)
-    assert vocabulary.items.tolist() == [10, 20, 30]
-    assert sequences.users.tolist() == [1, 2]
-
-
-def test_a_repeated_item_counts_once_at_its_first_time():
-    ratings = log(
-        (1, 10, 1), (1, 20, 2), (1, 10, 3), (1, 30, 4), (1, 20, 5), (2, 30, 1), (2, 30, 2), (2, 10, 3), (2, 20, 4)
-    )
-    vocabulary, sequences = build_sequences(ratings, min_item_ratings=2)
-    assert [vocabulary.item_ids(sequences[row]).tolist() for row in range(2)] == [[10, 20, 30], [30, 10, 20]]
-
-
-def test_nothing_left_is_an_error():
-    with pytest.raises(ValueError, match="lower min_item_ratings"):
-        build_sequences(log((1, 1, 1), (1, 2, 2), (1, 3, 3)), min_item_ratings=2)
-
-
-def test_max_users_keeps_the_first():
-    ratings = log(*((user, item, item) for user in (9, 4, 7) for item in range(3)))
-    assert build_sequences(ratings, 1, max_users=2)[1].users.tolist() == [4, 7]
 
 
 def test_vocabulary_round_trip_and_errors():
@@ -117,28 +19,6 @@ def test_vocabulary_round_trip_and_errors():
             vocabulary.item_ids([token])
 
 
-def test_leave_one_out_by_hand():
-    split = leave_one_out(rows([1, 2, 3], [4, 5, 6, 7, 8]))
-    assert [split.train[row].tolist() for row in range(2)] == [[1], [4, 5, 6]]
-    assert split.validation.targets.tolist() == [2, 7]
-    assert [split.validation.histories[row].tolist() for row in range(2)] == [[1], [4, 5, 6]]
-    assert split.test.targets.tolist() == [3, 8]
-    assert [split.test.histories[row].tolist() for row in range(2)] == [[1, 2], [4, 5, 6, 7]]
-
-
-def test_leave_one_out_needs_three_items():
-    with pytest.raises(ValueError, match="three items"):
-        leave_one_out(rows([1, 2, 3], [1, 2]))
-
-
-def test_no_target_is_in_its_history(dataset):
-    split = dataset.split
-    for holdout in (split.validation, split.test):
-        for row, target in enumerate(holdout.targets):
-            assert target not in holdout.histories[row]
-            assert target not in split.train[row]
-
-
 def test_rows_picks_in_order():
     sequences = rows([1], [2, 3], [4, 5, 6])
     picked = sequences.rows(np.array([2, 0]))
@@ -148,54 +28,29 @@ def test_rows_picks_in_order():
         picked[2]
 
 
-def test_ml_1m_is_the_published_data_set(ml_1m_folder, monkeypatch):
-    monkeypatch.setenv("BERTREC_DATA", str(ml_1m_folder))
-    vocabulary, sequences = build_sequences(load_movielens("ml-1m").ratings, min_item_ratings=5)
-    assert (len(sequences), len(vocabulary), len(sequences.tokens)) == (6_040, 3_416, 999_611)
+def test_an_item_is_in_the_vocabulary_as_it_is_written_there():
+    numbers, texts = Vocabulary(np.array([5, 7])), Vocabulary(np.array(["05", "7"], object))
+    assert 5 in numbers and np.int32(7) in numbers and 6 not in numbers
+    assert "5" not in numbers and 7 not in texts and "5" not in texts and "05" in texts
+    assert None not in numbers and None not in texts
 
 
-def test_split_in_time_by_hand():
-    log = {
-        1: [(5, 11), (6, 12), (7, 13), (10, 11), (11, 15), (12, 14), (13, 12)],  # 11 and 12 again; 15 is new to all
-        2: [(1, 14), (2, 13), (3, 11)],  # nothing after day 10
-        3: [(4, 12), (20, 13), (21, 14)],  # one item before it
-        4: [(15, 15), (16, 14), (17, 11)],  # a new user
-        5: [(18, 13)],  # a new user of whom nothing can be asked
-    }
-    rows = [(user, item, 5.0, day) for user, items in log.items() for day, item in items]
-    ratings = pd.DataFrame(rows, columns=["user", "item", "rating", "timestamp"])
-    vocabulary, split = split_in_time(ratings, quantile=7 / 16, min_item_ratings=1)  # the eighth of 17 days, the 10th
-    assert vocabulary.items.tolist() == [11, 12, 13, 14]
-    assert split.train.users.tolist() == [1, 2]
-    assert [split.train[row].tolist() for row in range(2)] == [[1, 2], [4, 3]]
-    assert split.validation.targets.tolist() == [3, 1]
-    asked = [
-        [(user, history.tolist(), target) for user, history, target in zip(*each, strict=True)]
-        for each in ((part.histories.users, part.histories, part.targets) for part in (split.test, split.following))
-    ]
-    assert asked[0] == [(1, [1, 2, 3], 4), (3, [2], 3), (4, [4], 1)]
-    assert asked[1] == [(1, [1, 2, 3], 4), (3, [2], 3), (3, [2, 3], 4), (4, [4], 1)]
+def test_looking_for_an_item_does_not_go_through_all():
+    """A scan of all items for each would take minutes, a look-up takes milliseconds."""
+    vocabulary = Vocabulary(np.arange(0, 2_000_000, 2))
+    assert 0 in vocabulary
+    start = time.perf_counter()
+    assert sum(item in vocabulary for item in range(100_000)) == 50_000
+    assert time.perf_counter() - start < 5
 
 
-def test_split_in_time_knows_nothing_of_the_time_after_the_cut(bundled):
-    vocabulary, split = split_in_time(bundled.ratings)
-    successive, log = split.following, bundled.ratings.drop_duplicates(["user", "item"])
-    times = log[log.item.isin(vocabulary.items)].set_index(["user", "item"]).timestamp
-    cut = bundled.ratings.timestamp.quantile(0.9)
-    before = log[log.timestamp < cut]
-    assert set(vocabulary.items) == set(before.item.value_counts().loc[lambda counts: counts >= 5].index)
-    for row, user in enumerate(split.train.users):
-        films = vocabulary.item_ids(np.append(split.train[row], split.validation.targets[row]))
-        assert set(films) == set(before.item[before.user == user]) & set(vocabulary.items)
-    for row in np.random.default_rng(0).integers(0, len(successive.targets), 200):
-        user, history = successive.histories.users[row], vocabulary.item_ids(successive.histories[row])
-        target = vocabulary.item_ids(successive.targets[row])
-        assert target not in history and times[user, target] >= cut
-        assert max(times[user, film] for film in history) <= times[user, target]
-    assert len(split.test.targets) == len(set(successive.histories.users)) > 100
+def test_the_last_token_of_each_row_and_none_of_an_empty_one():
+    assert rows([1], [2, 3], [4, 5, 6]).last().tolist() == [1, 3, 6]
+    for histories in ([[], [1]], [[1], [], [2]], [[1], []]):
+        with pytest.raises(ValueError, match="a history is empty; give every user at least one item"):
+            rows(*histories).last()
 
 
-def test_split_in_time_needs_somebody_after_the_cut():
-    ratings = pd.DataFrame({"user": [1, 1, 2], "item": [5, 6, 5], "rating": 4.0, "timestamp": [1, 2, 3]})
-    with pytest.raises(ValueError, match=r"two items before the 0\.9 quantile of time, and items after"):
-        split_in_time(ratings, min_item_ratings=1)
+def test_pairs_do_not_cross_from_one_row_to_the_next():
+    earlier, later = rows([1, 2, 3, 4], [5], [6, 7, 8]).pairs(2)
+    assert list(zip(earlier.tolist(), later.tolist(), strict=True)) == [(1, 3), (2, 4), (6, 8)]

@@ -8,9 +8,9 @@ from bertrec_utils.model.losses import (
     ChunkedCrossEntropy,
     Negatives,
     cross_entropy,
-    rows_at_once,
-    sample_negatives,
     inclusion_probabilities,
+    logit_chunk_rows,
+    sample_negatives,
 )
 
 
@@ -65,9 +65,12 @@ def test_the_sum_over_all_items_is_estimated_without_bias():
     """exp(loss) is that sum over exp(target's score): over many samples its mean is that of all items."""
     (states, weight, bias), labels = example(count=1, items=30, size=0.7)
     states, weight, bias = states.float(), weight.float(), bias.float()
-    random, chances = np.random.default_rng(0), inclusion_probabilities(np.arange(30) ** 2, 8)
+    random, probabilities = np.random.default_rng(0), inclusion_probabilities(np.arange(30) ** 2, 8)
     ratios = torch.stack(
-        [cross_entropy(states, weight, bias, labels, sample_negatives(chances, [1], random)).exp() for _ in range(4000)]
+        [
+            cross_entropy(states, weight, bias, labels, sample_negatives(probabilities, [1], random)).exp()
+            for _ in range(4000)
+        ]
     )
     exact = cross_entropy(states, weight, bias, labels).exp()
     assert abs(ratios.mean() - exact) < 4 * ratios.std() / 4000**0.5
@@ -84,7 +87,7 @@ def test_the_loss_of_a_sample_stays_float32_under_autocast():
     torch.testing.assert_close(found, exact)
 
 
-def test_chances_by_hand():
+def test_inclusion_probabilities_by_hand():
     # roots 1, 2, 3, 4 of a popularity of 1, 4, 9, 16; of 2 expected, 4 / 10 x 2 is still below 1
     np.testing.assert_allclose(inclusion_probabilities(np.array([0, 3, 8, 15]), 2), [0.2, 0.4, 0.6, 0.8])
     # of 3, the last two are certain, and 1 is left for the others
@@ -93,31 +96,31 @@ def test_chances_by_hand():
     assert inclusion_probabilities(np.array([0, 3]), 1000).tolist() == [1, 1]
 
 
-def test_items_are_in_the_sample_as_often_as_their_chances_say():
+def test_items_are_in_the_sample_as_often_as_their_probabilities_say():
     random, counts = np.random.default_rng(0), np.random.default_rng(1).integers(0, 1000, 200)
-    chances = inclusion_probabilities(counts, 60)
-    assert chances.sum() == pytest.approx(60) and chances.max() <= 1
-    samples = [sample_negatives(chances, [1], random) for _ in range(3000)]
+    probabilities = inclusion_probabilities(counts, 60)
+    assert probabilities.sum() == pytest.approx(60) and probabilities.max() <= 1
+    samples = [sample_negatives(probabilities, [1], random) for _ in range(3000)]
     found = np.bincount(np.concatenate([sample.items for sample in samples]), minlength=200) / 3000
-    assert (np.abs(found - chances) <= 5 * np.sqrt(chances * (1 - chances) / 3000)).all()
+    assert (np.abs(found - probabilities) <= 5 * np.sqrt(probabilities * (1 - probabilities) / 3000)).all()
     first = samples[0]
-    np.testing.assert_allclose(first.log_probabilities.exp(), chances[first.items], rtol=1e-6)
+    np.testing.assert_allclose(first.log_probabilities.exp(), probabilities[first.items], rtol=1e-6)
 
 
-def test_an_items_turns_are_spread_over_the_groups():
-    chances = np.array([0.25, 0.5, 0.3, 1.0])
+def test_each_item_is_in_as_many_groups_as_expected_give_or_take_one():
+    probabilities = np.array([0.25, 0.5, 0.3, 1.0])
     for seed in range(20):
-        turns = np.bincount(sample_negatives(chances, [5] * 8, np.random.default_rng(seed)).items, minlength=4)
-        assert turns[[0, 1, 3]].tolist() == [2, 4, 8] and turns[2] in (2, 3)
-    samples = [sample_negatives(chances, [5] * 8, np.random.default_rng(seed)) for seed in range(400)]
+        groups = np.bincount(sample_negatives(probabilities, [5] * 8, np.random.default_rng(seed)).items, minlength=4)
+        assert groups[[0, 1, 3]].tolist() == [2, 4, 8] and groups[2] in (2, 3)
+    samples = [sample_negatives(probabilities, [5] * 8, np.random.default_rng(seed)) for seed in range(400)]
     found = np.bincount(np.concatenate([each.items[: each.sizes[0]] for each in samples]), minlength=4) / 400
-    assert (np.abs(found - chances) < 0.12).all()  # each group alone has an item with its chance
+    assert (np.abs(found - probabilities) < 0.12).all()  # each group alone has an item with its probability
 
 
-def test_nothing_is_drawn_for_no_question():
-    chances = inclusion_probabilities(np.arange(50), 10)
+def test_nothing_is_sampled_for_no_target():
+    probabilities = inclusion_probabilities(np.arange(50), 10)
     with_gap, without = (
-        sample_negatives(chances, questions, np.random.default_rng(0)) for questions in ([5, 0, 7], [5, 1, 7])
+        sample_negatives(probabilities, targets, np.random.default_rng(0)) for targets in ([5, 0, 7], [5, 1, 7])
     )
     first, second, third = without.items.split(without.sizes)
     assert len(second) and with_gap.sizes == [len(first), 0, len(third)]
@@ -137,6 +140,6 @@ def test_each_group_has_its_own_sample():
     torch.testing.assert_close(found, (30 * alone[0] + 10 * alone[1]) / 40)
 
 
-def test_a_gpu_takes_more_rows_at_once():
-    assert rows_at_once(torch.device("cpu"), 3416) == CACHED_ROWS
-    assert rows_at_once(torch.device("cuda"), 60_000) > 10 * CACHED_ROWS
+def test_a_gpu_takes_more_logit_chunk_rows():
+    assert logit_chunk_rows(torch.device("cpu"), 3416) == CACHED_ROWS
+    assert logit_chunk_rows(torch.device("cuda"), 60_000) > 10 * CACHED_ROWS

@@ -1,6 +1,6 @@
 """Start a training, kill it at a random moment, start it again, many times; then let it end. test_faults.py runs this.
 
-    python tests/kill_at_random.py FOLDER PROCESSES KILLS
+    python tests/training/kill_at_random.py FOLDER PROCESSES KILLS
 
 Processes are forked from one that has imported everything, so that a start takes no time. Prints how often the run was
 killed while it trained (and not before or after), and what a survivor said last.
@@ -12,7 +12,6 @@ import signal
 import socket
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -24,7 +23,7 @@ from bertrec_utils.training.devices import process_group
 from bertrec_utils.training.trainer import UNFINISHED, fit, new_model
 
 CPU = torch.device("cpu")
-PRESET = replace(get_preset("tiny"), epochs=100, patience=100, dropout=0.3)
+SETTINGS = get_preset("tiny").change(epochs=100, patience=100, dropout=0.3)
 
 
 def free_port() -> int:
@@ -39,7 +38,7 @@ def train(dataset, folder: Path, rank: int, count: int, port: int) -> None:
     status = 1
     try:
         with process_group(CPU):
-            fit(new_model(dataset, PRESET, device=CPU), dataset, folder=folder)
+            fit(new_model(dataset, SETTINGS, device=CPU), dataset, SETTINGS, folder=folder)
         status = 0
     except ConnectionError as error:
         (folder.parent / "said.txt").write_text(str(error))
@@ -86,7 +85,7 @@ def end(children: list[int], patience: float) -> list[int]:
 
 def main():
     folder, count, kills = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-    dataset = load_dataset(PRESET)
+    dataset = load_dataset(SETTINGS.data)
     dataset.split  # noqa: B018 - made once, before the first fork
     chance = random.Random(0)
     in_training = 0

@@ -1,53 +1,58 @@
 import threading
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from bertrec_utils import batches
-from bertrec_utils.training.batches import HISTORIES_A_SAMPLE, ahead, epoch_batches
-from bertrec_utils.settings import get_preset
-from bertrec_utils.model.masking import training_batches
 from bertrec_utils.data.sequences import PAD
+from bertrec_utils.model.masking import training_batches
+from bertrec_utils.settings import get_preset
+from bertrec_utils.training import batches
+from bertrec_utils.training.batches import HISTORIES_PER_SAMPLE, epoch_batches, prefetch
 
-TINY = replace(get_preset("tiny"), negatives=100)
-
-
-def of_process(number, count, monkeypatch, dataset, preset=TINY):
-    monkeypatch.setattr(batches, "number", lambda: number)
-    monkeypatch.setattr(batches, "count", lambda: count)
-    return list(epoch_batches(dataset.split.train, len(dataset.vocabulary), preset, np.random.default_rng(0)))
+TINY = get_preset("tiny").change(negatives=100)
 
 
-@pytest.mark.parametrize("count", [1, 2, 3])
-def test_all_processes_together_have_every_question_once(count, dataset, monkeypatch):
-    preset = replace(TINY, negatives=0)
-    parts = [of_process(number, count, monkeypatch, dataset, preset) for number in range(count)]
-    whole = training_batches(dataset.split.train, len(dataset.vocabulary) + 1, preset, np.random.default_rng(0))
+def of_process(rank, world_size, monkeypatch, dataset, settings=TINY):
+    monkeypatch.setattr(batches, "rank", lambda: rank)
+    monkeypatch.setattr(batches, "world_size", lambda: world_size)
+    return list(epoch_batches(dataset.split.train, len(dataset.vocabulary), settings, np.random.default_rng(0)))
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_all_processes_together_have_every_target_once(world_size, dataset, monkeypatch):
+    settings = TINY.change(negatives=0)
+    parts = [of_process(rank, world_size, monkeypatch, dataset, settings) for rank in range(world_size)]
+    whole = training_batches(
+        dataset.split.train,
+        len(dataset.vocabulary) + 1,
+        settings.training,
+        settings.model.max_length,
+        np.random.default_rng(0),
+    )
     for expected, *mine in zip(whole, *parts, strict=True):
-        assert sum(batch.share for batch in mine) == pytest.approx(1)
-        asked = int((expected.labels != PAD).sum())
+        assert sum(batch.target_share for batch in mine) == pytest.approx(1)
+        targets = int((expected.labels != PAD).sum())
         for batch in mine:
-            assert batch.negatives is None
-            assert batch.share == pytest.approx(len(batch.used) / asked)
-            assert (batch.questions.labels.flatten()[batch.used] != PAD).all()
-        for place, tensor in enumerate(expected):
-            rows = [row for batch in mine for row in batch.questions[place].tolist()]
+            assert batch.negatives is None and batch.target_count == targets
+            assert batch.target_share == pytest.approx(len(batch.valid) / targets)
+            assert (batch.masked.labels.flatten()[batch.valid] != PAD).all()
+        for part, tensor in enumerate(expected):
+            rows = [row for batch in mine for row in batch.masked[part].tolist()]
             assert sorted(rows) == sorted(tensor.tolist())
 
 
-def test_a_history_meets_the_same_sample_whatever_the_number_of_processes(dataset, monkeypatch):
+def test_a_history_has_the_same_sample_whatever_the_number_of_processes(dataset, monkeypatch):
     alone = of_process(0, 1, monkeypatch, dataset)
-    pair = [of_process(number, 2, monkeypatch, dataset) for number in (0, 1)]
+    pair = [of_process(rank, 2, monkeypatch, dataset) for rank in (0, 1)]
     for one, *two in zip(alone, *pair, strict=True):
-        users = len(one.questions.history)
-        assert len(one.negatives.sizes) == -(-users // HISTORIES_A_SAMPLE)
-        asked = (one.questions.labels != PAD).sum(1)
-        groups = [int(part.sum()) for part in asked.split(HISTORIES_A_SAMPLE)]
-        assert one.negatives.questions == groups
+        users = len(one.masked.history)
+        assert len(one.negatives.sizes) == -(-users // HISTORIES_PER_SAMPLE)
+        targets = (one.masked.labels != PAD).sum(1)
+        groups = [int(part.sum()) for part in targets.split(HISTORIES_PER_SAMPLE)]
+        assert one.negatives.targets == groups
         assert all(torch.equal(one.negatives.items, batch.negatives.items) for batch in two)
-        assert np.add(two[0].negatives.questions, two[1].negatives.questions).tolist() == groups
+        assert np.add(two[0].negatives.targets, two[1].negatives.targets).tolist() == groups
 
 
 def test_things_come_in_order_and_are_made_in_a_thread_before_they_are_asked_for():
@@ -60,7 +65,7 @@ def test_things_come_in_order_and_are_made_in_a_thread_before_they_are_asked_for
                 third.set()
             yield number
 
-    found = ahead(make(), most=2)
+    found = prefetch(make(), buffer=2)
     assert next(found) == 0 and third.wait(10)  # nobody has asked for it
     assert list(found) == [1, 2, 3, 4]
     assert made == [(number, False) for number in range(5)]
@@ -71,7 +76,7 @@ def test_an_error_where_things_are_made_is_raised_where_they_are_used():
         yield 1
         raise KeyError("broken")
 
-    found = ahead(make())
+    found = prefetch(make())
     assert next(found) == 1
     with pytest.raises(KeyError, match="broken"):
         next(found)

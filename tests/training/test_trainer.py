@@ -1,4 +1,5 @@
-import json
+import hashlib
+import io
 import math
 import os
 from dataclasses import replace
@@ -7,36 +8,46 @@ from itertools import count
 import numpy as np
 import pytest
 import torch
-
-from bertrec_utils.evaluation.baselines import Popularity
-from bertrec_utils.training.checkpoints import load
-from bertrec_utils.data.dataset import Dataset, load_dataset
-from bertrec_utils.evaluation.ranking import evaluate
-from bertrec_utils.settings import PRESETS, Settings, get_preset
-from bertrec_utils.model.masking import training_batches
-from bertrec_utils.training.trainer import Trainer, parameter_groups, sample_holdout, warmup_cosine
-from bertrec_utils.data.sequences import Holdout, Vocabulary
-from bertrec_utils.training.trainer import UNFINISHED, fit, new_model
 from conftest import rows
+
+from bertrec_utils.data.dataset import Dataset, load_dataset
+from bertrec_utils.data.sequences import PAD, Holdout, Split, Vocabulary
+from bertrec_utils.evaluation.baselines import Popularity
+from bertrec_utils.evaluation.mixture import fit_mixture, linear_baseline
+from bertrec_utils.evaluation.ranking import evaluate, top_k
+from bertrec_utils.model.masking import training_batches
+from bertrec_utils.settings import get_preset
+from bertrec_utils.training.checkpoints import FORMAT, load
+from bertrec_utils.training.trainer import (
+    UNFINISHED,
+    Trainer,
+    fit,
+    new_model,
+    parameter_groups,
+    sample_holdout,
+    warmup_cosine,
+)
 
 TINY = get_preset("tiny")
 CPU = torch.device("cpu")  # a GPU adds up in any order: other last bits
+FINISHED = ["items.csv", "model.safetensors"]  # what a run leaves in its folder
+FROZEN = TINY.change(learning_rate=1e-9)  # weights change in their last digits, and no rank does
 
 
-def train(dataset, preset=TINY, folder=None, seed=0, device=None, **callbacks):
-    model = new_model(dataset, preset, seed, device=device)
-    return model, fit(model, dataset, seed=seed, folder=folder, **callbacks)
+def train(dataset, settings=TINY, folder=None, seed=0, **options):
+    model = new_model(dataset, settings, seed, device=CPU)
+    return model, fit(model, dataset, settings, seed=seed, folder=folder, **options)
 
 
 def interrupt_after(epoch, step=None):
     """A callback that interrupts a run at the end of `epoch`, or after a `step` of the epoch that follows it."""
 
-    def on_epoch(run):
-        if step is None and len(run.history) == epoch:
+    def on_epoch(trainer):
+        if step is None and len(trainer.history) == epoch:
             raise KeyboardInterrupt
 
-    def on_step(run, questions):
-        on_step.seen += len(run.history) == epoch
+    def on_step(trainer, batch):
+        on_step.seen += len(trainer.history) == epoch
         if step is not None and on_step.seen == step:
             raise KeyboardInterrupt
 
@@ -50,7 +61,7 @@ def equal_weights(left, right):
 
 def test_it_learns_and_keeps_the_best_epoch(dataset):
     split = dataset.split
-    model, history = train(dataset, replace(TINY, epochs=12))
+    model, history = train(dataset, TINY.change(epochs=12))
     assert history.loss.iloc[-1] < history.loss.iloc[0] < math.log(len(dataset.vocabulary)) + 1
     ndcg = evaluate(model, split.validation, ["full"], progress=False)["full"]["ndcg@10"]
     assert ndcg == pytest.approx(history["ndcg@10"].max(), rel=1e-4)
@@ -59,20 +70,21 @@ def test_it_learns_and_keeps_the_best_epoch(dataset):
 
 
 def test_training_is_the_recipe_written_out_once_more(dataset):
-    """AdamW (beta .9 and .98; decay for matrices only), clipping at 5, a climb and half a cosine, dropout: by hand."""
-    preset = replace(TINY, precision="float32", weight_decay=2.0, learning_rate=0.01, epochs=4, warmup_fraction=0.3)
+    """AdamW (beta .9 and .98; decay for matrices only), clipping at 5, a warm-up and half a cosine, dropout: by hand."""
+    changes = {"precision": "float32", "weight_decay": 2.0, "learning_rate": 0.01, "epochs": 4, "warmup_fraction": 0.3}
+    settings = TINY.change(**changes)
 
     def large():
-        model = new_model(dataset, preset, device=CPU)
+        model = new_model(dataset, settings, device=CPU)
         torch.nn.init.normal_(model.item_embedding.weight, std=1.0, generator=torch.Generator().manual_seed(0))
         return model
 
     model, reference = large(), large()
-    run = Trainer(model.eval(), dataset, seed=5)  # it trains in training mode, whatever mode it was in
+    trainer = Trainer(model.eval(), dataset, settings, seed=5)  # it trains in training mode, whatever mode it was in
     losses = []
     for _ in range(2):
-        losses.append(run.train_epoch())
-        run.history.append({})
+        losses.append(trainer.train_epoch())
+        trainer.history.append({})
 
     weights = list(reference.parameters())
     first, second = [torch.zeros_like(w) for w in weights], [torch.zeros_like(w) for w in weights]
@@ -80,13 +92,15 @@ def test_training_is_the_recipe_written_out_once_more(dataset):
     for epoch in range(2):
         torch.manual_seed(5 * 100_003 + epoch)
         reference.train()
-        means = []
+        means, targets = [], []  # of each batch
         random = np.random.default_rng([5, epoch])
-        for questions in training_batches(dataset.split.train, reference.mask_token, preset, random):
+        for batch in training_batches(
+            dataset.split.train, reference.mask_token, settings.training, settings.model.max_length, random
+        ):
             warm = round(0.3 * steps)
-            climb, fall = (step + 1) / warm, 0.5 * (1 + math.cos(math.pi * (step - warm) / (steps - warm)))
-            rate = 0.01 * (climb if step < warm else fall)
-            loss = reference(questions)
+            rise, fall = (step + 1) / warm, 0.5 * (1 + math.cos(math.pi * (step - warm) / (steps - warm)))
+            rate = 0.01 * (rise if step < warm else fall)
+            loss = reference(batch)
             gradients = torch.autograd.grad(loss, weights)
             norms.append(math.sqrt(sum(g.square().sum().item() for g in gradients)))
             step += 1
@@ -99,29 +113,110 @@ def test_training_is_the_recipe_written_out_once_more(dataset):
                         w -= rate * 2.0 * w
                     w -= rate * (m / (1 - 0.9**step)) / ((v / (1 - 0.98**step)).sqrt() + 1e-8)
             means.append(loss.item())
-        assert losses[epoch] == pytest.approx(sum(means) / len(means), rel=1e-4)
+            targets.append(int((batch.labels != PAD).sum()))
+        total = sum(mean * count for mean, count in zip(means, targets, strict=True))
+        assert losses[epoch] == pytest.approx(total / sum(targets), rel=1e-4)
+        assert losses[epoch] != pytest.approx(sum(means) / len(means), rel=1e-3)  # batches differ in size
     assert max(norms) > 7 and step == 8  # some gradients are clipped
     for name, value in model.state_dict().items():
         torch.testing.assert_close(value, reference.state_dict()[name], rtol=1e-3, atol=1e-4)
 
 
+def weights_of(model):
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def test_the_best_epoch_is_kept_and_not_the_last_one(dataset, tmp_path):
+    after_first = {}
+
+    def spoil(trainer):
+        if len(trainer.history) == 1:
+            after_first.update(weights_of(trainer.model))
+            torch.nn.init.normal_(trainer.model.item_embedding.weight.detach())
+
+    model, history = train(dataset, FROZEN, tmp_path, on_epoch=spoil)
+    assert history["ndcg@10"][0] > history["ndcg@10"][1:].max()
+    for trained in (model, load(tmp_path, "cpu").model):
+        assert all(torch.equal(value, after_first[name]) for name, value in trained.state_dict().items())
+
+
+def test_of_equal_epochs_the_first_is_kept(dataset, tmp_path):
+    after = []
+    model, history = train(dataset, FROZEN, tmp_path, on_epoch=lambda trainer: after.append(weights_of(trainer.model)))
+    assert history["ndcg@10"].nunique() == 1 and len(history) == 3
+    assert any(not torch.equal(value, after[1][name]) for name, value in after[0].items())
+    for trained in (model, load(tmp_path, "cpu").model):
+        assert all(torch.equal(value, after[0][name]) for name, value in trained.state_dict().items())
+
+
+def best_unseen(scorer, histories):
+    """The item that `scorer` finds best for each user."""
+    return top_k(scorer, histories, 1)[:, 0].astype(np.int32)
+
+
+def test_the_weight_of_the_mixture_is_chosen_on_validation_data_alone(dataset, tmp_path):
+    """A validation in which the linear baseline is always right, and a test in which the network is."""
+    train_part, known = dataset.split.train, dataset.split.test.histories
+    network, baseline = new_model(dataset, FROZEN, device=CPU), linear_baseline(train_part, len(dataset.vocabulary))
+    validation = Holdout(train_part, best_unseen(baseline, train_part))
+    test = Holdout(known, best_unseen(network, known))
+    divided = replace(dataset, other_split=Split(train_part, validation, test))
+    model, _ = train(divided, FROZEN.change(epochs=1), tmp_path)
+    assert fit_mixture(model, baseline, validation).weight == load(tmp_path).linear_weight == 1.0
+    assert fit_mixture(model, baseline, test).weight == 0.0
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_products_are_of_the_precision_that_was_set(dataset, precision):
+    settings, seen = TINY.change(precision=precision), set()
+    model = new_model(dataset, settings, device=CPU)
+    for layer in (model.blocks[0].expand, model.blocks[1].attention.query):
+        layer.register_forward_hook(lambda layer, inputs, output: seen.add((layer.training, output.dtype)))
+    fit(model, dataset, settings.change(epochs=1))
+    # ranks and weights are float32
+    assert seen == {(True, getattr(torch, precision)), (False, torch.float32)}
+    assert {value.dtype for value in model.state_dict().values()} == {torch.float32}
+
+
+def test_bfloat16_learns_as_float32_does(dataset):
+    curves = {}
+    for precision in ("float32", "bfloat16"):
+        settings = TINY.change(precision=precision, epochs=6)
+        curves[precision] = train(dataset, settings)[1]
+    full, half = curves["float32"], curves["bfloat16"]
+    assert half.loss.iloc[-1] < half.loss.iloc[0] - 0.1
+    assert (half.loss != full.loss).all()
+    np.testing.assert_allclose(half.loss, full.loss, rtol=0.01)
+    assert half["ndcg@10"].max() == pytest.approx(full["ndcg@10"].max(), abs=0.03)
+
+
+def test_without_verbose_nothing_is_printed(dataset, tmp_path, capfd):
+    """Not in a run that begins, nor in one that resumes, nor when a finished model is moved."""
+    quiet = {"folder": tmp_path, "verbose": False}
+    train(dataset, **quiet)
+    with pytest.raises(KeyboardInterrupt):
+        train(dataset, seed=1, **quiet, **interrupt_after(1))
+    train(dataset, seed=1, **quiet)
+    assert load(tmp_path / "previous-1").seed == 0 and capfd.readouterr() == ("", "")
+
+
 def test_same_seed_same_run(dataset):
-    (left, first), (right, second) = train(dataset, device=CPU), train(dataset, device=CPU)
+    (left, first), (right, second) = train(dataset), train(dataset)
     assert first.drop(columns="seconds").equals(second.drop(columns="seconds"))
     assert equal_weights(left, right)
-    assert train(dataset, seed=1, device=CPU)[1].loss.tolist() != first.loss.tolist()
+    assert train(dataset, seed=1)[1].loss.tolist() != first.loss.tolist()
 
 
-def test_learning_rate_of_a_run_climbs_then_falls(dataset):
+def test_learning_rate_of_a_run_rises_then_falls(dataset):
     rates = []
-    preset = replace(TINY, epochs=5, warmup_fraction=0.2, patience=5)
-    train(dataset, preset, on_step=lambda run, _: rates.append(run.schedule.get_last_lr()[0] / preset.learning_rate))
+    settings = TINY.change(epochs=5, warmup_fraction=0.2, patience=5)
+    train(dataset, settings, on_step=lambda trainer, _: rates.append(trainer.schedule.get_last_lr()[0] / 2e-3))
     assert rates[:3] == pytest.approx([0.5, 0.75, 1]) and len(rates) == 20  # after each step; four make an epoch
     assert rates[3:] == sorted(rates[3:], reverse=True) and rates[-1] == pytest.approx(0)
 
 
 def test_learning_rate_by_hand():
-    share = warmup_cosine(replace(TINY, epochs=10, warmup_fraction=0.1), steps=10)
+    share = warmup_cosine(TINY.change(epochs=10, warmup_fraction=0.1).training, steps=10)
     rates = [share(step) for step in range(101)]
     assert rates[:10] == pytest.approx([0.1 * step for step in range(1, 11)])
     assert rates[10:] == sorted(rates[10:], reverse=True)
@@ -130,15 +225,15 @@ def test_learning_rate_by_hand():
 
 @pytest.mark.parametrize("when", [(2, None), (2, 1), (0, 2)])
 def test_interrupted_run_goes_on_as_if_nothing_had_happened(dataset, tmp_path, when):
-    whole, expected = train(dataset, device=CPU)
+    whole, expected = train(dataset)
     with pytest.raises(KeyboardInterrupt):
-        train(dataset, folder=tmp_path, device=CPU, **interrupt_after(*when))
+        train(dataset, folder=tmp_path, **interrupt_after(*when))
     if when[0]:
         assert len(load(tmp_path).history) <= 2  # the best epoch so far can be used already
-    resumed, history = train(dataset, folder=tmp_path, device=CPU)
+    resumed, history = train(dataset, folder=tmp_path)
     assert history.drop(columns="seconds").equals(expected.drop(columns="seconds"))
     assert equal_weights(whole, resumed)
-    assert [path.name for path in tmp_path.glob("[!.]*")] == ["model.safetensors"]
+    assert sorted(path.name for path in tmp_path.glob("[!.]*")) == FINISHED
 
 
 def test_new_models_know_nothing_of_the_held_out_films(dataset):
@@ -150,46 +245,61 @@ def test_new_models_know_nothing_of_the_held_out_films(dataset):
     other = Dataset(dataset.vocabulary, replace(dataset.sequences, tokens=tokens))
     warm = new_model(dataset, TINY)
     assert equal_weights(warm, new_model(other, TINY))
-    cold = new_model(dataset, replace(TINY, warm_start=False))
+    cold = new_model(dataset, TINY.change(start="random"))
     assert not equal_weights(warm, cold) and not cold.item_bias.any()
 
 
 OTHERS = {
-    "preset": {"preset": replace(TINY, dropout=0.3)},
-    "cold start": {"preset": replace(TINY, warm_start=False)},
-    "seed": {"seed": 1},
+    "dropout": ({"dropout": 0.3}, 0, "dropout is 0.2, not 0.3"),
+    "start": ({"start": "random"}, 0, "start is counts, not random"),
+    "epochs": ({"epochs": 8}, 0, "epochs is 3, not 8"),
+    "users": ({"max_users": 60}, 0, "max_users is 120, not 60"),
+    "seed": ({}, 1, "seed is 0, not 1"),
 }
 
 
-@pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS)
-def test_unfinished_run_of_other_settings_is_left_alone(dataset, tmp_path, other):
+@pytest.mark.parametrize(("changes", "seed", "difference"), OTHERS.values(), ids=OTHERS)
+def test_unfinished_run_of_other_settings_is_left_alone(dataset, tmp_path, changes, seed, difference):
     with pytest.raises(KeyboardInterrupt):
         train(dataset, folder=tmp_path, **interrupt_after(1))
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(ValueError, match=r"unfinished run of another .*(preset tiny, seed 0).*delete"):
-        train(load_dataset(other.get("preset", TINY)), folder=tmp_path, **other)
+    settings = TINY.change(**changes)
+    with pytest.raises(ValueError, match=r"holds an unfinished run of .*--out DIR.*, or delete .*unfinished\.pt") as found:
+        train(load_dataset(settings.data), settings, tmp_path, seed)
+    assert difference in str(found.value) and "layers" not in str(found.value)  # what is the same is not named
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_unfinished_run_from_other_weights_or_on_other_data_is_left_alone(dataset, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         train(dataset, folder=tmp_path, **interrupt_after(1))
-    changed = new_model(dataset, TINY)
+    changed = new_model(dataset, TINY, device=CPU)
     torch.nn.init.zeros_(changed.item_bias)
-    with pytest.raises(ValueError, match="another start"):
-        fit(changed, dataset, folder=tmp_path)
+    with pytest.raises(ValueError, match=r"of another kind \(initial weights is"):
+        fit(changed, dataset, TINY, folder=tmp_path)
     other_items = Dataset(Vocabulary(dataset.vocabulary.items + 1), dataset.sequences)
+    with pytest.raises(ValueError, match=r"of another kind \(data is \w+, not \w+\)"):
+        train(other_items, folder=tmp_path)
     half = Dataset(dataset.vocabulary, dataset.sequences.rows(np.arange(60)))
-    for other in (other_items, half):
-        with pytest.raises(ValueError, match="another data"):
-            train(other, folder=tmp_path)
+    with pytest.raises(ValueError, match=r"of another kind \(data is"):
+        train(half, folder=tmp_path)
 
 
 def test_run_without_a_whole_epoch_changes_nothing(dataset, tmp_path):
-    train(dataset, replace(TINY, epochs=1), folder=tmp_path)
+    train(dataset, TINY.change(epochs=1), folder=tmp_path)
     with pytest.raises(KeyboardInterrupt):
         train(dataset, folder=tmp_path, seed=1, **interrupt_after(0, step=1))
-    assert [path.name for path in tmp_path.glob("[!.]*")] == ["model.safetensors"] and load(tmp_path).seed == 0
+    assert sorted(path.name for path in tmp_path.glob("[!.]*")) == FINISHED and load(tmp_path).seed == 0
+
+
+def with_checksum(content):
+    return hashlib.sha256(content).digest() + content
+
+
+def saved_by_torch(value):
+    content = io.BytesIO()
+    torch.save(value, content)
+    return content.getvalue()
 
 
 def test_damaged_unfinished_run_says_what_to_delete(dataset, tmp_path):
@@ -204,25 +314,51 @@ def test_damaged_unfinished_run_says_what_to_delete(dataset, tmp_path):
             train(dataset, folder=tmp_path)
 
 
+@pytest.mark.parametrize("content", [b"", b"no archive", [1, 2], {"format": FORMAT}, {"format": FORMAT, "run_key": 3}])
+def test_what_is_no_unfinished_run_says_what_to_delete(dataset, tmp_path, content):
+    """Its checksum is right: nothing was damaged on its way to the disk."""
+    content = content if isinstance(content, bytes) else saved_by_torch(content)
+    (tmp_path / UNFINISHED).write_bytes(with_checksum(content))
+    with pytest.raises(ValueError, match=r"unfinished\.pt is damaged \(\w+\); delete it to start over"):
+        train(dataset, folder=tmp_path)
+
+
+def test_unfinished_run_of_an_older_version_is_left_alone(dataset, tmp_path):
+    """As that version wrote it: without a format number, and the run's key under another name."""
+    with pytest.raises(KeyboardInterrupt):
+        train(dataset, folder=tmp_path, **interrupt_after(1))
+    path = tmp_path / UNFINISHED
+    state = torch.load(io.BytesIO(path.read_bytes()[32:]), weights_only=True)
+    assert state.pop("format") == FORMAT
+    state["identity"] = {"preset": {"name": "tiny"}, "seed": state.pop("run_key")["seed"]}
+    path.write_bytes(with_checksum(saved_by_torch(state)))
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=r"of another version of this package; finish it with that one, or delete it"):
+        train(dataset, folder=tmp_path)
+    assert path.read_bytes() == before
+
+
 def test_run_of_a_log_that_has_moved_goes_on(dataset, tmp_path):
     here = Dataset(dataset.vocabulary, dataset.sequences)
     with pytest.raises(KeyboardInterrupt):
-        train(here, replace(TINY, ratings_file="old/log.csv"), tmp_path, **interrupt_after(1))
-    assert len(train(here, replace(TINY, ratings_file="new/log.csv"), tmp_path)[1]) == 3
+        train(here, TINY.change(ratings_file="old/log.csv", items_file="old/items.csv"), tmp_path, **interrupt_after(1))
+    moved = TINY.change(ratings_file="new/log.csv", items_file="new/items.csv")
+    assert len(train(here, moved, tmp_path)[1]) == 3
 
 
 def test_early_stopping_waits_for_patience(dataset):
-    run = Trainer(new_model(dataset, replace(TINY, epochs=6, patience=2)), dataset, 0)
+    settings = TINY.change(epochs=6, patience=2)
+    trainer = Trainer(new_model(dataset, settings), dataset, settings)
     is_over = []
     for ndcg in (0.1, 0.3, 0.2, 0.3, 0.9, 0.9):
-        is_over.append(run.is_over())
-        run.history.append({"ndcg@10": ndcg})
-    assert is_over == [False, False, False, False, True, False] and run.is_over()
-    assert run.best_epoch == 4
+        is_over.append(trainer.is_over())
+        trainer.history.append({"ndcg@10": ndcg})
+    assert is_over == [False, False, False, False, True, False] and trainer.is_over()
+    assert trainer.best_epoch == 4
 
 
 def test_interrupted_when_patience_is_used_up_it_stops_there(dataset, tmp_path):
-    still = replace(TINY, learning_rate=1e-12, patience=2, epochs=30)  # nothing changes: the first epoch stays best
+    still = FROZEN.change(patience=2, epochs=30)  # the first epoch stays best
     whole, expected = train(dataset, still)
     with pytest.raises(KeyboardInterrupt):
         train(dataset, still, tmp_path, **interrupt_after(3))
@@ -231,9 +367,9 @@ def test_interrupted_when_patience_is_used_up_it_stops_there(dataset, tmp_path):
 
 
 def test_finished_models_are_never_lost(dataset, tmp_path, capsys):
-    fast = replace(TINY, epochs=1)
+    fast = TINY.change(epochs=1)
     first = [(train(dataset, fast, tmp_path, seed), (tmp_path / "model.safetensors").read_bytes()) for seed in range(3)]
-    assert [load(tmp_path / place).seed for place in ("previous-1", "previous-2", ".")] == [0, 1, 2]
+    assert [load(tmp_path / part).seed for part in ("previous-1", "previous-2", ".")] == [0, 1, 2]
     assert (tmp_path / "previous-1" / "model.safetensors").read_bytes() == first[0][1]
     printed = capsys.readouterr().out
     assert "previous-2" in printed and str(tmp_path / "model.safetensors") in printed
@@ -241,8 +377,8 @@ def test_finished_models_are_never_lost(dataset, tmp_path, capsys):
 
 def test_whenever_it_is_stopped_a_finished_model_survives(tmp_path, monkeypatch):
     """A crash before each of the renames of a run, two times over, then the run again: nothing of the past is lost."""
-    few = load_dataset(replace(TINY, max_users=30))
-    fast = replace(TINY, max_users=30, epochs=2)
+    fast = TINY.change(max_users=30, epochs=2)
+    few = load_dataset(fast.data)
     replace_of_system = os.replace
     for crash_at in count(1):
         folder = tmp_path / str(crash_at)
@@ -275,14 +411,19 @@ def test_loss_that_is_no_number_stops_the_run(dataset):
     model = new_model(dataset, TINY)
     torch.nn.init.constant_(model.item_bias, math.nan)
     with pytest.raises(FloatingPointError, match="a lower learning rate"):
-        fit(model, dataset)
+        fit(model, dataset, TINY)
 
 
 def test_model_of_another_vocabulary_is_refused(dataset):
     model = new_model(dataset, TINY)
     other = Dataset(Vocabulary(np.arange(50)), rows([1, 2, 3], [4, 5, 6]))
     with pytest.raises(ValueError, match="items, the data 50"):
-        fit(model, other)
+        fit(model, other, TINY)
+
+
+def test_model_of_other_settings_is_refused(dataset):
+    with pytest.raises(ValueError, match=r"the model was built with .*width=32.*, and the settings have .*width=16"):
+        fit(new_model(dataset, TINY), dataset, TINY.change(width=16))
 
 
 def test_weight_decay_spares_biases_and_norms(small_model):
@@ -297,31 +438,16 @@ def test_weight_decay_spares_biases_and_norms(small_model):
 def test_sample_of_a_holdout_keeps_pairs():
     holdout = Holdout(rows(*([token] for token in range(1, 51))), np.arange(1, 51))
     sample = sample_holdout(holdout, 10, seed=0)
-    assert len(sample.targets) == 10
+    assert len(sample.targets) == 10 and sample.targets.tolist() != list(range(1, 11))
     assert [sample.histories[row].tolist() for row in range(10)] == [[target] for target in sample.targets]
     assert sample_holdout(holdout, 50, seed=0) is holdout
+    # anybody may be in it
+    assert len({user for seed in range(60) for user in sample_holdout(holdout, 10, seed).targets}) == 50
 
 
-def test_presets(monkeypatch):
-    assert list(PRESETS) == ["tiny", "small", "ml-1m", "ml-20m", "ml-25m", "ml-32m"]
-    assert get_preset().name == "tiny"  # conftest.py sets BERTREC_PRESET
-    monkeypatch.delenv("BERTREC_PRESET")
-    assert get_preset().name == "small"
-    with pytest.raises(ValueError, match=r"no preset 'huge'.*tiny, small, ml-1m"):
-        get_preset("huge")
-    assert Settings(**json.loads(json.dumps(vars(get_preset())))) == get_preset()
-
-
-@pytest.mark.parametrize(
-    "setting",
-    [
-        {"layers": 0}, {"epochs": 0}, {"width": 30, "heads": 4}, {"heads": 0}, {"dropout": 1.0}, {"dropout": -0.1},
-        {"mask_ratio": 1.5}, {"p_causal": 0.7, "p_cloze": 0.4}, {"learning_rate": 0.0}, {"batch_size": 0},
-        {"patience": 0}, {"max_length": 0}, {"weight_decay": -1.0}, {"learning_rate": math.nan},
-    ],
-)  # fmt: skip
-def test_impossible_settings_are_refused(setting):
-    with pytest.raises(
-        ValueError, match=f"the setting {list(setting)[-1] if len(setting) == 1 else '(width|p_cloze)'} is"
-    ):
-        replace(TINY, **setting)
+def test_validation_is_on_a_random_sample_of_the_users(dataset):
+    settings = TINY.change(validation_users=20)
+    samples = [Trainer(new_model(dataset, settings), dataset, settings, seed).holdout for seed in (0, 1)]
+    users = [sample.histories.users.tolist() for sample in samples]
+    assert [len(sample) for sample in samples] == [20, 20] and users[0] != users[1]
+    assert dataset.sequences.users[:20].tolist() not in users

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from conftest import model_settings, rows
 
 from bertrec_utils.model.modern import ModernTransformer
 from bertrec_utils.training.warm_start import (
@@ -11,11 +12,10 @@ from bertrec_utils.training.warm_start import (
     strongest,
     warm_start,
 )
-from conftest import preset, rows
 
 
 def test_cooccurrence_by_hand():
-    # 1-2 and 2-3 are similar_items, 1-3 two apart; the next user adds 1-4, and no pair spans two users
+    # 1-2 and 2-3 are neighbours, 1-3 two apart; the next user adds 1-4, and no pair spans two users
     counts = cooccurrence(rows([1, 2, 3], [1, 4]), 4, window=2).toarray()
     expected = np.array([[0, 1, 0.5, 1], [1, 0, 1, 0], [0.5, 1, 0, 0], [1, 0, 0, 0]])
     np.testing.assert_allclose(counts, expected)
@@ -52,6 +52,27 @@ def test_without_weak_pairs_the_others_keep_their_pmi(monkeypatch):
     np.testing.assert_allclose(found, np.where(part.toarray() > 0, whole, 0), rtol=1e-6)
 
 
+def test_vectors_by_a_whole_decomposition():
+    """Pairs up to ten positions apart, each counting 1 / distance; then U sqrt(S) of the positive PMI, by numpy."""
+    random = np.random.default_rng(0)
+    histories = [(random.permutation(14) + 1).tolist() for _ in range(3)]
+    counts = np.zeros((14, 14))
+    for history in histories:
+        for left in range(14):
+            for right in range(14):
+                if 0 < abs(left - right) <= 10:
+                    counts[history[left] - 1, history[right] - 1] += 1 / abs(left - right)
+    totals = counts.sum(1)
+    context = totals**0.75 / (totals**0.75).sum()
+    with np.errstate(divide="ignore"):
+        pmi = np.log(counts / np.outer(totals, context)).clip(min=0)
+    left, strength, _ = np.linalg.svd(pmi)
+    vectors = item_vectors(rows(*histories), 14, width=14)
+    expected = left * strength @ left.T  # the product of U sqrt(S) with itself, whatever the signs of its columns
+    found = (vectors @ vectors.T).astype(float)
+    np.testing.assert_allclose(found / found.trace(), expected / expected.trace(), atol=1e-5)
+
+
 def test_vectors_put_items_of_the_same_taste_together():
     random = np.random.default_rng(0)
     histories = [(random.permutation(10) + 1 + 10 * (user % 2)).tolist() for user in range(60)]
@@ -63,13 +84,13 @@ def test_vectors_put_items_of_the_same_taste_together():
 
 
 def test_nothing_to_count_is_an_error():
-    with pytest.raises(ValueError, match="warm_start=False"):
+    with pytest.raises(ValueError, match="train with --start random"):
         item_vectors(rows([1], [2], [3]), 3, width=2)
 
 
 def test_warm_start_sets_items_and_bias_only():
     torch.manual_seed(0)
-    model = ModernTransformer(4, preset(width=4, heads=1))
+    model = ModernTransformer(4, model_settings(width=4, heads=1))
     before = {name: value.clone() for name, value in model.state_dict().items()}
     warm_start(model, rows([1, 2, 3], [1, 2], [1, 4]))
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
@@ -77,4 +98,10 @@ def test_warm_start_sets_items_and_bias_only():
     weight = model.item_embedding.weight
     assert torch.equal(weight[0], before["item_embedding.weight"][0])
     assert torch.equal(weight[5], before["item_embedding.weight"][5])
-    assert model.item_bias.argmax() == 0 and model.item_bias[2] == model.item_bias[3]
+
+
+def test_the_bias_is_the_log_of_the_popularity_less_its_mean():
+    model = ModernTransformer(4, model_settings(width=4, heads=1))
+    warm_start(model, rows([1, 2, 3], [1, 2], [1, 4]))
+    logs = np.log([4, 3, 2, 2])  # 3, 2, 1 and 1 times in the data, each counted once more
+    np.testing.assert_allclose(model.item_bias.detach(), logs - logs.mean(), rtol=1e-5)

@@ -1,0 +1,68 @@
+"""Files in results/: how they are read, and what each says of its origin."""
+
+import datetime
+import json
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from bertrec_utils.common import PROJECT, replace_file
+from bertrec_utils.settings import DEFAULT_STARTS
+from bertrec_utils.training.devices import best_device
+
+RESULTS = PROJECT / "results"
+
+
+def machine() -> dict:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return {
+        "cpu": names[0] if names else platform.processor(),
+        "cores": len(names) or None,
+        "threads": torch.get_num_threads(),
+        "device": str(best_device()),
+        "system": platform.system(),
+    }
+
+
+def code_version() -> dict:
+    """The commit the code is at, and the files that differ from it: none if the tree is clean."""
+
+    def git(*arguments):
+        return subprocess.run(["git", *arguments], cwd=PROJECT, capture_output=True, text=True, check=True).stdout
+
+    try:
+        changed = [line[3:] for line in git("status", "--porcelain").splitlines()]
+        return {"commit": git("rev-parse", "HEAD").strip(), "changed": [f for f in changed if f[:8] != "results/"]}
+    except (OSError, subprocess.CalledProcessError):  # no git, or no repository
+        return {"commit": None, "changed": None}
+
+
+CODE = code_version()  # when a run starts: it takes long, and files may change meanwhile
+
+
+def model_name(recipe: str, start: str) -> str:
+    """What tables call a model: its recipe, and its start if that is not the recipe's own."""
+    return recipe if start == DEFAULT_STARTS[recipe] else f"{recipe}-{start}"
+
+
+def path_of(name: str) -> Path:
+    return RESULTS / f"{name}.json"
+
+
+def read_result(name: str) -> dict:
+    return json.loads(path_of(name).read_text())
+
+
+def write_result(name: str, command: str, **contents) -> None:
+    """Write results/NAME.json: the command, date, code, machine and versions, then `contents`."""
+    versions = {"python": platform.python_version()} | {name: version(name) for name in ("torch", "numpy", "pandas")}
+    today = datetime.date.today().isoformat()
+    origin = {"command": command, "date": today, "code": CODE, "machine": machine(), "versions": versions}
+    text = json.dumps(origin | contents, indent=1) + "\n"
+    path_of(name).parent.mkdir(parents=True, exist_ok=True)
+    replace_file(path_of(name), lambda path: path.write_text(text))

@@ -1,0 +1,168 @@
+"""README's tables, made from results/, as Markdown.
+
+    python benchmarks/tables.py
+"""
+
+import argparse
+from typing import NamedTuple
+
+import numpy as np
+from baselines import BASELINES
+from recording import read_result
+
+from bertrec_utils.evaluation.ranking import PROTOCOLS
+
+SCALE_RUNS = ("", "-h100-2-epochs-sampled", "-h100-2-epochs-all", "-h100")
+
+
+class Table(NamedTuple):
+    title: str
+    header: list[str]
+    rows: dict[str, list[str]]  # the first cell -> the others
+
+    def markdown(self) -> str:
+        lines = [self.header, ["---"] * len(self.header), *([name, *cells] for name, cells in self.rows.items())]
+        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def pair(scores: dict[str, float]) -> str:
+    """Hit@10 / NDCG@10."""
+    return " / ".join(f"{scores[metric]:.4f}".removeprefix("0") for metric in ("hit@10", "ndcg@10"))
+
+
+def models(data: str) -> Table:
+    """Our models and the baselines, the best first."""
+    rows = {}
+    recorded = read_result("table")[data]["models"]
+    for name, row in sorted(recorded.items(), key=lambda model: -model[1]["full"]["ndcg@10"]["mean"]):
+        full = row["full"]["ndcg@10"]
+        rows[f"`{name}`"] = [
+            *(pair({metric: value["mean"] for metric, value in row[protocol].items()}) for protocol in PROTOCOLS),
+            f"{full['low']:.3f} to {full['high']:.3f}".replace("0.", "."),
+            "-" if name in BASELINES else str(len(full["seeds"])),
+            f"{row['minutes']:.0f}" if row["minutes"] >= 1 else "under 1",
+        ]
+    return Table(f"models, {data}", ["model", *PROTOCOLS, "NDCG@10 (full), 95 %", "seeds", "minutes"], rows)
+
+
+def published() -> Table:
+    rows = {
+        row["model"]: [*(pair(row["scores"][name]) if name in row["scores"] else "" for name in PROTOCOLS)]
+        + [row["source"], row["differs"]]
+        for row in read_result("published")["rows"]
+    }
+    return Table("published, ml-1m", ["model", *PROTOCOLS, "source", "what differs"], rows)
+
+
+def ensembles() -> Table:
+    """The mean of the groups of each size."""
+    tests = {}
+    for group in read_result("ensemble-ml-1m")["groups"]:
+        tests.setdefault(len(group["seeds"]), []).append(group["test-with-linear"])
+    rows = {
+        str(size): [str(len(found)), pair({name: float(np.mean([test[name] for test in found])) for name in found[0]})]
+        for size, found in tests.items()
+    }
+    return Table("several `modern-both`, averaged, with linear, ml-1m", ["networks", "groups", "full"], rows)
+
+
+def scaling() -> Table:
+    parts = read_result("scale-ml-25m")["parts"]
+    started, vectors, trained, ranked = (parts[name] for name in ("start", "warm-start", "training", "ranking"))
+    learned = parts["learning"]
+    drawn = " and ".join(f"{ranked[f'drawing {name}']['seconds']:.0f} s" for name in ("uniform-100", "popularity-100"))
+
+    def memory(row):
+        return f"{row['peak GB']:.1f} GB"
+
+    def seconds(row):
+        return f"{row['seconds']:.0f} s, {memory(row)}"
+
+    def speed(row):
+        return f"{row['users/s']:.0f} users/s, {memory(row)}"
+
+    rows = {
+        "from the ratings file to sequences": [
+            seconds(started),
+            f"the second time {started['seconds, second time']:.2f} s",
+        ],
+        "warm start": [
+            f"from all pairs {seconds(vectors['all pairs'])}",
+            f"from the strongest pairs {seconds(vectors['strongest pairs'])}",
+        ],
+        "training, loss over all items": [
+            speed(trained["all items, whole batches"]),
+            f"parts of a batch that fit into the cache {speed(trained['all items'])}",
+        ],
+        "training, loss over samples": ["", speed(trained["1024 negatives"])],
+        "the same in two processes of a thread each": ["", f"{parts['two-processes']['users/s']:.0f} users/s"],
+        f"one epoch, and its {learned['validation users']:,} validation users": [
+            "",
+            f"{learned['history'][0]['seconds'] / 60:.0f} min",
+        ],
+        "ranking all items for all users": ["", f"{ranked['full']['seconds'] / 60:.1f} min, {memory(ranked['full'])}"],
+        "drawing 100 negatives for each user, uniform and by popularity": ["", drawn],
+    }
+    return Table("scaling, ml-25m", ["", "plain", "here"], rows)
+
+
+def learned_at_scale() -> Table:
+    """Baselines, then the best epoch of each recorded run."""
+    runs = [read_result(f"scale-ml-25m{name}") for name in SCALE_RUNS]
+    found = {name: runs[0]["parts"]["learning"]["ndcg@10"][name] for name in ("popularity", "markov-chain")}
+    for run in runs:
+        learned = run["parts"]["learning"]
+        loss = f"samples of {learned['negatives']:,}" if learned["negatives"] else "all items"
+        device = f"{run['machine']['cores']} CPU cores" if run["device"] == "cpu" else run["device"]
+        name = f"{run['settings']['recipe']}, {learned['epochs']} epochs, loss over {loss}, {device}"
+        found[name] = max(row["ndcg@10"] for row in learned["history"])
+    rows = {name: [f"{value:.4f}"] for name, value in found.items()}
+    return Table("what is learned, ml-25m", ["model", "validation NDCG@10"], rows)
+
+
+def sampled_softmax() -> Table:
+    rows = {
+        row["title"]: [f"{max(epoch['ndcg@10'] for epoch in row['history']):.4f}", f"{row['test']['ndcg@10']:.4f}"]
+        for row in read_result("sampled-softmax-ml-1m-h200")["rows"]
+    }
+    return Table("sampled softmax, ml-1m", ["loss over", "validation NDCG@10", "test NDCG@10"], rows)
+
+
+def growth() -> Table:
+    rows = {
+        changed(row): [f"{row['targets/s']:,.0f}", f"{row['minutes an epoch']:.0f} min", f"{row['peak GB']:.1f} GB"]
+        for row in read_result("scale-ml-25m")["parts"]["growth"]
+    }
+    return Table("what grows with what, ml-25m", ["setting", "targets/s", "an epoch", "memory"], rows)
+
+
+def changed(row: dict) -> str:
+    """The setting that differs from the preset's, in words."""
+    if not row["change"]:
+        return "the preset, all items kept"
+    [(name, value)] = row["change"].items()
+    if name == "min_item_ratings":
+        return f"{row['items']:,} items"
+    words = {
+        "max_users": f"{value:,} users",
+        "max_length": f"history {value}",
+        "batch_size": f"batches of {value:,} users",
+        "negatives": f"{value:,} negatives",
+    }
+    return words.get(name, f"{name} {value}")
+
+
+def tables() -> list[Table]:
+    return [
+        *(models(data) for data in ("ml-1m", "ml-latest-2k")),
+        *(published(), ensembles(), scaling(), learned_at_scale(), sampled_softmax(), growth()),
+    ]
+
+
+def main():
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
+    print("\n\n".join(f"**{table.title}**\n\n{table.markdown()}" for table in tables()))
+
+
+if __name__ == "__main__":
+    main()
