@@ -1,6 +1,6 @@
 """README's tables, made from results/, as Markdown.
 
-    python benchmarks/tables.py
+python benchmarks/tables.py
 """
 
 import argparse

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -24,7 +25,7 @@ def use_style() -> None:
     plt.rcParams.update({"figure.constrained_layout.use": True})
 
 
-def _axes(ax, **size):
+def _axes(ax: Axes | None, **size: Any) -> Axes:
     return ax if ax is not None else plt.subplots(**size)[1]
 
 
@@ -92,13 +93,15 @@ def plot_visible(
     return ax
 
 
-def _grid(values, texts, row_labels, title, ax, **colors):
+def _grid(
+    values: np.ndarray, texts: np.ndarray, row_labels: Sequence[str], title: str, ax: Axes | None, **colors: Any
+) -> Axes:
     rows, columns = values.shape
     ax = _axes(ax, figsize=(min(10, 1.5 + 0.75 * columns), 0.9 + 0.38 * rows))
     ax.pcolormesh(values, edgecolors="grey", lw=0.5, **colors)
     for (row, column), text in np.ndenumerate(texts):
         ax.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=8)
-    ax.set_xticks(np.arange(columns) + 0.5, range(columns))
+    ax.set_xticks(np.arange(columns) + 0.5, list(map(str, range(columns))))
     ax.set_yticks(np.arange(rows) + 0.5, row_labels)
     ax.set(xlabel="position", title=title)
     ax.invert_yaxis()
@@ -113,7 +116,7 @@ def plot_network(ax: Axes | None = None) -> Axes:
     colors = [TOKEN_COLORS(2 if position == masked else 1) for position in range(len(tokens))]
     for position, (token, color) in enumerate(zip(tokens, colors, strict=True)):
         _box(ax, position + 0.1, 0, 0.8, token, color)
-        _box(ax, position + 0.1, 1, 0.8, f"embedding of {token}\n+ of position {position}", "white")
+        _box(ax, position + 0.02, 1, 0.96, f"embedding of {token}\n+ of position {position}", "white")
         _box(ax, position + 0.1, 5.6, 0.8, "state", color)
         for start, end in ((0.6, 1), (1.6, 2.1), (5.1, 5.6)):
             _arrow(ax, position + 0.5, start, end)
@@ -130,12 +133,12 @@ def plot_network(ax: Axes | None = None) -> Axes:
     return ax
 
 
-def _box(ax, left, bottom, width, text, color):
+def _box(ax: Axes, left: float, bottom: float, width: float, text: str, color: Any) -> None:
     ax.add_patch(plt.Rectangle((left, bottom), width, 0.6, facecolor=color, edgecolor="0.3"))
     ax.text(left + width / 2, bottom + 0.3, text, ha="center", va="center", fontsize=8)
 
 
-def _arrow(ax, x, start, end):
+def _arrow(ax: Axes, x: float, start: float, end: float) -> None:
     ax.annotate("", (x, end), (x, start), arrowprops={"arrowstyle": "->", "color": "0.3"})
 
 

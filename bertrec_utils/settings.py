@@ -22,7 +22,7 @@ class DataSettings:
     max_users: int | None = None  # keep the first users only
     min_item_ratings: int = 5  # drop items with fewer ratings
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _require(self, "max_users", self.max_users is None or self.max_users >= 1, "none or at least 1")
         _require(self, "min_item_ratings", self.min_item_ratings >= 1, "at least 1")
 
@@ -40,7 +40,7 @@ class ModelSettings:
     dropout: float = 0.2
     causal: bool = False  # also when scoring, each position sees only the positions up to itself
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _require(self, "network", self.network in NETWORKS, f"one of {', '.join(NETWORKS)}")
         for name in ("width", "layers", "heads"):
             _require(self, name, getattr(self, name) >= 1, "at least 1")
@@ -74,7 +74,7 @@ class TrainingSettings:
     precision: str = "auto"  # of matrix products: float32, bfloat16, or bfloat16 where that is faster
     validation_users: int = 10_000  # at most this many users, sampled, are ranked after each epoch
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _require(self, "start", self.start in STARTS, f"one of {', '.join(STARTS)}")
         for name in ("p_causal", "p_cloze", "mask_ratio", "next_ratio", "p_mask_last", "warmup_fraction"):
             _require(self, name, 0 <= getattr(self, name) <= 1, "from 0 to 1")
@@ -87,7 +87,7 @@ class TrainingSettings:
         _require(self, "precision", self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}")
 
 
-def _require(settings, name, holds, rule):
+def _require(settings: Any, name: str, holds: bool, rule: str) -> None:
     if not holds:
         raise ValueError(f"the setting {name} is {getattr(settings, name)}; it must be {rule}")
 

@@ -112,7 +112,9 @@ def build_sequences(
     return Vocabulary(np.asarray(items[is_known])), sequences, counts
 
 
-def _in_time_order(user_codes, item_codes, timestamps, tie_seed):
+def _in_time_order(
+    user_codes: np.ndarray, item_codes: np.ndarray, timestamps: np.ndarray, tie_seed: int | None
+) -> np.ndarray:
     """The rows of a log by user, then time; equal times as `build_sequences` says."""
     order = np.lexsort([timestamps, user_codes])  # the last key counts first; stable: ties stay in file order
     if tie_seed is None or not _sorted_by_item(user_codes, item_codes):
@@ -124,12 +126,12 @@ def _in_time_order(user_codes, item_codes, timestamps, tie_seed):
     return order[np.argsort(np.cumsum(is_new) * len(order) + shuffled[order], kind="stable")]
 
 
-def _has_duplicates(numbers):
+def _has_duplicates(numbers: np.ndarray) -> bool:
     """Whether any two are equal; fast if they are nearly sorted, as in GroupLens's files."""
     return bool((np.diff(np.sort(numbers, kind="stable")) == 0).any())
 
 
-def _sorted_by_item(user_codes, item_codes):
+def _sorted_by_item(user_codes: np.ndarray, item_codes: np.ndarray) -> bool:
     """Whether items never decrease, in file order, within any user."""
     by_user = np.argsort(user_codes, kind="stable")
     same_user = np.diff(user_codes[by_user]) == 0
@@ -178,7 +180,7 @@ def split_in_time(
     positions = np.arange(len(user_rows)) - whole.offsets[user_rows]
     later = positions >= first[user_rows]
 
-    def held_out(rows, positions):
+    def held_out(rows: np.ndarray, positions: np.ndarray) -> Holdout:
         return Holdout(whole.prefixes(rows, positions), whole.tokens[whole.offsets[rows] + positions])
 
     validation = held_out(trained, known[trained] - 1)
@@ -255,7 +257,7 @@ def load_dataset(settings: DataSettings) -> Dataset:
     return dataset
 
 
-def _cache_key(files, settings):
+def _cache_key(files: list[Path], settings: DataSettings) -> str | None:
     """What cached sequences must have been built from, as a text; None for a small or missing ratings file."""
     if not all(file.is_file() for file in files) or files[0].stat().st_size < CACHED_FROM:
         return None
@@ -263,7 +265,7 @@ def _cache_key(files, settings):
     return f"version {CACHE_VERSION}, {'own log' if settings.ratings_file else settings.release}, {states}"
 
 
-def _write_cache(path, key, dataset):
+def _write_cache(path: Path, key: str, dataset: Dataset) -> None:
     """Write what a dataset is to an .npz, whose checksums `_read_cache` relies on; a warning if that fails."""
     sequences = dataset.sequences
     arrays = {"key": np.array(key), "counts": np.array(dataset.counts), "users": _as_bytes(sequences.users)}
@@ -271,7 +273,9 @@ def _write_cache(path, key, dataset):
     arrays |= {"vocabulary": _as_bytes(dataset.vocabulary.items)}
     arrays |= {f"items.{name}": _as_bytes(column.to_numpy()) for name, column in dataset.items.items()}
 
-    def write(partial):  # as np.savez does, which in NumPy 1 leaves the archive open when the disk is full
+    def write(
+        partial: Path,
+    ) -> None:  # as np.savez, which in NumPy 1 leaves its archive open on a full disk
         with zipfile.ZipFile(partial, "w") as archive:
             for name, array in arrays.items():
                 with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
@@ -284,7 +288,7 @@ def _write_cache(path, key, dataset):
         logging.getLogger(__name__).warning(what, display_path(path), error.strerror or error)
 
 
-def _read_cache(path, key):
+def _read_cache(path: Path, key: str) -> Dataset | None:
     """The dataset that was written; None if no file is there, if it is of other data, or damaged."""
     try:
         with open(path, "rb") as file, np.load(file) as arrays:
@@ -299,10 +303,10 @@ def _read_cache(path, key):
         return None
 
 
-def _as_bytes(texts):
+def _as_bytes(texts: np.ndarray) -> np.ndarray:
     """Texts as one array of bytes, one a line (no log has a line break in a text); numbers as they are."""
     return np.frombuffer("\n".join(texts).encode(), np.uint8) if texts.dtype == object else texts
 
 
-def _as_texts(array):
+def _as_texts(array: np.ndarray) -> np.ndarray:
     return np.array(array.tobytes().decode().split("\n"), object) if array.dtype == np.uint8 else array

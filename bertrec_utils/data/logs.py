@@ -5,9 +5,11 @@ Sound files are read by pandas' fast parser. What it refuses is read again line 
 
 import csv
 import re
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,6 +19,7 @@ ML_100K_GENRES = (
     *("unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama"),
     *("Fantasy", "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western"),
 )
+Lines = Iterator[tuple[int, str]]  # numbers and texts
 UNREADABLE = re.compile("[\0\udc80-\udcff]")  # NUL, and what "surrogateescape" makes of bytes that are no text
 
 
@@ -99,7 +102,7 @@ def read_movies(path: Path, separator: str, encoding: str) -> pd.DataFrame:
     return pd.DataFrame(films, columns=["item", "title", "genres"]).astype({"item": "int32"})
 
 
-def _lines(path, encoding):
+def _lines(path: str | Path, encoding: str) -> Lines:
     """Number, counted as an editor does, and text of every line that is not blank."""
     with open(path, encoding=encoding, errors="surrogateescape") as file:
         for number, line in enumerate(file, start=1):
@@ -111,7 +114,7 @@ def _lines(path, encoding):
                 yield number, text
 
 
-def _parse_lines(lines, path, parse):
+def _parse_lines(lines: Iterable[tuple[int, str]], path: str | Path, parse: Callable[[str], Any]) -> Iterator[Any]:
     """`parse` of each line; a ValueError of it is raised anew with the line's number and text."""
     for number, line in lines:
         try:
@@ -120,21 +123,21 @@ def _parse_lines(lines, path, parse):
             raise ValueError(f"{path}, line {number}: {error}, found {_abbreviate(line)}") from None
 
 
-def _first(lines):
+def _first(lines: Lines) -> str:
     number, line = next(lines, (1, ""))
     return line if number == 1 else ""
 
 
-def _skip_header(lines, path, header):
+def _skip_header(lines: Lines, path: Path, header: str) -> None:
     if (line := _first(lines)) != header:
         raise ValueError(f"{path}, line 1: expected the header {header}, found {_abbreviate(line)}")
 
 
-def _abbreviate(text) -> str:
+def _abbreviate(text: str) -> str:
     return repr(text if len(text) <= 80 else text[:77] + "...")
 
 
-def _parse_table(path, **options):
+def _parse_table(path: str | Path, **options: Any) -> pd.DataFrame | None:
     """A table by pandas' fast parser; None if it fails, or if the first row is too long (pandas makes it an index)."""
     if _holds_nul(path):  # pandas before 3 reads over it
         return None
@@ -146,12 +149,12 @@ def _parse_table(path, **options):
     return table if isinstance(table.index, pd.RangeIndex) else None
 
 
-def _holds_nul(path):
+def _holds_nul(path: str | Path) -> bool:
     with open(path, "rb") as file:
         return any(b"\0" in part for part in iter(lambda: file.read(2**20), b""))
 
 
-def _parse_ratings(path, separator):
+def _parse_ratings(path: Path, separator: str) -> pd.DataFrame | None:
     """The ratings by the fast parser, None if anything in the file is not as it should be."""
     # that parser takes one-character separators only: "::" is read as ":" with empty columns between
     columns = list(range(0, 7, 2) if separator == "::" else range(4))
@@ -167,7 +170,7 @@ def _parse_ratings(path, separator):
     return ratings if sound else None
 
 
-def _rating(line, separator):
+def _rating(line: str, separator: str) -> tuple[int, int, float, int]:
     fields = line.split(separator)
     if len(fields) == 4:
         user, item, rating, timestamp = fields
@@ -177,7 +180,7 @@ def _rating(line, separator):
     raise ValueError(f"expected {separator.join(RATING_TYPES)}".replace("\t", "<tab>"))
 
 
-def _film(line, separator, seen):
+def _film(line: str, separator: str, seen: set[int]) -> tuple[int, str, str]:
     fields = _csv_fields(line) if separator == "," else line.split(separator)
     if separator == "|":  # two dates and an address after the title, then one 0/1 flag a genre
         expected = "item|title|date|date|address|19 flags"
@@ -195,18 +198,18 @@ def _film(line, separator, seen):
     return item, fields[1], fields[2]
 
 
-def _is_whole(text, limit=2**31):
+def _is_whole(text: str, limit: int = 2**31) -> bool:
     return re.fullmatch("[0-9]{1,19}", text) is not None and int(text) < limit
 
 
-def _csv_fields(line):
+def _csv_fields(line: str) -> list[str]:
     try:
         return next(csv.reader([line], strict=True))
     except csv.Error as error:  # "unexpected end of data" for a quote that is not closed
         raise ValueError(f"expected values in closed quotes or none ({error})") from None
 
 
-def _read_texts(path, needed, optional):
+def _read_texts(path: str | Path, needed: list[str], optional: str) -> pd.DataFrame:
     """The columns of a CSV with every value as it is written: an id may be NA, None or 001."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no file {path}; check its name (a relative one counts from {Path.cwd()})")
@@ -227,13 +230,13 @@ def _read_texts(path, needed, optional):
     return table[[names.index(column) for column in wanted]].set_axis(wanted, axis=1)
 
 
-def _padded(fields, width):
+def _padded(fields: list[str], width: int) -> list[str]:
     if len(fields) > width:
         raise ValueError(f"expected {width} values as in the header")
     return fields + [""] * (width - len(fields))
 
 
-def _refuse(path, texts, bad, problem):
+def _refuse(path: str | Path, texts: pd.Series, bad: pd.Series, problem: str) -> None:
     """Raise the ValueError for the first row of a CSV in which `bad` is true, if there is one."""
     if bad.any():
         row = int(bad.to_numpy().argmax())
@@ -243,19 +246,19 @@ def _refuse(path, texts, bad, problem):
         )
 
 
-def _whole_numbers(texts):
+def _whole_numbers(texts: pd.Series) -> pd.Series | None:
     """The texts as int64 if each is a whole number written plainly (not 001), else None."""
     plain = texts.str.fullmatch("0|-?[1-9][0-9]{0,17}")
     return texts.astype("int64") if plain.all() else None
 
 
-def _finite_numbers(texts, path):
+def _finite_numbers(texts: pd.Series, path: str | Path) -> pd.Series:
     numbers = pd.to_numeric(texts, errors="coerce").astype("float64")
     _refuse(path, texts, ~np.isfinite(numbers), "is not a finite number")
     return numbers
 
 
-def _times(texts, path):
+def _times(texts: pd.Series, path: str | Path) -> pd.Series:
     """Numbers as they are, dates as seconds since 1970."""
     numbers = pd.to_numeric(texts, errors="coerce")
     if pd.notna(numbers[0]):

@@ -43,7 +43,7 @@ class Release:
         return "|" if self.movies_file == "u.item" else self.separator
 
 
-def _csv_release(md5, rating_count):
+def _csv_release(md5: str | None, rating_count: int | None) -> Release:
     return Release("ratings.csv", "movies.csv", ",", "utf-8", md5, rating_count)
 
 
@@ -150,7 +150,7 @@ def download(name: str) -> Path:
     return folder
 
 
-def _unpack(archive, target, ratings_file):
+def _unpack(archive: Path, target: Path, ratings_file: str) -> Path:
     """Unpack into the folder `target`; the folder in it that holds the ratings. BadZipFile if that is not possible."""
     with zipfile.ZipFile(archive) as members:
         if sum(member.file_size for member in members.infolist()) > MOST_COMPRESSED * archive.stat().st_size:
@@ -167,22 +167,22 @@ def _unpack(archive, target, ratings_file):
     return found.parent
 
 
-def _md5(path):
+def _md5(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "md5").hexdigest()
 
 
-def _repair(name):
+def _repair(name: str) -> str:
     return RESTORE if name == BUNDLED else f"unpack {name}.zip there again"
 
 
-def _release(name):
+def _release(name: str) -> Release:
     if name not in RELEASES:
         raise ValueError(f"there is no release {name!r}; choose one of {', '.join(RELEASES)}")
     return RELEASES[name]
 
 
-def _home():
+def _home() -> Path:
     """Where downloads land: $BERTREC_DATA (a relative one counts from here, or from the project's root), else data/."""
     own = os.environ.get("BERTREC_DATA")
     if not own:
@@ -191,6 +191,6 @@ def _home():
     return from_root if from_root.is_dir() and not Path(own).is_dir() else Path(own).resolve()
 
 
-def _find(name):
+def _find(name: str) -> Path | None:
     places = (_home(), PROJECT / "data", PROJECT / "notebooks")
     return next((place / name for place in places if (place / name).is_dir()), None)

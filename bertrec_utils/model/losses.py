@@ -6,7 +6,7 @@ PyTorch 2.13 has `F.linear_cross_entropy`, chunked as ours is. Ours works in old
 many items on a CPU (benchmarks/step_parts.py times both).
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -123,7 +123,9 @@ class ChunkedCrossEntropy(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(context, states, weight, bias, labels):
+    def forward(  # type: ignore[override]
+        context: Any, states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, labels: torch.Tensor
+    ) -> torch.Tensor:
         """`states` (N, D), `weight` (V, D), `bias` (V,), `labels` (N,) int64 below V: the mean loss in nats."""
         with torch.autocast(states.device.type, enabled=False):
             loss, gradients = loss_and_gradients(states.to(weight.dtype), weight, bias, labels)
@@ -131,7 +133,7 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         return loss
 
     @staticmethod
-    def backward(context, gradient):
+    def backward(context: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
         return *(gradient * part for part in context.saved_tensors), None
 
 

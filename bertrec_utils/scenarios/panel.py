@@ -54,7 +54,7 @@ class Panel:
         found = self.recommender.suggest(self.search.value, SUGGESTIONS)
         self.suggestions.children = [self._button(self.titles[item], self.add, item, WIDE) for item in found]
 
-    def _on_enter(self, _, content, __) -> None:
+    def _on_enter(self, _: Any, content: dict[str, Any], __: Any) -> None:
         if content.get("event") == "submit" and (found := self.recommender.suggest(self.search.value, 1)):
             self.add(found[0])
 
@@ -83,7 +83,9 @@ class Panel:
         self.chosen.children = chips
         self.answer()
 
-    def _button(self, text: str, act: Callable, item: int, layout: widgets.Layout | None = None, **more):
+    def _button(
+        self, text: str, act: Callable, item: Any, layout: widgets.Layout | None = None, **more: Any
+    ) -> widgets.Button:
         button = widgets.Button(description=text, layout=layout or widgets.Layout(width="32px"), **more)
         button.on_click(lambda _: act(item))
         return button

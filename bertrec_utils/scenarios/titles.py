@@ -116,11 +116,10 @@ class TitleIndex:
             raise NewerTitle(title, [], f"is newer than this release, whose last film is of {self.last_year}")
         raise UnknownTitle(title, self.closest(title))
 
-    def _years_off(self, item, year):
+    def _years_off(self, item: Any, year: int | None) -> int:
         """How many years a film is from the year asked for: 0 if none was asked for, 1 if the film has none."""
-        if year is None:
-            return 0
-        return 1 if self.years[item] is None else abs(self.years[item] - year)
+        its_year = self.years[item]
+        return 0 if year is None else 1 if its_year is None else abs(its_year - year)
 
     def closest(self, title: str, count: int = 3) -> list[str]:
         """Up to `count` titles for an error message: names that contain this one, then similar ones."""
@@ -155,7 +154,7 @@ class TitleIndex:
         films = self.films[2]  # whole words, so that `E.T.` is not the start of `Eternal`
         letters = wanted.replace(" ", "")
 
-        def sort_key(name):
+        def sort_key(name: str) -> tuple[bool, bool, int]:
             return not f"{name} ".startswith(f"{wanted} "), not name.startswith(wanted), min(films[name])[1]
 
         return sorted((name for name in films if letters in name.replace(" ", "")), key=sort_key)

@@ -2,9 +2,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bertrec_utils import baselines
-from bertrec_utils.evaluation.baselines import EASE, ItemKNN, LinearNextItem, RecentPopularity, SmoothedMarkovChain
 from bertrec_utils.data.sequences import Vocabulary
+from bertrec_utils.evaluation import baselines
+from bertrec_utils.evaluation.baselines import (
+    EASE,
+    MOST_ITEMS,
+    ItemKNN,
+    LinearNextItem,
+    MarkovChain,
+    Popularity,
+    RecentPopularity,
+    SmoothedMarkovChain,
+)
 from conftest import rows
 
 ITEMS = 6
@@ -13,6 +22,19 @@ ITEMS = 6
 def random_sequences(users, longest, seed=0):
     random = np.random.default_rng(seed)
     return rows(*(random.integers(1, ITEMS + 1, random.integers(1, longest + 1)).tolist() for _ in range(users)))
+
+
+def test_popularity_by_hand():
+    scores = Popularity(rows([1, 2], [2, 3], [2]), 4).score(rows([1], [3]))
+    assert scores.tolist() == [[1, 3, 1, 0]] * 2
+
+
+def test_markov_chain_by_hand():
+    train = rows([1, 2, 3], [1, 2], [1, 4], [3, 3])
+    scores = MarkovChain(train, 4).score(rows([9, 1], [4]))
+    counts = np.array([3, 2, 3, 1])  # of items 1..4
+    np.testing.assert_allclose(scores[0], [0, 2, 0, 1] + counts / 4)  # after 1 came 2 twice and 4 once
+    np.testing.assert_allclose(scores[1], counts / 4)  # nothing came after 4, least of all the next user's first item
 
 
 def test_recent_popularity_counts_the_last_days():
@@ -25,8 +47,8 @@ def test_recent_popularity_counts_the_last_days():
 def test_smoothed_chain_by_hand():
     train = rows([1, 2, 3], [1, 2], [1, 3])  # popularity, each once more: 4, 3, 3 of 10
     chain = SmoothedMarkovChain(train, 3, weights=(0.75, 0.25), pseudo_counts=2)
-    last = (np.array([0, 2, 1]) + 2 * np.array([0.4, 0.3, 0.3])) / 5  # film 1 was followed by 2, 2 and 3
-    before = (np.array([0, 0, 0]) + 2 * np.array([0.4, 0.3, 0.3])) / 2  # nothing came two places after film 3
+    last = (np.array([0, 2, 1]) + 2 * np.array([0.4, 0.3, 0.3])) / 5  # item 1 was followed by 2, 2 and 3
+    before = (np.array([0, 0, 0]) + 2 * np.array([0.4, 0.3, 0.3])) / 2  # nothing came two positions after item 3
     scores = chain.score(rows([3, 1], [1]))
     np.testing.assert_allclose(np.exp(scores[0]), 0.75 * last + 0.25 * before, rtol=1e-6)
     np.testing.assert_allclose(np.exp(scores[1]), 0.75 * last + 0.25 * np.array([0.4, 0.3, 0.3]), rtol=1e-6)
@@ -47,14 +69,14 @@ def test_ease_predicts_each_item_from_the_others():
         assert model.weights[item, item] == 0
 
 
-def test_ease_asks_a_fading_history():
+def test_ease_scores_a_decayed_history():
     model = EASE(rows([1, 2], [2, 3]), 3, decay=0.5)
     np.testing.assert_allclose(model.score(rows([1, 3]))[0], 0.5 * model.weights[0] + model.weights[2], rtol=1e-6)
 
 
 def test_item_knn_by_hand():
     train = rows([1, 2, 1], [1, 2, 3], [1, 4], [4])  # users of the items: 1: 3, 2: 2, 3: 1, 4: 2
-    model = ItemKNN(train, 4, similar_items=2, shrinkage=1.0, decay=0.5)
+    model = ItemKNN(train, 4, neighbours=2, shrinkage=1.0, decay=0.5)
     with_two, with_three, with_four = 2 / (6**0.5 + 1), 1 / (3**0.5 + 1), 1 / (6**0.5 + 1)
     np.testing.assert_allclose(model.similarities[0], [0, with_two, with_three, 0], rtol=1e-6)  # 4 is the third
     assert with_three > with_four
@@ -64,29 +86,36 @@ def test_item_knn_by_hand():
 
 @pytest.mark.parametrize("longest", [1, 9, 60])
 @pytest.mark.parametrize("decays", [(0.5,), (0.3, 0.8)])
-def test_linear_next_is_the_ridge_regression_written_out(longest, decays):
-    """One row of weights per place, each item found at its age: what the closed form never writes down."""
+def test_linear_next_item_is_the_ridge_regression_written_out(longest, decays):
+    """One row of weights per position, each item found at its age: what the closed form never writes down."""
     train = random_sequences(30, longest)
     ages, next_items = [], []
     for row in range(len(train)):
-        for place in range(1, len(train[row])):
+        for position in range(1, len(train[row])):
             history = np.zeros((len(decays), ITEMS))
-            for age, token in enumerate(train[row][:place][::-1]):
+            for age, token in enumerate(train[row][:position][::-1]):
                 history[:, token - 1] += np.power(decays, age)
             ages.append(history.ravel())
-            next_items.append(np.eye(ITEMS)[train[row][place] - 1])
+            next_items.append(np.eye(ITEMS)[train[row][position] - 1])
     histories = np.array(ages).reshape(len(ages), len(decays) * ITEMS)
     left = histories.T @ histories + 2.0 * np.eye(len(decays) * ITEMS)
     expected = np.linalg.solve(left, histories.T @ np.array(next_items).reshape(len(ages), ITEMS))
     model = LinearNextItem(train, ITEMS, decays, ridge=2.0)
     np.testing.assert_allclose(model.weights, expected, atol=2e-3)
-    asked = np.zeros((len(decays), ITEMS))
-    asked[:, 1] += np.power(decays, 1)
-    asked[:, 3] += 1
-    np.testing.assert_allclose(model.score(rows([2, 4]))[0], asked.ravel() @ expected, atol=5e-3)
+    history = np.zeros((len(decays), ITEMS))
+    history[:, 1] += np.power(decays, 1)
+    history[:, 3] += 1
+    np.testing.assert_allclose(model.score(rows([2, 4]))[0], history.ravel() @ expected, atol=5e-3)
 
 
-def test_a_table_of_all_pairs_has_a_limit(monkeypatch):
-    monkeypatch.setattr(baselines, "MOST_ITEMS", ITEMS - 1)
-    with pytest.raises(ValueError, match="too many for a table of all pairs"):
-        LinearNextItem(random_sequences(5, 5), ITEMS)
+@pytest.mark.parametrize("baseline", [EASE, ItemKNN, LinearNextItem])
+def test_a_matrix_of_all_pairs_has_a_limit(baseline):
+    """At once, before any memory is taken."""
+    with pytest.raises(ValueError, match="^10,001 items are too many for a matrix of all pairs; at most 10,000$"):
+        baseline(rows([1, 2, 3]), MOST_ITEMS + 1)
+
+
+@pytest.mark.parametrize("baseline", [EASE, ItemKNN, LinearNextItem])
+def test_as_many_items_as_the_limit_are_not_too_many(baseline, monkeypatch):
+    monkeypatch.setattr(baselines, "MOST_ITEMS", ITEMS)
+    assert baseline(random_sequences(5, 5), ITEMS).score(rows([1, 2])).shape == (1, ITEMS)

@@ -1,14 +1,14 @@
 import numpy as np
 import pytest
 
-from bertrec_utils import mixture
-from bertrec_utils.evaluation.baselines import LinearNextItem, SmoothedMarkovChain
-from bertrec_utils.evaluation.ranking import metrics, target_ranks
-from bertrec_utils.evaluation.mixture import Mixture, linear_baseline, fit_mixture, standardise
-from bertrec_utils.model.modern import ModernTransformer
 from bertrec_utils.data.sequences import Holdout
+from bertrec_utils.evaluation import mixture
+from bertrec_utils.evaluation.baselines import LinearNextItem, SmoothedMarkovChain
+from bertrec_utils.evaluation.mixture import Mixture, fit_mixture, linear_baseline, standardise
+from bertrec_utils.evaluation.ranking import metrics, target_ranks
+from bertrec_utils.model.modern import ModernTransformer
 from bertrec_utils.training.trainer import new_model
-from conftest import preset, rows
+from conftest import model_settings, rows, settings
 
 
 def test_standardised_by_hand():
@@ -45,32 +45,34 @@ def test_what_knows_nothing_gets_no_weight(holdout):
 
 
 def test_the_weight_is_the_best_of_those_tried(dataset):
-    transformer = new_model(dataset, preset(width=16, warm_start=True))
-    baseline = linear_baseline(dataset.split.train, transformer.item_count)
+    network = new_model(dataset, settings(width=16))
+    baseline = linear_baseline(dataset.split.train, network.item_count)
     qualities = [
-        metrics(target_ranks(Mixture(transformer, baseline, weight), dataset.split.validation, ["full"])["full"])
+        metrics(target_ranks(Mixture(network, baseline, weight), dataset.split.validation, ["full"])["full"])
         for weight in mixture.WEIGHTS
     ]
     best = max(quality["ndcg@10"] for quality in qualities)
-    chosen = fit_mixture(transformer, baseline, dataset.split.validation).weight
+    chosen = fit_mixture(network, baseline, dataset.split.validation).weight
     assert qualities[mixture.WEIGHTS.index(chosen)]["ndcg@10"] == best > qualities[0]["ndcg@10"]
 
 
 def test_few_users_are_enough_where_many_do_not_fit(monkeypatch):
-    """Counting knows what the first ten users take; all others take what the transformer says, by a hair."""
+    """The baseline knows what the first ten users take; all others take what the network says, by a hair."""
     targets = np.array([2] * 10 + [3] * 30)
     holdout = Holdout(rows(*([1] for _ in targets)), targets)
-    transformer, baseline = np.zeros(20), np.zeros(20)
-    transformer[2], baseline[1], baseline[2] = 0.01, 1, -1
-    assert fit_mixture(Fixed(transformer), Fixed(baseline), holdout).weight == 0
+    network, baseline = np.zeros(20), np.zeros(20)
+    network[2], baseline[1], baseline[2] = 0.01, 1, -1
+    assert fit_mixture(Fixed(network), Fixed(baseline), holdout).weight == 0
     monkeypatch.setattr(mixture, "MOST_SCORES", 20 * 10)
-    assert fit_mixture(Fixed(transformer), Fixed(baseline), holdout).weight > 0
+    assert fit_mixture(Fixed(network), Fixed(baseline), holdout).weight > 0
 
 
-def test_large_catalogues_are_counted_by_the_chain(monkeypatch):
+def test_the_baseline_of_a_large_catalogue_is_the_markov_chain(monkeypatch):
     train = rows([1, 2, 3], [3, 2, 1])
     assert isinstance(linear_baseline(train, 3), LinearNextItem)
     monkeypatch.setattr(mixture, "MOST_ITEMS", 2)
     baseline = linear_baseline(train, 3)
     assert isinstance(baseline, SmoothedMarkovChain)
-    assert np.isfinite(Mixture(ModernTransformer(3, preset(width=8)), baseline, 0.3).score(rows([1], [2, 3]))).all()
+    assert np.isfinite(
+        Mixture(ModernTransformer(3, model_settings(width=8)), baseline, 0.3).score(rows([1], [2, 3]))
+    ).all()

@@ -10,17 +10,23 @@ from hypothesis.extra.numpy import arrays
 from ir_measures import RR, Success, nDCG
 from sklearn.metrics import ndcg_score, top_k_accuracy_score
 
-from bertrec_utils.evaluation.baselines import MarkovChain, Popularity
+from bertrec_utils.data.sequences import Holdout
 from bertrec_utils.evaluation.ranking import (
     NEGATIVES,
     PROTOCOLS,
+    best_columns,
+    beyond_accuracy,
+    bootstrap_interval,
+    coverage,
     draw_negatives,
     evaluate,
-    bootstrap_interval,
+    gini,
+    intra_list_diversity,
     metrics,
+    novelty,
     target_ranks,
+    top_k,
 )
-from bertrec_utils.data.sequences import Holdout
 from conftest import rows
 
 
@@ -70,10 +76,35 @@ def test_candidates_can_be_taken_from_the_history_and_be_many():
     assert ranks.tolist() == [3, 1]  # items 3, 4 and 6 are all there is for the first user
 
 
-def test_scores_that_are_not_finite_are_refused():
+@pytest.mark.parametrize("scores", [[0, 1, np.nan], [np.nan, 1, 2], [0, np.nan, 2], [0, 1, -np.inf], [0, 1, np.inf]])
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_score_that_is_nan_or_a_target_that_cannot_be_recommended_is_refused(scores, protocol):
     holdout = Holdout(rows([1]), np.array([3]))
-    with pytest.raises(ValueError, match="not finite"):
-        target_ranks(FixedScores([0, 1, np.nan]), holdout, ["full"], progress=False)
+    with pytest.raises(ValueError, match=r"^FixedScores gave a score that is NaN, or a target a .* not finite"):
+        target_ranks(FixedScores(scores), holdout, [protocol], negatives=1, progress=False)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_items_that_must_not_be_recommended_rank_below_all_others(protocol):
+    """-inf is a score as any other, the lowest: ranks are those of a low finite one."""
+    random = np.random.default_rng(0)
+    table = random.integers(0, 5, (40, 60)).astype(np.float32)
+    barred = random.random((40, 60)) < 0.3
+    targets = np.array([random.choice(np.flatnonzero(~row)) + 1 for row in barred])
+    holdout = Holdout(rows(*random.integers(1, 61, (40, 5))), targets)
+    found, expected = (
+        target_ranks(ScoresOfUser(np.where(barred, low, table)), holdout, [protocol], negatives=20, progress=False)
+        for low in (-np.inf, -1)
+    )
+    assert (found[protocol] == expected[protocol]).all()
+    assert found[protocol].max() > 5
+
+
+def test_the_best_items_are_never_those_that_must_not_be_recommended():
+    scorer = FixedScores([-np.inf, 3, -np.inf, 1, 2, -np.inf])
+    assert top_k(scorer, rows([1], [2]), 2).tolist() == [[2, 5], [5, 4]]
+    with pytest.raises(ValueError, match="a user has fewer than 3 items left to recommend"):
+        top_k(scorer, rows([1], [2]), 3)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64])
@@ -313,14 +344,82 @@ def test_protocols_repeat_with_the_seed_and_agree_with_each_other(dataset):
     assert set(table["full"]) == {f"{name}@{k}" for name in ("hit", "ndcg", "mrr") for k in (1, 5, 10, 20)}
 
 
-def test_popularity_by_hand():
-    scores = Popularity(rows([1, 2], [2, 3], [2]), 4).score(rows([1], [3]))
-    assert scores.tolist() == [[1, 3, 1, 0]] * 2
+def best_by_sorting(row, k):
+    """The k best columns of a row, by a stable sort of it all."""
+    return [column for column in np.argsort(-row, kind="stable") if np.isfinite(row[column])][:k]
 
 
-def test_markov_chain_by_hand():
-    train = rows([1, 2, 3], [1, 2], [1, 4], [3, 3])
-    scores = MarkovChain(train, 4).score(rows([9, 1], [4]))
-    counts = np.array([3, 2, 3, 1])  # of items 1..4
-    np.testing.assert_allclose(scores[0], [0, 2, 0, 1] + counts / 4)  # after 1 came 2 twice and 4 once
-    np.testing.assert_allclose(scores[1], counts / 4)  # nothing came after 4, least of all the next user's first item
+FEW_VALUES = st.sampled_from([-np.inf, -2.0, -1.0, 0.0, 1.0])  # many ties
+
+
+@settings(deadline=None, derandomize=True)
+@given(arrays(np.float32, st.tuples(st.integers(1, 4), st.integers(1, 12)), elements=FEW_VALUES), st.integers(0, 14))
+def test_best_columns_are_those_of_a_full_stable_sort(scores, k):
+    expected = [best_by_sorting(row, k) for row in scores] if k else []
+    assert [columns.tolist() for columns in best_columns(scores, k)] == expected
+
+
+@settings(deadline=None, derandomize=True)
+@given(
+    arrays(np.float32, 8, elements=FEW_VALUES),
+    st.lists(st.lists(st.integers(1, 8), max_size=6), min_size=1, max_size=5),
+    st.integers(1, 8),
+    st.integers(1, 3),
+)
+def test_best_items_are_those_of_a_full_stable_sort_without_the_history(scores, histories, k, batch_size):
+    expected = []
+    for history in histories:
+        left = scores.copy()
+        left[np.array(history, int) - 1] = -np.inf
+        expected.append([column + 1 for column in best_by_sorting(left, k)])
+    if min(map(len, expected)) < k:
+        with pytest.raises(ValueError, match=f"fewer than {k} items left"):
+            top_k(FixedScores(scores), rows(*histories), k, batch_size)
+    else:
+        assert top_k(FixedScores(scores), rows(*histories), k, batch_size).tolist() == expected
+
+
+def test_choosing_the_best_leaves_the_scores_as_they_were():
+    table = np.random.default_rng(0).random((3, 9), dtype=np.float32)
+    before = table.copy()
+    top_k(ScoresOfUser(table), rows([1], [2, 3], [5]), 2)
+    assert (table == before).all()
+
+
+def test_best_items_leave_out_the_history():
+    assert top_k(FixedScores([9, 8, 7, 7, 5]), rows([1], [2, 3], [5]), 2, batch_size=2).tolist() == [
+        [2, 3],
+        [1, 4],
+        [1, 2],
+    ]
+
+
+def test_coverage_and_novelty_by_hand():
+    lists = np.array([[1, 2], [1, 3]])
+    assert coverage(lists, 6) == 1 / 2
+    # of 8 users 8 have item 1, 4 have item 2, nobody has item 3: 0, 1 and 3 bits
+    assert novelty(lists, np.array([8, 4, 0, 1, 1, 1]), users=8) == pytest.approx((0 + 1 + 0 + 3) / 4)
+
+
+def test_gini_of_equal_and_of_single_exposure():
+    assert gini(np.array([[1, 2], [3, 4]]), 4) == 0
+    assert gini(np.array([[1], [1], [1]]), 4) == pytest.approx(3 / 4)  # one of four has all: 1 - 1/n
+    exposure = np.array([0, 1, 3, 4])
+    by_pairs = np.abs(exposure[:, None] - exposure).sum() / (2 * 4 * exposure.sum())  # its definition: mean difference
+    assert gini(np.repeat([2, 3, 4], [1, 3, 4])[:, None], 4) == pytest.approx(by_pairs)
+
+
+def test_intra_list_diversity_by_hand():
+    features = np.array([[1, 1, 0], [1, 0, 0], [0, 0, 1], [0, 0, 0], [0, 0, 0]], dtype=bool)
+    assert intra_list_diversity(np.array([[1, 2, 3]]), features) == pytest.approx((1 / 2 + 1 + 1) / 3)
+    assert intra_list_diversity(np.array([[1, 1]]), features) == intra_list_diversity(np.array([[4, 5]]), features) == 0
+    assert intra_list_diversity(np.array([[1, 4]]), features) == 1
+
+
+def test_everybody_gets_the_same_list_from_popularity(dataset):
+    test = dataset.split.test
+    lists = np.tile(np.arange(1, 11), (len(test.targets), 1))
+    table = beyond_accuracy(lists, test, np.eye(len(dataset.vocabulary), dtype=bool))
+    assert table["coverage"] == 10 / len(dataset.vocabulary)
+    assert table["diversity of genres"] == 1  # every item has a genre of its own here
+    assert table["Gini"] > 0.98

@@ -1,40 +1,85 @@
+import json
+import logging
 import os
-from dataclasses import replace
+import shutil
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+import safetensors
+import torch
 
-from bertrec_utils.training.checkpoints import MODEL, Checkpoint, load, save
-from bertrec_utils.data.dataset import Dataset, load_dataset
 from bertrec_utils.common import replace_file
-from bertrec_utils.evaluation.mixture import linear_baseline, fit_mixture
-from bertrec_utils.settings import get_preset
+from bertrec_utils.data.dataset import Dataset, load_dataset
 from bertrec_utils.data.sequences import Vocabulary
+from bertrec_utils.evaluation.mixture import fit_mixture, linear_baseline
+from bertrec_utils.settings import GROUPS, get_preset
+from bertrec_utils.training import checkpoints
+from bertrec_utils.training.checkpoints import (
+    FORMAT,
+    ITEMS,
+    MODEL,
+    Checkpoint,
+    load,
+    load_trained,
+    migrate_settings,
+    save,
+    set_aside,
+)
 from bertrec_utils.training.trainer import fit, new_model
 
-TINY = replace(get_preset("tiny"), epochs=1)
+TINY = get_preset("tiny").change(epochs=1)
+CPU = torch.device("cpu")
+OLD = Path(__file__).with_name("format-1")
+
+
+@pytest.fixture(scope="module")
+def trained(dataset, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    model = new_model(dataset, TINY, seed=3, device=CPU)
+    history = fit(model, dataset, TINY, seed=3, folder=folder)
+    return model, history, folder
 
 
 @pytest.fixture
-def saved(dataset, tmp_path):
-    model = new_model(dataset, TINY, seed=3)
-    history = fit(model, dataset, seed=3, folder=tmp_path)
-    return model, history, tmp_path
+def saved(trained, tmp_path):
+    """A model, the history of its training, and a folder with both that a test may spoil."""
+    model, history, folder = trained
+    return model, history, shutil.copytree(folder, tmp_path / "run")
+
+
+def description_of(folder):
+    with safetensors.safe_open(folder / MODEL, "numpy") as file:
+        return json.loads(file.metadata()["bertrec"])
 
 
 def test_save_and_load_give_equal_scores(dataset, saved):
     model, history, folder = saved
-    assert [path.name for path in folder.glob("[!.]*")] == [MODEL]
-    checkpoint = load(folder)
+    assert sorted(path.name for path in folder.glob("[!.]*")) == [ITEMS, MODEL]
+    checkpoint = load(folder, "cpu")
     histories = dataset.split.test.histories.rows(np.arange(20))
     np.testing.assert_array_equal(model.score(histories), checkpoint.model.score(histories))
-    assert (checkpoint.model.preset, checkpoint.seed) == (TINY, 3)
+    assert (checkpoint.settings, checkpoint.model.settings, checkpoint.seed) == (TINY, TINY.model, 3)
+    assert checkpoint.describe() == "modern-both (start: counts, seed 3)" and checkpoint.folder == folder
     np.testing.assert_allclose(checkpoint.history, history)
     checkpoint.check(dataset)
     assert checkpoint.load_dataset().fingerprint == dataset.fingerprint
 
 
-def test_the_mixture_with_counting_is_what_validation_chose(dataset, saved):
+def test_items_lie_beside_the_model(dataset, saved):
+    folder = saved[2]
+    checkpoint = load(folder)
+    pd.testing.assert_frame_equal(checkpoint.load_items(), dataset.items, check_dtype=False)
+    (folder / ITEMS).write_text("item,title\n1,Toy Story\n")
+    with pytest.raises(ValueError, match=r"items\.csv is damaged .*; delete it, and the titles are read from the log"):
+        checkpoint.load_items()
+    (folder / ITEMS).unlink()
+    pd.testing.assert_frame_equal(checkpoint.load_items(), dataset.items)
+
+
+def test_the_mixture_with_the_baseline_is_what_validation_chose(dataset, saved):
     model, history, folder = saved
     checkpoint = load(folder)
     baseline = linear_baseline(dataset.split.train, model.item_count)
@@ -42,9 +87,26 @@ def test_the_mixture_with_counting_is_what_validation_chose(dataset, saved):
     histories = dataset.split.test.histories.rows(np.arange(20))
     assert checkpoint.linear_weight == chosen.weight
     np.testing.assert_array_equal(checkpoint.with_linear(dataset).score(histories), chosen.score(histories))
-    unfinished = Checkpoint(model, checkpoint.vocabulary, 3, history, checkpoint.fingerprint)
+    unfinished = Checkpoint(model, checkpoint.vocabulary, TINY, 3, history, checkpoint.fingerprint)
     with pytest.raises(ValueError, match="run is not finished"):
         unfinished.with_linear(dataset)
+
+
+def test_a_model_of_an_unfinished_run_says_so(dataset, tmp_path, caplog):
+    def interrupt(trainer):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(new_model(dataset, TINY), dataset, TINY.change(epochs=4), folder=tmp_path, on_epoch=interrupt)
+    checkpoint = load(tmp_path)
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    assert "is not finished: this is its best epoch of 1 so far" in caplog.text and tmp_path.name in caplog.text
+    assert not checkpoint.is_finished and "UNFINISHED: after epoch 1" in checkpoint.describe()
+
+
+def test_a_model_of_a_finished_run_is_loaded_in_silence(saved, caplog, capsys):
+    assert load(saved[2]).is_finished
+    assert not caplog.records and capsys.readouterr() == ("", "")
 
 
 def test_any_changed_byte_is_noticed(saved):
@@ -52,10 +114,10 @@ def test_any_changed_byte_is_noticed(saved):
     content = path.read_bytes()
     header = 8 + int.from_bytes(content[:8], "little")
     random = np.random.default_rng(0)
-    places = [*range(8), *random.integers(8, header, 100), *random.integers(header, len(content), 100)]
-    for place in places:
+    positions = [*range(8), *random.integers(8, header, 100), *random.integers(header, len(content), 100)]
+    for position in positions:
         changed = bytearray(content)
-        changed[place] ^= 1 << random.integers(8)
+        changed[position] ^= 1 << random.integers(8)
         path.write_bytes(changed)
         with pytest.raises(ValueError, match=r"model\.safetensors is damaged or of another version.*train it again"):
             load(path.parent)
@@ -82,6 +144,125 @@ def test_missing_model_says_what_to_run(tmp_path):
         load(tmp_path / "nowhere")
 
 
+@pytest.mark.parametrize("recipe", ["ours", "bert4rec-paper"])
+def test_files_of_format_1_still_load(recipe):
+    """As the code of that time scored them (format-1/README.md)."""
+    expected = json.loads((OLD / "scores.json").read_text())[recipe]
+    assert "format" not in description_of(OLD / recipe)
+    checkpoint = load(OLD / recipe, "cpu")
+    dataset = checkpoint.load_dataset()
+    scores = checkpoint.model.score(dataset.split.test.histories.rows(np.arange(3)))
+    best = scores.argsort(1)[:, ::-1][:, :5]
+    assert (best + 1).tolist() == expected["tokens"]
+    np.testing.assert_allclose(np.take_along_axis(scores, best, 1), expected["scores"], atol=1e-4)
+    assert checkpoint.linear_weight == expected["linear weight"] and checkpoint.seed == 1
+    changes = {"max_users": 20, "width": 8, "layers": 1, "epochs": 2, "precision": "float32"}
+    new_name = {"ours": "modern-both", "bert4rec-paper": "bert4rec"}[recipe]
+    assert checkpoint.settings == get_preset("tiny", new_name).change(**changes)
+
+
+def test_a_file_of_format_1_that_is_saved_again_is_of_the_newest(tmp_path):
+    old = load(OLD / "ours", "cpu")
+    save(tmp_path, old)
+    assert description_of(tmp_path)["format"] == FORMAT
+    new = load(tmp_path, "cpu")
+    histories = old.load_dataset().split.test.histories
+    np.testing.assert_array_equal(new.model.score(histories), old.model.score(histories))
+    assert new.settings == old.settings and new.linear_weight == old.linear_weight
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ({"history_length": 77}, {"max_length": 77}),
+        ({"near": 3}, {"conv_size": 3}),
+        ({"next_only": 0.6}, {"p_causal": 0.6}),
+        ({"cloze_only": 0.4}, {"p_cloze": 0.4}),
+        ({"last_only": 0.2}, {"p_mask_last": 0.2}),
+        ({"warmup_share": 0.5}, {"warmup_fraction": 0.5}),
+        ({"warm_start": False}, {"start": "random"}),
+        ({"paper": True}, {"network": "bert4rec"}),
+        ({"ratings_file": "/log.csv", "negatives": 7}, {"ratings_file": "/log.csv", "negatives": 7}),
+    ],
+)
+def test_renamed_settings_are_migrated(old, new):
+    before = description_of(OLD / "ours")["preset"]
+    changed = migrate_settings(before | old)
+    flat = {name: value for group in GROUPS for name, value in changed[group].items()}
+    expected = {name: value for group in GROUPS for name, value in migrate_settings(before)[group].items()} | new
+    assert flat == expected and set(old) <= set(before)
+
+
+def test_a_file_of_a_newer_format_is_refused_with_advice(saved, monkeypatch):
+    with monkeypatch.context() as later:
+        later.setattr(checkpoints, "FORMAT", FORMAT + 1)
+        save(saved[2], load(saved[2]))
+    with pytest.raises(ValueError, match=rf"it is of format {FORMAT + 1}, written by a newer version .*: update it"):
+        load(saved[2])
+
+
+@pytest.fixture
+def own_run(tmp_path):
+    """A folder with a log of its owner's and, in runs/shelf, a model trained on it."""
+    home = tmp_path / "home"
+    home.mkdir()
+    lines = [f"{reader},{(reader * 3 + day) % 20},{day}" for reader in range(20) for day in range(8)]
+    (home / "log.csv").write_text("user,item,timestamp\n" + "\n".join(lines) + "\n")
+    (home / "titles.csv").write_text("item,title\n" + "".join(f"{number},Volume {number}\n" for number in range(20)))
+    own = TINY.change(max_users=None, ratings_file=str(home / "log.csv"), items_file=str(home / "titles.csv"))
+    dataset = load_dataset(own.data)
+    fit(new_model(dataset, own), dataset, own, folder=home / "runs" / "shelf")
+    return home
+
+
+def test_a_model_of_an_own_log_names_no_absolute_path(own_run):
+    folder = own_run / "runs" / "shelf"
+    data = description_of(folder)["settings"]["data"]
+    assert data["ratings_file"] == "../../log.csv" and data["items_file"] == "../../titles.csv"
+    for path in folder.iterdir():
+        assert str(own_run).encode() not in path.read_bytes() and b"/home/" not in path.read_bytes()
+
+
+def test_a_model_moves_with_its_log(own_run, tmp_path, monkeypatch):
+    elsewhere = (own_run).rename(tmp_path / "elsewhere")
+    monkeypatch.chdir(tmp_path)
+    for folder in (elsewhere / "runs" / "shelf", Path("elsewhere", "runs", "shelf")):
+        checkpoint = load(folder)
+        dataset = checkpoint.load_dataset()
+        assert dataset.items.title.tolist() == checkpoint.load_items().title.tolist()
+        assert checkpoint.settings.data.ratings_file == str(elsewhere / "log.csv")
+        save(tmp_path / "other", checkpoint)
+        assert load(tmp_path / "other").load_dataset().fingerprint == dataset.fingerprint
+
+
+def test_a_model_that_was_set_aside_still_finds_its_log(own_run):
+    folder = own_run / "runs" / "shelf"
+    target = set_aside(folder)
+    assert sorted(path.name for path in target.iterdir()) == [ITEMS, MODEL] and not (folder / MODEL).exists()
+    checkpoint = load(target)
+    assert len(checkpoint.load_dataset().sequences) == 20 and len(checkpoint.load_items()) == 20
+    save(target, checkpoint)
+    assert load(target).settings == checkpoint.settings
+
+
+def test_a_model_answers_without_its_log(own_run):
+    (own_run / "log.csv").unlink()
+    checkpoint = load(own_run / "runs" / "shelf")
+    items = checkpoint.load_items()
+    assert items.title.tolist() == [f"Volume {number}" for number in range(20)] and (items.ratings == 8).all()
+    with pytest.raises(FileNotFoundError, match=r"there is no file .*log\.csv"):
+        checkpoint.load_dataset()
+
+
+def test_a_run_of_an_own_log_is_not_taken_for_a_preset(own_run, tmp_path, monkeypatch, capsys):
+    project = tmp_path / "project"
+    monkeypatch.setattr(checkpoints, "PROJECT", project)
+    shutil.copytree(own_run / "runs" / "shelf", project / "runs" / "tiny")
+    with pytest.raises(ValueError, match=r"runs/tiny was trained on a log of your own, not on ml-latest-2k"):
+        load_trained(get_preset("tiny"))
+    assert not capsys.readouterr().out
+
+
 def test_other_data_is_refused(dataset, saved):
     checkpoint = load(saved[2])
     other_items = Dataset(Vocabulary(dataset.vocabulary.items + 1), dataset.sequences)
@@ -92,7 +273,7 @@ def test_other_data_is_refused(dataset, saved):
     with pytest.raises(ValueError, match="trained on other sequences"):
         checkpoint.check(Dataset(dataset.vocabulary, replace(dataset.sequences, tokens=swapped)))
     with pytest.raises(ValueError, match="train again on this"):
-        checkpoint.check(load_dataset(replace(TINY, max_users=60)))
+        checkpoint.check(load_dataset(TINY.change(max_users=60).data))
 
 
 def test_saving_over_a_checkpoint_is_all_or_nothing(saved, monkeypatch):
@@ -105,8 +286,14 @@ def test_saving_over_a_checkpoint_is_all_or_nothing(saved, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        save(path.parent, Checkpoint(checkpoint.model, checkpoint.vocabulary, 4, checkpoint.history, {}))
-    assert path.read_bytes() == before and [file.name for file in path.parent.glob("[!.]*")] == [MODEL]
+        save(path.parent, replace(checkpoint, seed=4))
+    assert path.read_bytes() == before
+    assert sorted(file.name for file in path.parent.glob("[!.]*")) == [ITEMS, MODEL]
+
+
+def test_every_setting_is_written(saved):
+    written = description_of(saved[2])["settings"]
+    assert written == json.loads(json.dumps(asdict(TINY)))
 
 
 def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
