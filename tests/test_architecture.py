@@ -85,3 +85,9 @@ def test_every_name_that_the_package_offers_is_there():
     assert all(callable(getattr(bertrec_utils, name)) for name in bertrec_utils.__all__)
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         bertrec_utils.nothing  # noqa: B018
+
+
+def test_the_types_of_the_package_hold(tmp_path):
+    command = [sys.executable, "-m", "mypy", "--cache-dir", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
