@@ -25,7 +25,7 @@ def imported(path: Path) -> set[str]:
         if isinstance(node, ast.ImportFrom):
             base = here[: len(here) - node.level] if node.level else ()
             module = [*base, *(node.module.split(".") if node.module else [])]
-            names = [module + [alias.name] for alias in node.names]
+            names = [[*module, alias.name] for alias in node.names]
         elif isinstance(node, ast.Import):
             names = [alias.name.split(".") for alias in node.names]
         else:
