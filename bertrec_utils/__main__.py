@@ -15,7 +15,7 @@ from .data.dataset import load_dataset
 from .data.releases import RELEASES, download
 from .evaluation.ranking import PROTOCOLS, evaluate
 from .scenarios.recommender import Recommender
-from .settings import DEFAULT_RECIPE, PRESETS, RECIPES, STARTS, Settings, get_preset, parse_changes
+from .settings import DEFAULT_RECIPE, PRESETS, RECIPES, STARTS, get_preset, parse_changes
 from .training.checkpoints import Checkpoint, load
 from .training.devices import DEVICES, find_device, main_process_first, process_group
 from .training.trainer import fit, new_model
@@ -31,18 +31,14 @@ def own_log(arguments: argparse.Namespace) -> dict[str, str]:
     return {name: str(path.resolve()) for name, path in files.items() if path}
 
 
-def train_settings(arguments: argparse.Namespace) -> Settings:
-    settings = get_preset(arguments.preset, arguments.recipe, arguments.start)
-    if arguments.ratings:
-        settings = settings.change(max_users=None, **own_log(arguments))
-    return settings.change(**parse_changes(arguments.set))
-
-
 def train_command(arguments: argparse.Namespace) -> None:
-    settings, device = train_settings(arguments), find_device(arguments.device)
-    own_log(arguments)  # refuse --items alone
+    device, log = find_device(arguments.device), own_log(arguments)
+    settings = get_preset(arguments.preset, arguments.recipe, arguments.start)
+    if log:
+        settings = settings.change(max_users=None, **log)
+    settings = settings.change(**parse_changes(arguments.set))
     # a log of your own never shares a folder with a preset
-    name = f"{arguments.ratings.stem}-{settings.name}" if arguments.ratings else settings.name
+    name = f"{arguments.ratings.stem}-{settings.name}" if log else settings.name
     folder = arguments.out or Path("runs") / name
     with process_group(device):
         with main_process_first():  # the others find its cache
@@ -54,9 +50,8 @@ def train_command(arguments: argparse.Namespace) -> None:
         except KeyboardInterrupt:
             sys.exit(f"interrupted; the same command resumes after the last whole epoch in {folder}")
         best = history.loc[history["ndcg@10"].idxmax()]
-        print_status(
-            f"{folder}: best epoch {best.epoch:.0f} of {len(history)}, validation NDCG@10 {best['ndcg@10']:.4f}"
-        )
+        epoch = f"best epoch {best.epoch:.0f} of {len(history)}"
+        print_status(f"{folder}: {epoch}, validation NDCG@10 {best['ndcg@10']:.4f}")
 
 
 def scorer_name(checkpoint: Checkpoint, with_linear: bool) -> str:
@@ -76,8 +71,7 @@ def evaluate_command(arguments: argparse.Namespace) -> None:
         answer = {"scorer": scorer, "finished": checkpoint.is_finished, "users": len(test), "data": counts}
         print(json.dumps(answer | {"protocols": table}, indent=2))
         return
-    print(f"data: {dataset.counts}")
-    print(f"scorer: {scorer}")
+    print(f"data: {dataset.counts}\nscorer: {scorer}")
     print(f"test: the last item of each of {len(test):,} users (leave-one-out)")
     print(f"{'candidates':16}{'Hit@10':>10}{'NDCG@10':>10}{'MRR@10':>10}")
     for protocol, row in table.items():
@@ -154,9 +148,8 @@ def parser() -> argparse.ArgumentParser:
     recommend.add_argument("--history", nargs="+", required=True, metavar="TITLE", help="titles, oldest first")
     recommend.add_argument("-k", type=int, default=10, help="how many titles (default 10)")
     recommend.add_argument("--as-set", action="store_true", help="the order of the history does not matter")
-    recommend.add_argument(
-        "--popularity-penalty", type=float, default=0.0, metavar="X", help="0 familiar (default) to 1 distinctive"
-    )
+    familiar = "0 familiar (default) to 1 distinctive"
+    recommend.add_argument("--popularity-penalty", type=float, default=0.0, metavar="X", help=familiar)
     recommend.add_argument("--exclude-series", action="store_true", help="nothing of the same series as the history")
     recommend.set_defaults(run=recommend_command)
 

@@ -1,5 +1,7 @@
 """What all folders share: where the clone lies, files that are written wholly or not at all, progress on screen."""
 
+import contextlib
+import glob
 import os
 import sys
 import time
@@ -34,7 +36,10 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     finally:
         partial.unlink(missing_ok=True)
     _flush(path.parent)  # the new name is on disk too
-    _remove_abandoned(path)
+    for abandoned in path.parent.glob(f"{glob.escape(path.name)}.*.partial"):
+        with contextlib.suppress(OSError):  # another process has removed it, or it is not ours to remove
+            if time.time() - abandoned.stat().st_mtime > ABANDONED:
+                abandoned.unlink()
 
 
 def move_file(path: Path, target: Path) -> None:
@@ -53,17 +58,6 @@ def _flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _remove_abandoned(path: Path) -> None:
-    """Remove what killed processes have left of a file."""
-    for partial in path.parent.iterdir():
-        if partial.name.startswith(f"{path.name}.") and partial.suffix == ".partial":
-            try:
-                if time.time() - partial.stat().st_mtime > ABANDONED:
-                    partial.unlink()
-            except OSError:
-                continue  # another process has removed it, or it is not ours to remove
 
 
 def is_main_process() -> bool:

@@ -20,9 +20,8 @@ TOKEN_COLORS = ListedColormap(["#f0f0f0", "#9ecae1", "#e6850d"])  # PAD, item, [
 def use_style() -> None:
     """Colour-blind safe colours on a quiet grid, sharp on screen; $ in a displayed table is a dollar, no formula."""
     pd.set_option("display.html.use_mathjax", False)
-    sns.set_theme(style="whitegrid", palette="colorblind")
-    plt.rcParams.update({"figure.figsize": (7, 3.6), "figure.dpi": 80, "axes.titleweight": "bold"})
-    plt.rcParams.update({"figure.constrained_layout.use": True})
+    figures = {"figure.figsize": (7, 3.6), "figure.dpi": 80, "figure.constrained_layout.use": True}
+    sns.set_theme(style="whitegrid", palette="colorblind", rc=figures | {"axes.titleweight": "bold"})
 
 
 def _axes(ax: Axes | None, **size: Any) -> Axes:
@@ -98,14 +97,10 @@ def _grid(
 ) -> Axes:
     rows, columns = values.shape
     ax = _axes(ax, figsize=(min(10, 1.5 + 0.75 * columns), 0.9 + 0.38 * rows))
-    ax.pcolormesh(values, edgecolors="grey", lw=0.5, **colors)
-    for (row, column), text in np.ndenumerate(texts):
-        ax.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=8)
-    ax.set_xticks(np.arange(columns) + 0.5, list(map(str, range(columns))))
-    ax.set_yticks(np.arange(rows) + 0.5, row_labels)
+    cells = {"annot": texts, "fmt": "", "annot_kws": {"fontsize": 8, "color": "black"}, "linewidths": 0.5}
+    sns.heatmap(values, yticklabels=row_labels, cbar=False, linecolor="grey", ax=ax, **cells, **colors)
     ax.set(xlabel="position", title=title)
-    ax.invert_yaxis()
-    ax.grid(False)
+    ax.tick_params("y", rotation=0)
     return ax
 
 
@@ -147,11 +142,11 @@ def plot_attention(
 ) -> Axes:
     """Attention weights (Q, T): each row is a query, whose weights sum to one over the positions it sees."""
     ax = _axes(ax, figsize=(9, 1.6 + 0.6 * len(rows)))
-    weights = np.asarray(weights)
-    sns.heatmap(weights, cmap="Greys", vmin=0, vmax=1, annot=True, fmt=".2f", ax=ax, cbar=False, linewidths=0.5)
-    ax.set(title=title)
-    ax.set_xticks(np.arange(len(columns)) + 0.5, columns, rotation=35, ha="right")
-    ax.set_yticks(np.arange(len(rows)) + 0.5, rows, rotation=0)
+    table = pd.DataFrame(np.asarray(weights), rows, columns)
+    sns.heatmap(table, cmap="Greys", vmin=0, vmax=1, annot=True, fmt=".2f", ax=ax, cbar=False, linewidths=0.5)
+    ax.set_title(title)
+    ax.set_xticklabels(columns, rotation=35, ha="right")
+    ax.tick_params("y", rotation=0)
     return ax
 
 
@@ -161,17 +156,15 @@ def plot_training_curves(
     """Loss and validation NDCG@10 by minutes, one line per run; a star is the best epoch, `references` are horizontal
     lines. A run with a column `validation_loss` has a second, thin line for it."""
     _, (left, right) = plt.subplots(1, 2, figsize=(11, 4))
-    minutes = {name: history.seconds / 60 for name, history in histories.items()}
-    _lines(left, {f"{name}, training": (minutes[name], history.loss) for name, history in histories.items()})
-    _lines(right, {name: (minutes[name], history["ndcg@10"]) for name, history in histories.items()})
+    _lines(left, {f"{name}, training": (history.seconds / 60, history.loss) for name, history in histories.items()})
+    plot_quality_by_minutes(histories, references, right).legend().remove()  # that of the left one serves both
     for number, (name, history) in enumerate(histories.items()):
         if "validation_loss" in history:
-            left.plot(minutes[name], history.validation_loss, lw=1, color=f"C{number}", label=f"{name}, validation")
-        best = history["ndcg@10"].idxmax()
-        right.plot(minutes[name][best], history["ndcg@10"][best], "*", ms=16, color=f"C{number}", mec="black")
-    _horizontal_lines(right, references or {})
+            label = f"{name}, validation"
+            left.plot(history.seconds / 60, history.validation_loss, lw=1, color=f"C{number}", label=label)
+        best = history.loc[history["ndcg@10"].idxmax()]
+        right.plot(best.seconds / 60, best["ndcg@10"], "*", ms=16, color=f"C{number}", mec="black")
     left.set(xlabel="minutes of training", ylabel="cross-entropy (nats per target)", title="Loss")
-    right.set(xlabel="minutes of training", ylabel="NDCG@10, full ranking", title="Validation NDCG@10", ylim=(0, None))
     left.legend()
     return np.array([left, right])
 
@@ -182,7 +175,10 @@ def plot_quality_by_minutes(
     """Validation NDCG@10 by minutes of training, one line per run; `references` are horizontal lines."""
     ax = _axes(ax, figsize=(9, 4.5))
     _lines(ax, {name: (history.seconds / 60, history["ndcg@10"]) for name, history in histories.items()})
-    _horizontal_lines(ax, references or {})
+    where = {"transform": ax.get_yaxis_transform(), "ha": "right", "va": "bottom", "fontsize": 9, "color": "dimgrey"}
+    for number, (name, value) in enumerate((references or {}).items()):
+        ax.axhline(value, color="grey", ls=LINES[number][1], lw=1)
+        ax.text(1, value, name, where)
     ax.set(xlabel="minutes of training", ylabel="NDCG@10, full ranking", title="Validation NDCG@10 by time")
     ax.set(xlim=(0, None), ylim=(0, None))
     ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
@@ -192,13 +188,6 @@ def plot_quality_by_minutes(
 def _lines(ax: Axes, curves: Mapping[str, tuple]) -> None:
     for (name, (across, up)), (marker, line) in zip(curves.items(), cycle(LINES), strict=False):
         ax.plot(across, up, marker=marker, ls=line, markevery=max(1, len(up) // 10), label=name)
-
-
-def _horizontal_lines(ax: Axes, references: Mapping[str, float]) -> None:
-    where = {"transform": ax.get_yaxis_transform(), "ha": "right", "va": "bottom", "fontsize": 9, "color": "dimgrey"}
-    for number, (name, value) in enumerate(references.items()):
-        ax.axhline(value, color="grey", ls=LINES[number][1], lw=1)
-        ax.text(1, value, name, where)
 
 
 def plot_metric_at_k(tables: Mapping[str, Mapping[str, float]], metric: str = "ndcg", ax: Axes | None = None) -> Axes:
@@ -216,14 +205,12 @@ def plot_metric_at_k(tables: Mapping[str, Mapping[str, float]], metric: str = "n
 def plot_differences_by_group(
     differences: Mapping[str, np.ndarray], values: np.ndarray, groups: int, label: str, ax: Axes | None = None
 ) -> Axes:
-    """Mean of each difference (U,) in `groups` equally large groups of users by `values` (U,), with 95 % intervals.
-
-    A difference is that of a metric of two models, user by user: only then do intervals tell which of them is better.
-    """
+    """Mean of each difference (U,) in `groups` equally large groups of users by `values` (U,), with 95 % intervals. A
+    difference is that of a metric of two models, user by user: only then do intervals tell which of them is better."""
     ax = _axes(ax)
     bins = pd.qcut(pd.Series(values), groups, duplicates="drop")
-    lowest = [max(values.min(), np.floor(bin.left) + 1) for bin in bins.cat.categories]
-    names = [f"{low:,.0f}-{np.floor(bin.right):,.0f}" for low, bin in zip(lowest, bins.cat.categories, strict=True)]
+    ranges = [(max(values.min(), np.floor(bin.left) + 1), np.floor(bin.right)) for bin in bins.cat.categories]
+    names = [f"{low:,.0f}-{high:,.0f}" for low, high in ranges]
     for number, (name, of_users) in enumerate(differences.items()):
         grouped = pd.Series(of_users).groupby(bins, observed=True)
         positions = np.arange(len(names)) + (number - (len(differences) - 1) / 2) * 0.15
@@ -242,9 +229,8 @@ def plot_scores(rows: Mapping[str, Mapping], title: str, ax: Axes | None = None)
     ax = _axes(ax, figsize=(7, 0.8 + 0.3 * len(rows)))
     positions = np.arange(len(rows))
     table = pd.DataFrame({name: {key: row[key] for key in ("mean", "low", "high")} for name, row in rows.items()}).T
-    ax.errorbar(
-        table["mean"], positions, xerr=[table["mean"] - table.low, table.high - table["mean"]], fmt="o", capsize=3
-    )
+    reach = [table["mean"] - table.low, table.high - table["mean"]]
+    ax.errorbar(table["mean"], positions, xerr=reach, fmt="o", capsize=3)
     for position, row in zip(positions, rows.values(), strict=True):
         ax.plot(row["seeds"], np.full(len(row["seeds"]), position), "|", color="black", ms=12)
     ax.set_yticks(positions, rows)

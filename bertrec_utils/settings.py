@@ -1,7 +1,6 @@
 """Every setting of a run - its data, its model, its training - and the presets and recipes that set them."""
 
 import os
-import types
 import typing
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -103,13 +102,11 @@ class Settings:
     training: TrainingSettings = field(default_factory=TrainingSettings)
 
     def change(self, **values: Any) -> "Settings":
-        """A copy with other values, each named as in its group: `change(width=64, epochs=3)`.
-
-        ValueError if there is no such setting or its value makes no sense.
-        """
+        """A copy with other values, each named as in its group: `change(width=64, epochs=3)`. ValueError if there is no
+        such setting or its value makes no sense."""
         groups: dict[str, dict[str, Any]] = {name: {} for name in GROUPS}
         for name, value in values.items():
-            groups[_group_of(name)][name] = value
+            groups[_group_and_type(name)[0]][name] = value
         return replace(self, **{name: replace(getattr(self, name), **changes) for name, changes in groups.items()})
 
     def flat(self) -> dict[str, Any]:
@@ -127,35 +124,31 @@ class Settings:
 
 
 GROUPS: dict[str, type] = {"data": DataSettings, "model": ModelSettings, "training": TrainingSettings}
+FIELDS = {field.name: (name, field.type) for name, group in GROUPS.items() for field in fields(group)}
 
 
-def _group_of(setting: str) -> str:
-    for name, group in GROUPS.items():
-        if setting in {field.name for field in fields(group)}:
-            return name
-    known = [field.name for group in GROUPS.values() for field in fields(group)]
-    raise ValueError(f"there is no setting {setting!r}; the settings are {', '.join(known)}")
+def _group_and_type(setting: str) -> tuple[str, Any]:
+    if setting not in FIELDS:
+        raise ValueError(f"there is no setting {setting!r}; the settings are {', '.join(FIELDS)}")
+    return FIELDS[setting]
 
 
 def parse_changes(texts: Iterable[str]) -> dict[str, Any]:
-    """The values of `NAME=VALUE` texts, as `Settings.change` takes them; "none" stands for None.
-
-    ValueError if a text has another form, names no setting, or its value is of another type.
-    """
+    """The values of `NAME=VALUE` texts, as `Settings.change` takes them; "none" stands for None. ValueError if a text
+    has another form, names no setting, or its value is of another type."""
     changes = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals:
             raise ValueError(f"{text!r} sets nothing; write it as NAME=VALUE, for example epochs=3")
-        changes[name] = _parse(name, value, typing.get_type_hints(GROUPS[_group_of(name)])[name])
+        changes[name] = _parse(name, value, _group_and_type(name)[1])
     return changes
 
 
 def _parse(name: str, text: str, hint: Any) -> Any:
-    kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    if types.NoneType in kinds and text.lower() == "none":
+    kind, *or_none = typing.get_args(hint) or (hint,)  # of `int | None` both parts
+    if or_none and text.lower() == "none":
         return None
-    kind = kinds[0]
     try:
         return {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
     except (ValueError, KeyError):
@@ -183,13 +176,9 @@ RECIPES: dict[str, dict[str, Any]] = {  # network-objective
 DEFAULT_RECIPE = "modern-both"
 DEFAULT_STARTS = dict.fromkeys(RECIPES, "counts") | {"bert4rec": "random"}  # the paper's
 # a random start takes longer, and so does the cloze, which has fewer targets in a pass
-EPOCHS: dict[tuple[str, ...], int] = {
-    ("small", "bert4rec"): 40,
-    ("small", "modern-cloze"): 16,
-    ("small", "modern-next", "random"): 32,
-    ("ml-1m", "bert4rec"): 100,
-    ("ml-1m", "modern-cloze"): 30,
-    ("ml-1m", "modern-next", "random"): 36,
+EPOCHS = {
+    "small": {"bert4rec": 40, "modern-cloze": 16, "modern-next-random": 32},
+    "ml-1m": {"bert4rec": 100, "modern-cloze": 30, "modern-next-random": 36},
 }
 
 
@@ -204,15 +193,14 @@ def get_preset(name: str | None = None, recipe: str = DEFAULT_RECIPE, start: str
     """
     name = name or os.environ.get("BERTREC_PRESET") or "small"
     if name not in PRESETS:
-        raise ValueError(
-            f"there is no preset {name!r}; choose one of {', '.join(PRESETS)} (BERTREC_PRESET or --preset)"
-        )
+        known = f"{', '.join(PRESETS)} (BERTREC_PRESET or --preset)"
+        raise ValueError(f"there is no preset {name!r}; choose one of {known}")
     if recipe not in RECIPES:
         raise ValueError(f"there is no recipe {recipe!r}; choose one of {', '.join(RECIPES)} (--recipe)")
-    settings = Settings(name, recipe).change(**PRESETS[name]).change(**RECIPES[recipe])
-    settings = settings.change(start=start or DEFAULT_STARTS[recipe])
-    epochs = EPOCHS.get((name, recipe, settings.start)) or EPOCHS.get((name, recipe))
-    return settings.change(epochs=epochs) if epochs else settings
+    start = start or DEFAULT_STARTS[recipe]
+    settings = Settings(name, recipe).change(**PRESETS[name] | RECIPES[recipe], start=start)
+    epochs = EPOCHS.get(name, {})
+    return settings.change(epochs=epochs.get(f"{recipe}-{start}") or epochs.get(recipe) or settings.training.epochs)
 
 
 def suffix(recipe: str, start: str) -> str:

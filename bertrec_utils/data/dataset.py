@@ -1,7 +1,5 @@
-"""From a rating log to what a model is trained and tested on: sequences in time order, and their split.
-
-The sequences of a big log are cached beside its file: the next start takes them from there, without the log.
-"""
+"""From a rating log to what a model is trained and tested on: sequences in time order, and their split. The sequences
+of a big log are cached beside its file: the next start takes them from there, without the log."""
 
 import hashlib
 import logging
@@ -44,17 +42,16 @@ class DataCounts(NamedTuple):
     kept_items: int
 
     def __str__(self) -> str:
-        dropped = {
-            f"{self.rows_of_later_users:,} rows of users beyond max_users": self.rows_of_later_users,
-            f"{self.repeats:,} repeats of an item by a user": self.repeats,
-            f"{self.rare_items:,} items with fewer than {self.min_item_ratings} ratings "
-            f"({self.rows_of_rare_items:,} rows)": self.rare_items,
-            f"{self.short_users:,} users with fewer than {SHORTEST} items left "
-            f"({self.rows_of_short_users:,} rows)": self.short_users,
-        }
+        lowest = self.min_item_ratings
+        dropped = [
+            (self.rows_of_later_users, "rows of users beyond max_users"),
+            (self.repeats, "repeats of an item by a user"),
+            (self.rare_items, f"items with fewer than {lowest} ratings ({self.rows_of_rare_items:,} rows)"),
+            (self.short_users, f"users with fewer than {SHORTEST} items left ({self.rows_of_short_users:,} rows)"),
+        ]
         return (
             f"{self.rows:,} rows, {self.users:,} users, {self.items:,} items; dropped: "
-            f"{', '.join(text for text, count in dropped.items() if count) or 'nothing'}; kept: "
+            f"{', '.join(f'{count:,} {what}' for count, what in dropped if count) or 'nothing'}; kept: "
             f"{self.kept_rows:,} rows, {self.kept_users:,} users, {self.kept_items:,} items"
         )
 
@@ -66,11 +63,10 @@ def build_sequences(
 
     Equal timestamps stay in file order, except where the file lists every user's ratings by item, as GroupLens's CSV
     releases do: that order says nothing about time, and a model would be graded on the ids, so `tie_seed` shuffles the
-    ties instead (None: always file order).
-    An item that a user meets again counts once, at its first time: a ranking without the history could not hold it.
-    Rare items are dropped in a single pass, as the published splits have it, and then users left with fewer than three
-    items, who cannot be split: an item may end with fewer ratings than asked. `max_users` keeps the first users only.
-    Raises ValueError if nothing is left.
+    ties instead (None: always file order). An item that a user meets again counts once, at its first time: a ranking
+    without the history could not hold it. Rare items are dropped in a single pass, as the published splits have it, and
+    then users left with fewer than three items, who cannot be split: an item may end with fewer ratings than asked.
+    `max_users` keeps the first users only. Raises ValueError if nothing is left.
     """
     user_codes, users = pd.factorize(ratings.user, sort=True)
     item_codes, items = pd.factorize(ratings.item, sort=True)
@@ -78,9 +74,9 @@ def build_sequences(
     if max_users is not None:
         order = order[user_codes[order] < max_users]
     of_first_users = len(order)
-    if _has_duplicates(user_codes * len(items) + item_codes):
-        pairs = pd.Series(user_codes[order] * len(items) + item_codes[order])
-        order = order[~pairs.duplicated().to_numpy()]
+    pairs = user_codes * len(items) + item_codes
+    if (np.diff(np.sort(pairs, kind="stable")) == 0).any():  # a stable sort is fast on a log in order, as most are
+        order = order[~pd.Series(pairs[order]).duplicated().to_numpy()]
     without_repeats = len(order)
     could_split = (np.bincount(user_codes[order]) >= SHORTEST).any()
     item_counts = np.bincount(item_codes[order], minlength=len(items))
@@ -97,8 +93,12 @@ def build_sequences(
     is_known = np.bincount(item_codes[order], minlength=len(items)) > 0
     tokens = np.cumsum(is_known, dtype=np.int32)[item_codes[order]]
     offsets = np.concatenate([[0], lengths[is_long].cumsum()])
+    vocabulary = Vocabulary(np.asarray(items[is_known]))
+    sequences = Sequences(tokens, offsets, np.asarray(users[is_long]))
     counts = DataCounts(
-        *(len(ratings), len(users), len(items)),
+        rows=len(ratings),
+        users=len(users),
+        items=len(items),
         rows_of_later_users=len(ratings) - of_first_users,
         repeats=of_first_users - without_repeats,
         min_item_ratings=min_item_ratings,
@@ -106,43 +106,35 @@ def build_sequences(
         rows_of_rare_items=without_repeats - without_rare,
         short_users=int((~is_long[:max_users]).sum()),
         rows_of_short_users=without_rare - len(order),
-        **{"kept_rows": len(order), "kept_users": int(is_long.sum()), "kept_items": int(is_known.sum())},
+        kept_rows=len(order),
+        kept_users=len(sequences),
+        kept_items=len(vocabulary),
     )
-    sequences = Sequences(tokens, offsets, np.asarray(users[is_long]))
-    return Vocabulary(np.asarray(items[is_known])), sequences, counts
+    return vocabulary, sequences, counts
 
 
-def _in_time_order(
-    user_codes: np.ndarray, item_codes: np.ndarray, timestamps: np.ndarray, tie_seed: int | None
-) -> np.ndarray:
+def _in_time_order(users: np.ndarray, items: np.ndarray, times: np.ndarray, tie_seed: int | None) -> np.ndarray:
     """The rows of a log by user, then time; equal times as `build_sequences` says."""
-    order = np.lexsort([timestamps, user_codes])  # the last key counts first; stable: ties stay in file order
-    if tie_seed is None or not _sorted_by_item(user_codes, item_codes):
+    order = np.lexsort([times, users])  # the last key counts first; stable: ties stay in file order
+    if tie_seed is None or not _sorted_by_item(users, items):
         return order
     # drawn for every row of the file, so that what is left out later does not change a user's order
     shuffled = np.random.default_rng(tie_seed).permutation(len(order))
-    is_new = (np.diff(user_codes[order], prepend=0) != 0) | (np.diff(timestamps[order], prepend=0) != 0)
+    is_new = (np.diff(users[order], prepend=0) != 0) | (np.diff(times[order], prepend=0) != 0)
     # ties have a number in common; a stable sort is fast on what is nearly sorted
     return order[np.argsort(np.cumsum(is_new) * len(order) + shuffled[order], kind="stable")]
 
 
-def _has_duplicates(numbers: np.ndarray) -> bool:
-    """Whether any two are equal; fast if they are nearly sorted, as in GroupLens's files."""
-    return bool((np.diff(np.sort(numbers, kind="stable")) == 0).any())
-
-
-def _sorted_by_item(user_codes: np.ndarray, item_codes: np.ndarray) -> bool:
+def _sorted_by_item(users: np.ndarray, items: np.ndarray) -> bool:
     """Whether items never decrease, in file order, within any user."""
-    by_user = np.argsort(user_codes, kind="stable")
-    same_user = np.diff(user_codes[by_user]) == 0
-    return bool((np.diff(item_codes[by_user])[same_user] >= 0).all())
+    by_user = np.argsort(users, kind="stable")
+    same_user = np.diff(users[by_user]) == 0
+    return bool((np.diff(items[by_user])[same_user] >= 0).all())
 
 
 def leave_one_out(sequences: Sequences) -> Split:
-    """Last item of each user for the test, the one before for validation, the rest for training (section 4.2).
-
-    ValueError below three items.
-    """
+    """Each user's last item for the test, the one before for validation, the rest for training (section 4.2 of the
+    paper). ValueError below three items."""
     if sequences.lengths.min() < SHORTEST:
         raise ValueError("leave-one-out needs at least three items in every sequence")
     known = sequences.without_last(1)
@@ -235,9 +227,7 @@ class Dataset:
 
 def load_dataset(settings: DataSettings) -> Dataset:
     """Read a release, or a log of your own, and build the sequences, or take those that an earlier start has cached.
-
-    Raises what `load_movielens`, `load_interactions` and `build_sequences` raise.
-    """
+    Raises what `load_movielens`, `load_interactions` and `build_sequences` raise."""
     if settings.ratings_file:
         files = [Path(file).absolute() for file in (settings.ratings_file, settings.items_file) if file]
         read = partial(load_interactions, files[0], files[1] if settings.items_file else None)
@@ -267,19 +257,14 @@ def _cache_key(files: list[Path], settings: DataSettings) -> str | None:
 
 def _write_cache(path: Path, key: str, dataset: Dataset) -> None:
     """Write what a dataset is to an .npz, whose checksums `_read_cache` relies on; a warning if that fails."""
-    sequences = dataset.sequences
-    arrays = {"key": np.array(key), "counts": np.array(dataset.counts), "users": _as_bytes(sequences.users)}
-    arrays |= {"tokens": sequences.tokens, "offsets": sequences.offsets}
-    arrays |= {"vocabulary": _as_bytes(dataset.vocabulary.items)}
-    arrays |= {f"items.{name}": _as_bytes(column.to_numpy()) for name, column in dataset.items.items()}
+    arrays = {"key": np.array(key), "counts": np.array(dataset.counts), "vocabulary": dataset.vocabulary.items}
+    arrays |= vars(dataset.sequences) | {f"items.{name}": dataset.items[name].to_numpy() for name in dataset.items}
 
-    def write(
-        partial: Path,
-    ) -> None:  # as np.savez, which in NumPy 1 leaves its archive open on a full disk
-        with zipfile.ZipFile(partial, "w") as archive:
+    def write(partial: Path) -> None:
+        with zipfile.ZipFile(partial, "w") as archive:  # np.savez of NumPy 1 leaves it open on a full disk
             for name, array in arrays.items():
                 with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
-                    np.lib.format.write_array(file, array, allow_pickle=False)
+                    np.lib.format.write_array(file, _as_bytes(array), allow_pickle=False)
 
     try:
         replace_file(path, write)

@@ -1,7 +1,5 @@
-"""Reads rating logs: GroupLens's own files, or a CSV of yours.
-
-Sound files are read by pandas' fast parser. What it refuses is read again line by line, to name the line.
-"""
+"""Reads rating logs, GroupLens's own files or a CSV of yours, by pandas' fast parser; what that refuses is read again
+line by line, to name the line."""
 
 import csv
 import re
@@ -47,40 +45,36 @@ def load_interactions(ratings_csv: str | Path, items_csv: str | Path | None = No
     one without a title there is named by its id. `noun` is what one of them is called on screen. Raises
     FileNotFoundError, or ValueError that names file and line.
     """
-    titles = pd.DataFrame({"item": [], "title": []}, dtype=str)
+    titles = pd.DataFrame({"item": [], "title": [], "genres": []}, dtype=str)
     if items_csv:
-        titles = _read_texts(items_csv, ["item", "title"], "genres")
+        titles = _read_texts(items_csv, ["item", "title"], "genres", default="")
         _refuse(items_csv, titles.item, titles.item == "", "must not be empty")
         _refuse(items_csv, titles.item, titles.item.duplicated(), "is listed before")
-    ratings = _read_texts(ratings_csv, ["user", "item", "timestamp"], "rating")
+    ratings = _read_texts(ratings_csv, ["user", "item", "timestamp"], "rating", default="1")
     for column in ("user", "item", "timestamp"):
         _refuse(ratings_csv, ratings[column], ratings[column] == "", "must not be empty")
-    ratings["timestamp"] = _times(ratings.timestamp, ratings_csv)
-    ratings["rating"] = _finite_numbers(ratings.rating, ratings_csv) if "rating" in ratings else 1.0
-    items = pd.concat([titles, ratings[["item"]]]).drop_duplicates("item").fillna({"title": ""})
+    values = pd.to_numeric(ratings.rating, errors="coerce").astype("float64")
+    _refuse(ratings_csv, ratings.rating, ~np.isfinite(values), "is not a finite number")
+    ratings = ratings.assign(rating=values, timestamp=_times(ratings.timestamp, ratings_csv))
+    items = pd.concat([titles, ratings[["item"]]]).drop_duplicates("item").fillna("")
     items["title"] = items.title.where(items.title != "", items.item)
-    items["genres"] = items.genres.fillna("") if "genres" in items else ""
-    # the same kind of id in both tables
-    numbers = _whole_numbers(items.item)
-    if numbers is not None:
-        items["item"], ratings["item"] = numbers, ratings.item.astype("int64")
-    users = _whole_numbers(ratings.user)
-    ratings["user"] = ratings.user if users is None else users
-    items = items[["item", "title", "genres"]].sort_values("item", ignore_index=True)
+    if _are_whole(items.item):  # the same kind of id in both tables
+        items["item"], ratings["item"] = items.item.astype("int64"), ratings.item.astype("int64")
+    if _are_whole(ratings.user):
+        ratings["user"] = ratings.user.astype("int64")
+    items = items.sort_values("item", ignore_index=True)
     return Interactions(Path(ratings_csv).stem, ratings[list(RATING_TYPES)], items, noun)
 
 
 def read_ratings(path: Path, separator: str) -> pd.DataFrame:
-    """GroupLens's ratings, separated by "," (with a header), "::" or a tab: columns and dtypes of RATING_TYPES.
-
-    Raises ValueError that names the file and the first malformed line.
-    """
+    """GroupLens's ratings, separated by "," (with a header), "::" or a tab: columns and dtypes of RATING_TYPES. Raises
+    ValueError that names the file and the first malformed line."""
     lines = _lines(path, "utf-8")
     if separator == ",":
         _skip_header(lines, path, "userId,movieId,rating,timestamp")
     ratings = _parse_ratings(path, separator)
     if ratings is None:
-        rows = list(_parse_lines(lines, path, lambda line: _rating(line, separator)))
+        rows = _parse_lines(lines, path, lambda line: _rating(line, separator))
         ratings = pd.DataFrame(rows, columns=list(RATING_TYPES)).astype(RATING_TYPES)
     if ratings.empty:
         raise ValueError(f"{path} holds no ratings")
@@ -88,10 +82,8 @@ def read_ratings(path: Path, separator: str) -> pd.DataFrame:
 
 
 def read_movies(path: Path, separator: str, encoding: str) -> pd.DataFrame:
-    """GroupLens's films, separated by "," (with a header), "::" or "|" (u.item): item (int32), title and genres.
-
-    Raises ValueError as `read_ratings` does.
-    """
+    """GroupLens's films, separated by "," (with a header), "::" or "|" (u.item): item (int32), title and genres. Raises
+    ValueError as `read_ratings` does."""
     lines = _lines(path, encoding)
     if separator == ",":
         _skip_header(lines, path, "movieId,title,genres")
@@ -139,19 +131,15 @@ def _abbreviate(text: str) -> str:
 
 def _parse_table(path: str | Path, **options: Any) -> pd.DataFrame | None:
     """A table by pandas' fast parser; None if it fails, or if the first row is too long (pandas makes it an index)."""
-    if _holds_nul(path):  # pandas before 3 reads over it
-        return None
+    with open(path, "rb") as file:
+        if any(b"\0" in part for part in iter(lambda: file.read(2**20), b"")):  # pandas before 3 reads over it
+            return None
     try:
         with np.errstate(all="ignore"):
             table = pd.read_csv(path, header=None, keep_default_na=False, compression=None, **options)
     except (ValueError, TypeError, OverflowError):
         return None
     return table if isinstance(table.index, pd.RangeIndex) else None
-
-
-def _holds_nul(path: str | Path) -> bool:
-    with open(path, "rb") as file:
-        return any(b"\0" in part for part in iter(lambda: file.read(2**20), b""))
 
 
 def _parse_ratings(path: Path, separator: str) -> pd.DataFrame | None:
@@ -202,15 +190,20 @@ def _is_whole(text: str, limit: int = 2**31) -> bool:
     return re.fullmatch("[0-9]{1,19}", text) is not None and int(text) < limit
 
 
-def _csv_fields(line: str) -> list[str]:
+def _csv_fields(line: str, width: int | None = None) -> list[str]:
+    """The values of a line; with a `width`, so many at most, and filled up with empty ones."""
     try:
-        return next(csv.reader([line], strict=True))
+        fields = next(csv.reader([line], strict=True))
     except csv.Error as error:  # "unexpected end of data" for a quote that is not closed
         raise ValueError(f"expected values in closed quotes or none ({error})") from None
+    if width is not None and len(fields) > width:
+        raise ValueError(f"expected {width} values as in the header")
+    return fields + [""] * ((width or 0) - len(fields))
 
 
-def _read_texts(path: str | Path, needed: list[str], optional: str) -> pd.DataFrame:
-    """The columns of a CSV with every value as it is written: an id may be NA, None or 001."""
+def _read_texts(path: str | Path, needed: list[str], optional: str, default: str) -> pd.DataFrame:
+    """The columns of a CSV with every value as it is written: an id may be NA, None or 001. The `optional` column is
+    all `default` if the file lacks it."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no file {path}; check its name (a relative one counts from {Path.cwd()})")
     lines = _lines(path, "utf-8")
@@ -223,17 +216,12 @@ def _read_texts(path: str | Path, needed: list[str], optional: str) -> pd.DataFr
     table = _parse_table(path, skiprows=1, names=range(len(names)), dtype=str)
     # a stray quote swallows the lines up to the next one
     if table is None or any(table[column].str.contains("[\0\r\n]").any() for column in table):
-        rows = list(_parse_lines(lines, path, lambda line: _padded(_csv_fields(line), len(names))))
+        rows = list(_parse_lines(lines, path, lambda line: _csv_fields(line, len(names))))
         table = pd.DataFrame(rows, columns=range(len(names)), dtype=str)
     if table.empty:
         raise ValueError(f"{path} holds no rows below its header")
-    return table[[names.index(column) for column in wanted]].set_axis(wanted, axis=1)
-
-
-def _padded(fields: list[str], width: int) -> list[str]:
-    if len(fields) > width:
-        raise ValueError(f"expected {width} values as in the header")
-    return fields + [""] * (width - len(fields))
+    table = table[[names.index(column) for column in wanted]].set_axis(wanted, axis=1)
+    return table if optional in names else table.assign(**{optional: default})
 
 
 def _refuse(path: str | Path, texts: pd.Series, bad: pd.Series, problem: str) -> None:
@@ -241,21 +229,13 @@ def _refuse(path: str | Path, texts: pd.Series, bad: pd.Series, problem: str) ->
     if bad.any():
         row = int(bad.to_numpy().argmax())
         number, _ = next(islice(_lines(path, "utf-8"), row + 1, None))  # + 1 for the header
-        raise ValueError(
-            f"{path}, line {number}: {texts.name} {_abbreviate(texts[row])} {problem}; correct or drop the row"
-        )
+        value = f"{texts.name} {_abbreviate(texts[row])}"
+        raise ValueError(f"{path}, line {number}: {value} {problem}; correct or drop the row")
 
 
-def _whole_numbers(texts: pd.Series) -> pd.Series | None:
-    """The texts as int64 if each is a whole number written plainly (not 001), else None."""
-    plain = texts.str.fullmatch("0|-?[1-9][0-9]{0,17}")
-    return texts.astype("int64") if plain.all() else None
-
-
-def _finite_numbers(texts: pd.Series, path: str | Path) -> pd.Series:
-    numbers = pd.to_numeric(texts, errors="coerce").astype("float64")
-    _refuse(path, texts, ~np.isfinite(numbers), "is not a finite number")
-    return numbers
+def _are_whole(texts: pd.Series) -> bool:
+    """Whether each is a whole number of 64 bits, written plainly (not 001)."""
+    return bool(texts.str.fullmatch("0|-?[1-9][0-9]{0,17}").all())
 
 
 def _times(texts: pd.Series, path: str | Path) -> pd.Series:

@@ -1,15 +1,12 @@
 """Finds, downloads, verifies and reads a MovieLens release."""
 
-import hashlib
-import importlib.resources
 import logging
 import os
-import stat
 import tempfile
 import zipfile
 import zlib
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import pandas as pd
 import pooch
@@ -24,38 +21,29 @@ RESTORE = (
     f"data/{BUNDLED}` restores it), or train on a log of your own with --ratings FILE"
 )
 MOST_COMPRESSED = 100  # times an archive may grow when it is unpacked; releases grow about four times
-ARCHIVE_FAULTS = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)  # what zipfile says of a damaged one
 
 
 @dataclass(frozen=True)
 class Release:
     """How GroupLens lays out and publishes one release."""
 
-    ratings_file: str
-    movies_file: str
-    separator: str
-    encoding: str
-    md5: str | None  # None: the archive changes over time
-    rating_count: int | None
-
-    @property
-    def movies_separator(self) -> str:
-        return "|" if self.movies_file == "u.item" else self.separator
-
-
-def _csv_release(md5: str | None, rating_count: int | None) -> Release:
-    return Release("ratings.csv", "movies.csv", ",", "utf-8", md5, rating_count)
+    md5: str | None = None  # None: the archive changes over time
+    rating_count: int | None = None
+    ratings_file: str = "ratings.csv"
+    movies_file: str = "movies.csv"
+    separator: str = ","
+    encoding: str = "utf-8"
 
 
 RELEASES = {
-    BUNDLED: _csv_release(None, 206_423),
-    "ml-latest-small": _csv_release(None, None),
-    "ml-100k": Release("u.data", "u.item", "\t", "latin-1", "0e33842e24a9c977be4e0107933c0723", 100_000),
-    "ml-1m": Release("ratings.dat", "movies.dat", "::", "latin-1", "c4d9eecfca2ab87c1945afe126590906", 1_000_209),
-    "ml-10m": Release("ratings.dat", "movies.dat", "::", "utf-8", "ce571fd55effeba0271552578f2648bd", 10_000_054),
-    "ml-20m": _csv_release("cd245b17a1ae2cc31bb14903e1204af3", 20_000_263),
-    "ml-25m": _csv_release("6b51fb2759a8657d3bfcbfc42b592ada", 25_000_095),
-    "ml-32m": _csv_release("d472be332d4daa821edc399621853b57", 32_000_204),
+    BUNDLED: Release(rating_count=206_423),
+    "ml-latest-small": Release(),
+    "ml-100k": Release("0e33842e24a9c977be4e0107933c0723", 100_000, "u.data", "u.item", "\t", "latin-1"),
+    "ml-1m": Release("c4d9eecfca2ab87c1945afe126590906", 1_000_209, "ratings.dat", "movies.dat", "::", "latin-1"),
+    "ml-10m": Release("ce571fd55effeba0271552578f2648bd", 10_000_054, "ratings.dat", "movies.dat", "::"),
+    "ml-20m": Release("cd245b17a1ae2cc31bb14903e1204af3", 20_000_263),
+    "ml-25m": Release("6b51fb2759a8657d3bfcbfc42b592ada", 25_000_095),
+    "ml-32m": Release("d472be332d4daa821edc399621853b57", 32_000_204),
 }
 
 
@@ -72,7 +60,8 @@ def load_movielens(name: str) -> Interactions:
 def find_release(name: str) -> Path:
     """The folder with both files of a release, downloaded if there is none. Raises as `load_movielens` does."""
     release = _release(name)
-    folder = _find(name) or download(name)
+    places = (_home(), PROJECT / "data", PROJECT / "notebooks")
+    folder = next((place / name for place in places if (place / name).is_dir()), None) or download(name)
     for file in (release.ratings_file, release.movies_file):
         if not (folder / file).is_file():
             raise FileNotFoundError(f"{folder / file} is missing; {_repair(name)}")
@@ -82,36 +71,30 @@ def find_release(name: str) -> Path:
 def read_release(name: str, folder: Path) -> Interactions:
     """Read a release that lies in `folder`. Raises ValueError as `load_movielens` does."""
     release = _release(name)
-    ratings_file = folder / release.ratings_file
+    ratings_file, movies_file = folder / release.ratings_file, folder / release.movies_file
     try:
         ratings = read_ratings(ratings_file, release.separator)
-        movies = read_movies(folder / release.movies_file, release.movies_separator, release.encoding)
+        movies = read_movies(movies_file, "|" if name == "ml-100k" else release.separator, release.encoding)
     except ValueError as error:
         raise ValueError(f"{error}; {_repair(name)}") from None
     if release.rating_count and len(ratings) != release.rating_count:
-        logging.getLogger(__name__).warning(
-            "%s holds %s ratings, the official %s %s: is the file cut off?",
-            ratings_file, f"{len(ratings):,}", name, f"{release.rating_count:,}",
-        )  # fmt: skip
+        official = f"the official {name} {release.rating_count:,}"
+        message = "%s holds %s ratings, %s: is the file cut off?"
+        logging.getLogger(__name__).warning(message, ratings_file, f"{len(ratings):,}", official)
     return Interactions(name, ratings, movies.assign(title=with_familiar_names(movies.title)))
 
 
 def with_familiar_names(titles: pd.Series) -> pd.Series:
-    """Titles with the name people use where MovieLens has a working title or no year (the package's titles.csv).
-
-    The old name stays as an alias: `Avengers: Endgame (a.k.a. Avengers: Infinity War - Part II) (2019)`.
-    """
-    with (importlib.resources.files(__package__) / "titles.csv").open(encoding="utf-8") as file:
-        names = pd.read_csv(file).set_index("title").familiar
+    """Titles with the name people use where MovieLens has a working title or no year (the package's titles.csv). The
+    old name stays as an alias: `Avengers: Endgame (a.k.a. Avengers: Infinity War - Part II) (2019)`."""
+    names = pd.read_csv(Path(__file__).with_name("titles.csv"), index_col="title").familiar
     return titles.map(names).fillna(titles)
 
 
 def download(name: str) -> Path:
-    """Fetch, verify and unpack the official archive into `$BERTREC_DATA` if that is set, else `data/`; the folder.
-
-    An archive already lying there as NAME.zip is used when its checksum fits, and kept if there is no room to unpack
-    it. ml-latest-2k, which comes with the project, is a FileNotFoundError.
-    """
+    """Fetch, verify and unpack the official archive into `$BERTREC_DATA` if that is set, else `data/`; the folder. An
+    archive already lying there as NAME.zip is used when its checksum fits, and kept if there is no room to unpack it.
+    ml-latest-2k, which comes with the project, is a FileNotFoundError."""
     release = _release(name)
     if name == BUNDLED:
         raise FileNotFoundError(f"{name} cannot be downloaded; {RESTORE}")
@@ -121,7 +104,7 @@ def download(name: str) -> Path:
         raise FileExistsError(f"{folder} is there already; rename or delete it to download {name} anew")
     url, checksum = ARCHIVE_URL.format(name=name), release.md5 and f"md5:{release.md5}"
     by_hand = f"fetch {url} by hand, put it at {archive}, and run this again"
-    is_wrong = bool(release.md5) and archive.is_file() and _md5(archive) != release.md5
+    is_wrong = release.md5 and archive.is_file() and pooch.file_hash(archive, alg="md5") != release.md5
     try:
         home.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=home, suffix=".partial") as partial:
@@ -129,19 +112,15 @@ def download(name: str) -> Path:
             move_file(_unpack(archive, Path(partial) / name, release.ratings_file), folder)
     except OSError as error:
         if error.errno is None:  # it is of the network, and not of the system
+            problem, advice = f"{name} is not here and", f"try again, or {by_hand}"
             if is_wrong:
-                raise ConnectionError(
-                    f"{archive} does not have the checksum of {name} (MD5 {release.md5}), and {name} could not be "
-                    f"downloaded ({error}); replace that file with a whole copy of {url}, and run this again"
-                ) from error
-            reason = f"{name} is not here and could not be downloaded ({error})"
-            raise ConnectionError(f"{reason}; try again, or {by_hand}") from error
+                problem = f"{archive} does not have the checksum of {name} (MD5 {release.md5}), and {name}"
+                advice = f"replace that file with a whole copy of {url}, and run this again"
+            raise ConnectionError(f"{problem} could not be downloaded ({error}); {advice}") from error
         if not folder.is_dir():  # else another process was faster
-            raise OSError(
-                f"cannot write to {home} ({error.strerror}); make room or get permission there, or set BERTREC_DATA to "
-                "another folder, and run this again"
-            ) from error
-    except ARCHIVE_FAULTS as error:
+            advice = "make room or get permission there, or set BERTREC_DATA to another folder, and run this again"
+            raise OSError(f"cannot write to {home} ({error.strerror}); {advice}") from error
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # what zipfile says of a damaged one
         archive.unlink()
         raise ValueError(f"{archive} was no archive of {name} ({error}), so it was not kept; {by_hand}") from error
     except ValueError as error:
@@ -155,21 +134,11 @@ def _unpack(archive: Path, target: Path, ratings_file: str) -> Path:
     with zipfile.ZipFile(archive) as members:
         if sum(member.file_size for member in members.infolist()) > MOST_COMPRESSED * archive.stat().st_size:
             raise zipfile.BadZipFile(f"it would grow more than {MOST_COMPRESSED} times")
-        for member in members.infolist():
-            path = PurePosixPath(member.filename.replace("\\", "/"))
-            is_link = stat.S_ISLNK(member.external_attr >> 16)
-            if is_link or path.is_absolute() or any(part == ".." or ":" in part for part in path.parts):
-                raise zipfile.BadZipFile(f"{member.filename} in it is a link or lies outside its folder")
-        members.extractall(target)
+        members.extractall(target)  # which makes no links, and nothing outside the folder
     found = next(target.rglob(ratings_file), None)
     if found is None:
         raise zipfile.BadZipFile(f"no {ratings_file} in it")
     return found.parent
-
-
-def _md5(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "md5").hexdigest()
 
 
 def _repair(name: str) -> str:
@@ -189,8 +158,3 @@ def _home() -> Path:
         return PROJECT / "data"
     from_root = (PROJECT / own).resolve()
     return from_root if from_root.is_dir() and not Path(own).is_dir() else Path(own).resolve()
-
-
-def _find(name: str) -> Path | None:
-    places = (_home(), PROJECT / "data", PROJECT / "notebooks")
-    return next((place / name for place in places if (place / name).is_dir()), None)

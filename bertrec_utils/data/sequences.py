@@ -1,7 +1,5 @@
-"""Users' histories as tokens in flat arrays, and what of them is held out. Takes numpy alone.
-
-Token 0 is PAD, tokens 1..V are the items, token V + 1 is [MASK].
-"""
+"""Users' histories as tokens in flat arrays, and what of them is held out. Token 0 is PAD, tokens 1..V are the items,
+token V + 1 is [MASK]."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -45,7 +43,7 @@ class Vocabulary:
     def item_ids(self, tokens: Any) -> np.ndarray:
         """Item ids of tokens 1..V; IndexError for PAD, [MASK] or anything else that is no item."""
         tokens = np.asarray(tokens)
-        if tokens.size and (tokens.min() < 1 or tokens.max() > len(self)):
+        if ((tokens < 1) | (tokens > len(self))).any():
             raise IndexError(f"tokens of items are 1..{len(self)}; 0 is PAD and {self.mask_token} is [MASK]")
         return self.items[tokens - 1]
 

@@ -1,7 +1,5 @@
 """Notebook 04: ranks, metrics and lists (ranking), models in closed form (baselines), and mixtures with one (mixture).
-
-Works with anybody's model, and takes numpy and scipy, not torch.
-"""
+Works with anybody's model, and takes numpy and scipy, not torch."""
 
 from .baselines import EASE, ItemKNN, LinearNextItem, MarkovChain, Popularity, RecentPopularity, SmoothedMarkovChain
 from .mixture import Mixture, fit_mixture, linear_baseline

@@ -1,6 +1,6 @@
-"""Baselines in closed form: popularity, Markov chains, neighbours, linear models; no gradient and no seed.
+"""Baselines in closed form, for a network to beat or to be mixed with (mixture.py); no gradient and no seed.
 
-A network must beat them, and can be mixed with them (mixture.py). Shapes: U users, V items, a batch of B histories.
+Shapes: U users, V items, a batch of B histories.
 """
 
 from typing import TYPE_CHECKING
@@ -27,19 +27,14 @@ class Popularity:
         return np.tile(self.counts, (len(histories), 1))
 
 
-class RecentPopularity:
-    """Scores an item by how many of `ratings` it has in the last `days`, whatever the history.
-
-    `ratings` is a log's frame, with timestamps in seconds, without what is held out.
-    """
+class RecentPopularity(Popularity):
+    """Scores an item by how many of `ratings` it has in the last `days`, whatever the history. `ratings` is a log's
+    frame, with timestamps in seconds, without what is held out."""
 
     def __init__(self, ratings: "pd.DataFrame", vocabulary: Vocabulary, days: float):
         recent = ratings.item[ratings.timestamp > ratings.timestamp.max() - days * 24 * 60 * 60]
         tokens = vocabulary.tokens(recent[recent.isin(vocabulary.items)])
         self.counts = np.bincount(tokens, minlength=len(vocabulary) + 1)[1:].astype(np.float32)
-
-    def score(self, histories: Sequences) -> np.ndarray:
-        return np.tile(self.counts, (len(histories), 1))
 
 
 class MarkovChain:
@@ -69,7 +64,8 @@ class SmoothedMarkovChain:
         pseudo_counts: float = 20.0,
     ):
         self.weights, self.pseudo_counts = weights, pseudo_counts
-        self.popularity = smoothed_popularity(train, item_count)
+        counts = train.counts(item_count) + 1
+        self.popularity = (counts / counts.sum()).astype(np.float32)  # (V,), each item counted once more
         self.followers = [pair_counts(train, item_count, distance) for distance in range(1, len(weights) + 1)]
 
     def score(self, histories: Sequences) -> np.ndarray:
@@ -91,11 +87,8 @@ class EASE:
     """
 
     def __init__(self, train: Sequences, item_count: int, ridge: float = 500.0, decay: float = 0.9):
-        require_dense(item_count)
         self.decay = decay
-        seen = decayed_history(train, item_count, decay=1.0)
-        seen.data[:] = 1  # an item may have come back
-        inverse = np.linalg.inv((seen.T @ seen).toarray() + ridge * np.eye(item_count, dtype=np.float32))
+        inverse = np.linalg.inv(shared_users(train, item_count) + ridge * np.eye(item_count, dtype=np.float32))
         self.weights = -inverse / np.diag(inverse)
         np.fill_diagonal(self.weights, 0)
 
@@ -114,11 +107,8 @@ class ItemKNN:
     def __init__(
         self, train: Sequences, item_count: int, neighbours: int = 100, shrinkage: float = 20.0, decay: float = 0.9
     ):
-        require_dense(item_count)
         self.decay = decay
-        seen = decayed_history(train, item_count, decay=1.0)
-        seen.data[:] = 1  # an item may have come back
-        shared = (seen.T @ seen).toarray()
+        shared = shared_users(train, item_count)
         norms = np.sqrt(np.diag(shared))
         similarities = shared / (np.outer(norms, norms) + shrinkage)
         np.fill_diagonal(similarities, 0)
@@ -159,10 +149,12 @@ def require_dense(item_count: int) -> None:
         raise ValueError(f"{item_count:,} items are too many for a matrix of all pairs; at most {MOST_ITEMS:,}")
 
 
-def smoothed_popularity(train: Sequences, item_count: int) -> np.ndarray:
-    """(V,) float32: the share of each item among the training interactions, each counted once more."""
-    counts = train.counts(item_count) + 1
-    return (counts / counts.sum()).astype(np.float32)
+def shared_users(train: Sequences, item_count: int) -> np.ndarray:
+    """(V, V) float32: how many users have both items. ValueError as `require_dense` raises."""
+    require_dense(item_count)
+    seen = decayed_history(train, item_count, decay=1.0)
+    seen.data[:] = 1  # an item may have come back
+    return (seen.T @ seen).toarray()
 
 
 def pair_counts(train: Sequences, item_count: int, distance: int) -> sparse.csr_array:

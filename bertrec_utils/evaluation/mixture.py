@@ -50,10 +50,8 @@ def fit_mixture(network: Scorer, baseline: Scorer, holdout: Holdout) -> Mixture:
 
 
 def ndcg_by_weight(network: Scorer, baseline: Scorer, holdout: Holdout) -> dict[float, float]:
-    """The NDCG@10 (full ranking) of the mixture for each of WEIGHTS.
-
-    A single number needs no more users than MOST_SCORES allows; of more, the first are taken.
-    """
+    """The NDCG@10 (full ranking) of the mixture for each of WEIGHTS. A single number needs no more users than
+    MOST_SCORES allows; of more, the first are taken."""
     mixture = Mixture(network, baseline, 0.0)
     item_count = baseline.score(holdout.histories.rows(np.arange(1))).shape[1]
     users = np.arange(min(len(holdout), max(1, MOST_SCORES // item_count)))

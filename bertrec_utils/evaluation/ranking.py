@@ -5,7 +5,7 @@ Takes numpy and scipy alone, and any model with a `score` method. Shapes: U user
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import Literal, NamedTuple, Protocol, get_args
+from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
 
@@ -23,10 +23,8 @@ class Scorer(Protocol):
     """Anything that can be evaluated: a network, a baseline, or your own model."""
 
     def score(self, histories: Sequences, /) -> np.ndarray:
-        """Scores (B, V) of every item as the next one after each history; column j is token j + 1.
-
-        -inf is a score, that of an item which must not be recommended; NaN is none.
-        """
+        """Scores (B, V) of every item as the next one after each history; column j is token j + 1. -inf is a score,
+        that of an item which must not be recommended; NaN is none."""
         ...
 
 
@@ -53,6 +51,8 @@ def target_ranks(
     histories, targets = holdout.histories, holdout.targets
     order = histories.lengths.argsort(kind="stable")  # similar lengths together: little padding
     ranks = {protocol: np.empty(len(targets)) for protocol in protocols}
+    drawn: dict[ProtocolName, np.ndarray] = {}
+    sampling: dict[str, Any] = {"count": negatives, "rank_history": rank_history}
     for start in progress_bar(range(0, len(order), batch_size), desc="ranking", leave=False, show=progress):
         rows = order[start : start + batch_size]
         batch = histories.rows(rows)
@@ -60,22 +60,8 @@ def target_ranks(
         target_columns = np.arange(len(rows)), targets[rows] - 1
         target_scores = scores[target_columns][:, None]
         if np.isnan(scores.min()) or not np.isfinite(target_scores).all():
-            raise ValueError(
-                f"{type(scorer).__name__} gave a score that is NaN, or a target a score that is not finite; its ranks "
-                "would mean nothing"
-            )
-        if start == 0:  # only now is the number of items known
-            drawn = {
-                protocol: draw_negatives(
-                    holdout,
-                    negative_weights(protocol, holdout, scores.shape[1]),
-                    np.random.default_rng([seed, PROTOCOLS.index(protocol)]),
-                    count=negatives,
-                    rank_history=rank_history,
-                )
-                for protocol in protocols
-                if protocol != "full"
-            }
+            problem = "gave a score that is NaN, or a target a score that is not finite"
+            raise ValueError(f"{type(scorer).__name__} {problem}; its ranks would mean nothing")
         seen = np.repeat(np.arange(len(rows)), batch.lengths), batch.tokens - 1
         for protocol in protocols:
             if protocol == "full":
@@ -84,6 +70,10 @@ def target_ranks(
                 if not rank_history:
                     higher[seen] = tied[seen] = False
             else:
+                if protocol not in drawn:  # only now is the number of items known
+                    weights = negative_weights(protocol, holdout, scores.shape[1])
+                    random = np.random.default_rng([seed, PROTOCOLS.index(protocol)])
+                    drawn[protocol] = draw_negatives(holdout, weights, random, **sampling)
                 candidates = np.take_along_axis(scores, drawn[protocol][rows] - 1, axis=1)
                 higher, tied = candidates > target_scores, candidates == target_scores
             ranks[protocol][rows] = 1 + count_by_row(higher) + count_by_row(tied) / 2
@@ -182,14 +172,11 @@ class Interval(NamedTuple):
 
 def bootstrap_interval(values: np.ndarray, seed: int = 0) -> Interval:
     """The mean of a metric's `values` (U,), or of the difference of two on the same users, and its bootstrap interval.
-
-    It tells how much depends on which users were sampled, and nothing of how much depends on the seed of a training.
-    """
+    It tells how much depends on which users were sampled, and nothing of how much depends on the seed of a training."""
     from scipy.stats import bootstrap  # half a second that a recommendation need not wait for
 
-    found = bootstrap(
-        (values,), np.mean, n_resamples=2000, batch=200, method="percentile", rng=np.random.default_rng(seed)
-    )
+    random = np.random.default_rng(seed)
+    found = bootstrap((values,), np.mean, n_resamples=2000, batch=200, method="percentile", rng=random)
     return Interval(float(values.mean()), *map(float, found.confidence_interval))
 
 
@@ -206,10 +193,8 @@ def best_columns(scores: np.ndarray, k: int) -> Iterator[np.ndarray]:
 
 
 def top_k(scorer: Scorer, histories: Sequences, k: int = 10, batch_size: int = 256) -> np.ndarray:
-    """The tokens (U, k) of the best items after each history, best first, without those of the history.
-
-    ValueError if a user has fewer than `k` items left.
-    """
+    """The tokens (U, k) of the best items after each history, best first, without those of the history. ValueError if a
+    user has fewer than `k` items left."""
     lists: list[np.ndarray] = []
     for rows in np.array_split(np.arange(len(histories)), -(-len(histories) // batch_size)):
         batch = histories.rows(rows)
@@ -227,10 +212,8 @@ def coverage(lists: np.ndarray, item_count: int) -> float:
 
 
 def novelty(lists: np.ndarray, counts: np.ndarray, users: int) -> float:
-    """Mean self-information, in bits: - log2 of the share of `users` who have the item, by its `counts` (V,).
-
-    An item nobody has counts as if one had it (Zhou et al., PNAS 2010).
-    """
+    """Mean self-information, in bits: - log2 of the share of `users` who have the item, by its `counts` (V,). An item
+    nobody has counts as if one had it (Zhou et al., PNAS 2010)."""
     return float(-np.log2(np.maximum(counts, 1) / users)[lists - 1].mean())
 
 

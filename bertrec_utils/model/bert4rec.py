@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from ..data.sequences import PAD, Sequences
 from ..settings import ModelSettings
@@ -31,7 +31,7 @@ class Block(nn.Module):
         self.attention_norm, self.feed_forward_norm = nn.LayerNorm(settings.width), nn.LayerNorm(settings.width)
         self.dropout = nn.Dropout(settings.dropout)
 
-    def forward(self, states: torch.Tensor, padding: torch.Tensor) -> torch.Tensor:
+    def forward(self, states: Tensor, padding: Tensor) -> Tensor:
         """New states (B, T, D); nothing sees the positions where `padding` (B, T) is true."""
         attended, _ = self.attention(states, states, states, key_padding_mask=padding, need_weights=False)
         states = self.attention_norm(states + self.dropout(attended))  # equation 6: the norm comes after the sum
@@ -79,7 +79,7 @@ class BERT4Rec(Network):
             if isinstance(module, nn.MultiheadAttention):  # three matrices in one, which `init_weights` does not see
                 nn.init.trunc_normal_(module.in_proj_weight, std=0.02, a=-0.04, b=0.04)
 
-    def encode(self, tokens: torch.Tensor) -> torch.Tensor:
+    def encode(self, tokens: Tensor) -> Tensor:
         """Final states (B, T, D) of `tokens` (B, T), T at most `max_length`. The newest item has the last position."""
         positions = torch.arange(-tokens.shape[1], 0, device=tokens.device) + self.settings.max_length
         states = self.dropout(self.item_embedding(tokens) + self.position_embedding(positions))  # section 3.4
@@ -87,19 +87,15 @@ class BERT4Rec(Network):
             states = block(states, padding=tokens == PAD)
         return states
 
-    def logits(self, states: torch.Tensor) -> torch.Tensor:
+    def logits(self, states: Tensor) -> Tensor:
         """Scores (..., V) from final states (..., D): equation 7, before the softmax. Input and output share the item
         embeddings."""
         return F.linear(F.gelu(self.project(states)), self.item_embedding.weight[1:-1], self.item_bias)
 
-    def forward(
-        self, batch: MaskedBatch, valid: torch.Tensor | None = None, negatives: Negatives | None = None
-    ) -> torch.Tensor:
-        """The loss (equation 8): the mean of -log p(item) over the items masked in `batch.history`, in nats.
-
-        The mean is over all of the batch, so that a long history counts more, not first over those of each history.
-        `valid` and `negatives` are as in `ModernTransformer`. ValueError if a target is not masked.
-        """
+    def forward(self, batch: MaskedBatch, valid: Tensor | None = None, negatives: Negatives | None = None) -> Tensor:
+        """The loss (equation 8): the mean of -log p(item) over the items masked in `batch.history`, in nats. The mean
+        is over all of the batch, so that a long history counts more, not first over those of each history. `valid` and
+        `negatives` are as in `ModernTransformer`. ValueError if a target is not masked."""
         valid = batch.valid() if valid is None else valid
         rows, labels = valid // batch.labels.shape[1], batch.labels.flatten()[valid] - 1
         positions = batch.target_positions.flatten()[valid]

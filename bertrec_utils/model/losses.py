@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 CACHED_ROWS = 256  # the scores of so many targets stay in a processor's cache
 DEVICE_SCORES = 2**28  # of so many, in memory at once, a GPU has enough to do: 1 GB
@@ -19,8 +20,8 @@ DEVICE_SCORES = 2**28  # of so many, in memory at once, a GPU has enough to do: 
 class Negatives(NamedTuple):
     """Samples of items that stand for all of them, each for some targets of a batch; G samples, S items in all."""
 
-    items: torch.Tensor  # (S,) int64: columns of the scores, one sample after the other
-    log_probabilities: torch.Tensor  # (S,) float32: log of the probability of each to be in the sample
+    items: Tensor  # (S,) int64: columns of the scores, one sample after the other
+    log_probabilities: Tensor  # (S,) float32: log of the probability of each to be in the sample
     sizes: list[int]  # G: of the samples
     targets: list[int]  # G: how many each is for, the first sample for the first targets, and so on
 
@@ -67,41 +68,25 @@ def sample_negatives(probabilities: np.ndarray, targets: list[int], random: np.r
 
 
 def cross_entropy(
-    states: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor,
-    labels: torch.Tensor,
-    negatives: Negatives | None = None,
-) -> torch.Tensor:
-    """The mean of -log softmax(`states` (N, D) x `weight` (V, D) + `bias` (V,)) at `labels` (N,) int64, in nats.
-
-    Over all items, or with `negatives` over an estimate of that sum.
-    """
+    states: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, negatives: Negatives | None = None
+) -> Tensor:
+    """The mean of -log softmax(`states` (N, D) x `weight` (V, D) + `bias` (V,)) at `labels` (N,) int64, in nats. Over
+    all items, or with `negatives` over an estimate of that sum."""
     if negatives is None:
         return ChunkedCrossEntropy.apply(states, weight, bias, labels)
     with torch.autocast(states.device.type, enabled=False):
         return sampled_cross_entropy(states.float(), weight, bias, labels, negatives)
 
 
-def sampled_cross_entropy(
-    states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, labels: torch.Tensor, negatives: Negatives
-) -> torch.Tensor:
-    """Sampled softmax: the sum over all items is estimated by that of exp(score) / probability over the sample.
-
-    The target stands for itself, in the sample or not, so the estimate is unbiased (Bengio & Senecal, 2008), and its
-    own score needs no "log-q" correction (Khrylchenko et al., RecSys 2025, section 3).
-    """
+def sampled_cross_entropy(states: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, negatives: Negatives) -> Tensor:
+    """Sampled softmax: the sum over all items is estimated by that of exp(score) / probability over the sample. The
+    target stands for itself, in the sample or not, so the estimate is unbiased (Bengio & Senecal, 2008), and its own
+    score needs no "log-q" correction (Khrylchenko et al., RecSys 2025, section 3)."""
     items, log_probabilities, sizes, targets = negatives
     sampled = F.embedding(items, weight)  # all at once: a look-up costs a gradient as large as `weight`
     target = (states * F.embedding(labels, weight)).sum(1) + bias[labels]
-    groups = zip(
-        items.split(sizes),
-        sampled.split(sizes),
-        (bias[items] - log_probabilities).split(sizes),
-        states.split(targets),
-        labels.split(targets),
-        strict=True,
-    )
+    by_item, by_target = (items, sampled, bias[items] - log_probabilities), (states, labels)
+    groups = zip(*(each.split(sizes) for each in by_item), *(each.split(targets) for each in by_target), strict=True)
     others = [
         torch.addmm(offset, part, rows.T).masked_fill(sample == label[:, None], -torch.inf).logsumexp(1)
         for sample, rows, offset, part, label in groups
@@ -124,8 +109,8 @@ class ChunkedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(  # type: ignore[override]
-        context: Any, states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, labels: torch.Tensor
-    ) -> torch.Tensor:
+        context: Any, states: Tensor, weight: Tensor, bias: Tensor, labels: Tensor
+    ) -> Tensor:
         """`states` (N, D), `weight` (V, D), `bias` (V,), `labels` (N,) int64 below V: the mean loss in nats."""
         with torch.autocast(states.device.type, enabled=False):
             loss, gradients = loss_and_gradients(states.to(weight.dtype), weight, bias, labels)
@@ -133,13 +118,11 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         return loss
 
     @staticmethod
-    def backward(context: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         return *(gradient * part for part in context.saved_tensors), None
 
 
-def loss_and_gradients(
-    states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, labels: torch.Tensor
-) -> tuple[torch.Tensor, list[torch.Tensor]]:
+def loss_and_gradients(states: Tensor, weight: Tensor, bias: Tensor, labels: Tensor) -> tuple[Tensor, list[Tensor]]:
     """The loss, and its gradients by states, weight and bias."""
     count = len(states)
     chunk = logit_chunk_rows(states.device, len(weight))

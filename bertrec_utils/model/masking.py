@@ -16,40 +16,37 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ..data.sequences import PAD, Sequences
 from ..settings import TrainingSettings
 
 
 class MaskedBatch(NamedTuple):
-    """B histories of T positions, padded on the left, with M targets each; all int64 tensors.
+    """B histories of T positions, padded on the left, with M targets each; all int64 tensors. Positions are columns of
+    `history`. A row with fewer targets has label 0 (PAD) in the columns left over."""
 
-    Positions are columns of `history`. A row with fewer targets has label 0 (PAD) in the columns left over.
-    """
-
-    history: torch.Tensor  # (B, T): tokens; a masked item is replaced by [MASK]
-    history_visible_until: torch.Tensor  # (B, T): each position sees the items at positions below this
-    target_positions: torch.Tensor  # (B, M)
-    visible_until: torch.Tensor  # (B, M): each target sees the items at positions below this
-    labels: torch.Tensor  # (B, M): the tokens that belong there
+    history: Tensor  # (B, T): tokens; a masked item is replaced by [MASK]
+    history_visible_until: Tensor  # (B, T): each position sees the items at positions below this
+    target_positions: Tensor  # (B, M)
+    visible_until: Tensor  # (B, M): each target sees the items at positions below this
+    labels: Tensor  # (B, M): the tokens that belong there
 
     def to(self, device: torch.device) -> "MaskedBatch":
         return MaskedBatch(*(part.to(device) for part in self))
 
-    def valid(self) -> torch.Tensor:
+    def valid(self) -> Tensor:
         """(N,) int64: which of the B x M entries of `labels`, counted row by row, hold a target."""
         return self.labels.flatten().nonzero()[:, 0]
 
-    def is_item(self, mask_token: int) -> torch.Tensor:
+    def is_item(self, mask_token: int) -> Tensor:
         """(B, T) bool: where the history shows an item, neither PAD nor [MASK]."""
         return (self.history != PAD) & (self.history != mask_token)
 
-    def attention_mask(self, mask_token: int) -> torch.Tensor:
-        """Which items are seen, (B, 1, T + M, T) bool: first by each position of the history, then by each target.
-
-        PAD and [MASK] are never seen. A row that sees no item attends to position 0, which holds PAD or [MASK] then:
-        a softmax over nothing would be NaN.
-        """
+    def attention_mask(self, mask_token: int) -> Tensor:
+        """Which items are seen, (B, 1, T + M, T) bool: first by each position of the history, then by each target. PAD
+        and [MASK] are never seen. A row that sees no item attends to position 0, which holds PAD or [MASK] then: a
+        softmax over nothing would be NaN."""
         positions = torch.arange(self.history.shape[1], device=self.history.device)
         until = torch.cat([self.history_visible_until, self.visible_until], 1)
         visible = self.is_item(mask_token)[:, None, :] & (positions < until[:, :, None])
@@ -70,7 +67,9 @@ def training_batches(
         prefix = sample_prefixes(ends[rows] - starts[rows], settings.p_causal, settings.p_cloze, random)
         cloze, next_item = sample_targets(tokens, prefix, settings.mask_ratio, settings.next_ratio, random)
         if settings.p_mask_last:
-            mask_last_only(cloze, next_item, random.random(len(rows)) < settings.p_mask_last)
+            newest_only = random.random(len(rows)) < settings.p_mask_last  # and it is masked, as in the test
+            cloze[newest_only] = next_item[newest_only] = False
+            cloze[newest_only, -1] = True
         yield build_batch(tokens, prefix, cloze, next_item, mask_token)
 
 
@@ -80,20 +79,16 @@ def batch_count(sequences: Sequences, batch_size: int) -> int:
 
 
 def sample_windows(lengths: np.ndarray, max_length: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Where the part of each sequence that is trained on starts and ends, two (U,) arrays.
-
-    Of a sequence longer than `max_length`, the newest part is taken half of the time, else any part.
-    """
+    """Where the part of each sequence that is trained on starts and ends, two (U,) arrays. Of a sequence longer than
+    `max_length`, the newest part is taken half of the time, else any part."""
     anywhere = random.integers(np.minimum(max_length, lengths), lengths + 1)
     ends = np.where(random.random(len(lengths)) < 0.5, lengths, anywhere)
     return np.maximum(ends - max_length, 0), ends
 
 
 def sample_prefixes(lengths: np.ndarray, p_causal: float, p_cloze: float, random: np.random.Generator) -> np.ndarray:
-    """How many items of each history are its bidirectional prefix, (B,).
-
-    One item with probability `p_causal`, all with probability `p_cloze`, else any number.
-    """
+    """How many items of each history are its bidirectional prefix, (B,). One item with probability `p_causal`, all with
+    probability `p_cloze`, else any number."""
     kind = random.random(len(lengths))
     anywhere = random.integers(1, lengths + 1)
     return np.select([kind < p_causal, kind >= 1 - p_cloze], [1, lengths], anywhere)
@@ -102,11 +97,9 @@ def sample_prefixes(lengths: np.ndarray, p_causal: float, p_cloze: float, random
 def sample_targets(
     tokens: np.ndarray, prefix: np.ndarray, mask_ratio: float, next_ratio: float, random: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Which positions of histories `tokens` (B, T) are targets: `cloze` and `next_item`, both (B, T) bool.
-
-    cloze: a share `mask_ratio` of the first `prefix` (B,) items, none if that is a single one. next item: a share
-    `next_ratio` of the positions after them. In a history without either, the newest item is the target.
-    """
+    """Which positions of histories `tokens` (B, T) are targets: `cloze` and `next_item`, both (B, T) bool. cloze: a
+    share `mask_ratio` of the first `prefix` (B,) items, none if that is a single one. next item: a share `next_ratio`
+    of the positions after them. In a history without either, the newest item is the target."""
     after_prefix = np.arange(tokens.shape[1]) >= prefix_end(tokens, prefix)[:, None]
     cloze = sample_mask((tokens != PAD) & ~after_prefix & (prefix > 1)[:, None], mask_ratio, random)
     next_item = sample_mask(after_prefix, next_ratio, random)
@@ -116,17 +109,9 @@ def sample_targets(
     return cloze, next_item
 
 
-def mask_last_only(cloze: np.ndarray, next_item: np.ndarray, chosen: np.ndarray) -> None:
-    """Leave the `chosen` histories, (B,) bool, one target: their newest item, masked, as in the test."""
-    cloze[chosen] = next_item[chosen] = False
-    cloze[chosen, -1] = True
-
-
 def sample_mask(eligible: np.ndarray, ratio: float, random: np.random.Generator) -> np.ndarray:
-    """A random share `ratio` of the eligible positions of each row, (B, T) bool.
-
-    A share that is no whole number is rounded up or down at random, so that its mean is right.
-    """
+    """A random share `ratio` of the eligible positions of each row, (B, T) bool. A share that is no whole number is
+    rounded up or down at random, so that its mean is right."""
     counts = (ratio * eligible.sum(1) + random.random(len(eligible))).astype(int)
     keys = np.where(eligible, random.random(eligible.shape), 2)
     last = np.take_along_axis(np.sort(keys, 1), np.maximum(counts - 1, 0)[:, None], 1)
@@ -136,11 +121,9 @@ def sample_mask(eligible: np.ndarray, ratio: float, random: np.random.Generator)
 def build_batch(
     tokens: np.ndarray, prefix: np.ndarray, cloze: np.ndarray, next_item: np.ndarray, mask_token: int
 ) -> MaskedBatch:
-    """The batch whose targets are the positions `cloze` and `next_item` (B, T) bool of histories `tokens` (B, T).
-
-    A cloze target sees every item that is not masked, a next-item target those before its position. The items of the
-    prefix see the whole prefix, each later one the items up to itself.
-    """
+    """The batch whose targets are the positions `cloze` and `next_item` (B, T) bool of histories `tokens` (B, T). A
+    cloze target sees every item that is not masked, a next-item target those before its position. The items of the
+    prefix see the whole prefix, each later one the items up to itself."""
     length = tokens.shape[1]
     is_target = cloze | next_item
     counts = is_target.sum(1)
@@ -164,16 +147,13 @@ def prefix_end(tokens: np.ndarray, prefix: np.ndarray) -> np.ndarray:
 
 def append_mask(histories: Sequences, max_length: int, causal: bool = False) -> MaskedBatch:
     """What is predicted in the test: one [MASK] AFTER each history (section 3.6). Every item sees both sides, or, if
-    `causal`, the items up to itself.
-
-    Overwriting the newest item with [MASK] instead would throw away the best clue there is. Labels are all PAD.
-    ValueError if a history is empty.
-    """
+    `causal`, the items up to itself. Overwriting the newest item with [MASK] instead would throw away the best clue
+    there is. Labels are all PAD. ValueError if a history is empty."""
     ends = histories.lengths
     if not ends.all():
         raise ValueError("a history is empty; give every user at least one item")
     tokens = pad_left(histories, np.arange(len(histories)), np.maximum(ends - max_length, 0), ends)
-    after = np.full((len(histories), 1), tokens.shape[1])
+    after = np.full((len(tokens), 1), tokens.shape[1])
     until = np.arange(tokens.shape[1]) + 1 if causal else np.full(tokens.shape[1], tokens.shape[1])
     history_until = np.tile(until, (len(tokens), 1))
     return MaskedBatch(*map(torch.from_numpy, (tokens, history_until, after, after, np.full_like(after, PAD))))

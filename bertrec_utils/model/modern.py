@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from ..data.sequences import Sequences
 from ..settings import ModelSettings
@@ -26,34 +26,30 @@ CACHED_STATES = 2**13  # so many, four times as wide in the feed-forward layer, 
 class Layout(NamedTuple):
     """Where the N states of a batch are, the history's first, and what the last Q of them see."""
 
-    rotation: torch.Tensor  # (B, N, 1, D / H / 2) complex: `rotations` of their positions
-    query_positions: torch.Tensor  # (B, M) int64: the positions of the targets
-    is_item: torch.Tensor  # (B, T, 1) bool: neither PAD nor masked
-    visible: torch.Tensor  # (B, 1, Q, T) bool
+    rotation: Tensor  # (B, N, 1, D / H / 2) complex: `rotations` of their positions
+    query_positions: Tensor  # (B, M) int64: the positions of the targets
+    is_item: Tensor  # (B, T, 1) bool: neither PAD nor masked
+    visible: Tensor  # (B, 1, Q, T) bool
 
 
-def rotations(positions: torch.Tensor, pairs: int) -> torch.Tensor:
+def rotations(positions: Tensor, pairs: int) -> Tensor:
     """Unit complex numbers (B, Q, 1, pairs) for `positions` (B, Q): the rotary embedding of Su et al. (2021, eq. 34).
-
     Their angles grow with the position, at a speed of its own for each pair of coordinates. They are float32 whatever
-    the precision of the model: half of it could not tell neighbouring positions of a long history apart.
-    """
+    the precision of the model: half of it could not tell neighbouring positions of a long history apart."""
     speeds = 1000.0 ** -(torch.arange(pairs, dtype=torch.float32, device=positions.device) / pairs)  # radians/position
     angles = positions[:, :, None, None] * speeds
     return torch.polar(torch.ones_like(angles), angles)
 
 
-def rotate(vectors: torch.Tensor, rotation: torch.Tensor) -> torch.Tensor:
+def rotate(vectors: Tensor, rotation: Tensor) -> Tensor:
     """Rotate neighbouring coordinates of `vectors` (B, Q, H, D / H), taken as complex numbers, by `rotations`."""
     pairs = torch.view_as_complex(vectors.float().unflatten(-1, (-1, 2)))
     return torch.view_as_real(pairs * rotation).flatten(-2).to(vectors.dtype)
 
 
 class Attention(nn.Module):
-    """Multi-head attention (section 3.3, equations 1-2) with rotary positions.
-
-    Rotating queries and keys by their positions makes a match depend on how far apart the two are.
-    """
+    """Multi-head attention (section 3.3, equations 1-2) with rotary positions: queries and keys are rotated by their
+    positions, so that a match depends on how far apart the two are."""
 
     def __init__(self, settings: ModelSettings):
         super().__init__()
@@ -62,21 +58,14 @@ class Attention(nn.Module):
         self.key_value = nn.Linear(settings.width, 2 * settings.width)
         self.project = nn.Linear(settings.width, settings.width)
 
-    def forward(
-        self, queries: torch.Tensor, history: torch.Tensor, visible: torch.Tensor, rotation: torch.Tensor
-    ) -> torch.Tensor:
+    def forward(self, queries: Tensor, history: Tensor, visible: Tensor, rotation: Tensor) -> Tensor:
         """What `queries` (B, Q, D) gather from `history` (B, T, D) where `visible` (B, 1, Q, T) says so: (B, Q, D).
-
-        `rotation` holds the positions of the history first and those of `queries` last.
-        """
-        query, key, value = self.query_key_value(queries, history, rotation)
-        # No dropout on the weights: it would rule out the fused kernels, on the CPU above all.
-        attended = scaled_dot_product(query, key, value, visible)
+        `rotation` holds the positions of the history first and those of `queries` last."""
+        # no dropout on the weights: it would rule out the fused kernels, on the CPU above all
+        attended = scaled_dot_product(*self.query_key_value(queries, history, rotation), visible)
         return self.project(attended.transpose(1, 2).flatten(2))
 
-    def query_key_value(
-        self, queries: torch.Tensor, history: torch.Tensor, rotation: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def query_key_value(self, queries: Tensor, history: Tensor, rotation: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Rotated queries (B, H, Q, D / H), rotated keys and values (B, H, T, D / H)."""
         parts = (self.query(queries), *self.key_value(history).chunk(2, dim=-1))
         query, key, value = (part.unflatten(-1, (self.heads, -1)) for part in parts)
@@ -96,7 +85,7 @@ class CausalConv(nn.Module):
         size = settings.conv_size
         self.weight = nn.Parameter(torch.zeros(size, settings.width), requires_grad=size > 0)
 
-    def forward(self, history: torch.Tensor, query_positions: torch.Tensor) -> torch.Tensor:
+    def forward(self, history: Tensor, query_positions: Tensor) -> Tensor:
         """For each position of `history` (B, T, D), then for each of `query_positions` (B, M), the weighted sum of the
         positions before it: (B, T + M, D). Rows of `history` that must not be seen must be zero."""
         (batch, length, width), size = history.shape, len(self.weight)
@@ -121,7 +110,7 @@ class Block(nn.Module):
         self.contract = nn.Linear(4 * settings.width, settings.width)
         self.dropout = Dropout(settings.dropout)
 
-    def forward(self, states: torch.Tensor, layout: Layout) -> torch.Tensor:
+    def forward(self, states: Tensor, layout: Layout) -> Tensor:
         """New states (B, Q, D) of the last Q of `states` (B, N, D). They attend to the first T, the history."""
         queries, history = slice(-layout.visible.shape[2], None), slice(layout.visible.shape[3])
         normed = self.attention_norm(states)
@@ -143,25 +132,21 @@ class ModernTransformer(Network):
         self.final_norm = nn.LayerNorm(settings.width)
         self.apply(init_weights)
 
-    def forward(
-        self, batch: MaskedBatch, valid: torch.Tensor | None = None, negatives: Negatives | None = None
-    ) -> torch.Tensor:
+    def forward(self, batch: MaskedBatch, valid: Tensor | None = None, negatives: Negatives | None = None) -> Tensor:
         """The loss: mean cross-entropy over all targets, in nats (equation 8), or its estimate from `negatives`.
-
-        `valid` (N,) int64 is `batch.valid()`, computed beforehand: a GPU would have to stop for it.
-        """
+        `valid` (N,) int64 is `batch.valid()`, computed beforehand: a GPU would have to stop for it."""
         valid = batch.valid() if valid is None else valid
         states, labels = self.target_states(batch).flatten(0, 1)[valid], batch.labels.flatten()[valid] - 1
         return cross_entropy(states, self.item_embedding.weight[1:-1], self.item_bias, labels, negatives)
 
-    def target_states(self, batch: MaskedBatch) -> torch.Tensor:
+    def target_states(self, batch: MaskedBatch) -> Tensor:
         """Final states (B, M, D) of the targets. On a CPU a large batch goes through in parts that fit its cache."""
         states, layout = self.embed(batch)
         rows = micro_batch_rows(self.device, states.shape[1])
         parts = zip(states.split(rows), *(part.split(rows) for part in layout), strict=True)
         return torch.cat([self.encode(part, Layout(*its_layout)) for part, *its_layout in parts])
 
-    def embed(self, batch: MaskedBatch) -> tuple[torch.Tensor, Layout]:
+    def embed(self, batch: MaskedBatch) -> tuple[Tensor, Layout]:
         """The states (B, T + M, D) of history and targets before the first block, and their layout."""
         history, targets = batch.history, batch.target_positions
         masks = torch.full_like(targets, self.mask_token)
@@ -171,18 +156,16 @@ class ModernTransformer(Network):
         is_item = batch.is_item(self.mask_token)
         return states, Layout(rotation, targets, is_item[:, :, None], batch.attention_mask(self.mask_token))
 
-    def encode(self, states: torch.Tensor, layout: Layout) -> torch.Tensor:
-        """Final states (B, M, D) of the targets, from what `embed` returns.
-
-        The last block makes new states for the targets only: nothing attends to the history's states after it.
-        """
+    def encode(self, states: Tensor, layout: Layout) -> Tensor:
+        """Final states (B, M, D) of the targets, from what `embed` returns. The last block makes new states for the
+        targets only: nothing attends to the history's states after it."""
         states = self.embedding_dropout(states)
         for block in self.blocks[:-1]:
             states = block(states, layout)
         of_targets = layout.visible[:, :, -layout.query_positions.shape[1] :]
         return self.final_norm(self.blocks[-1](states, layout._replace(visible=of_targets)))
 
-    def logits(self, states: torch.Tensor) -> torch.Tensor:
+    def logits(self, states: Tensor) -> Tensor:
         """Scores of all items, (..., V), from final states (..., D)."""
         return F.linear(states, self.item_embedding.weight[1:-1], self.item_bias)
 
@@ -199,7 +182,7 @@ def build_network(item_count: int, settings: ModelSettings) -> Network:
     return BERT4Rec(item_count, settings) if settings.network == "bert4rec" else ModernTransformer(item_count, settings)
 
 
-# What follows is fast on a CPU; elsewhere it is PyTorch's own (benchmarks/step_parts.py compares).
+# what follows is fast on a CPU; elsewhere it is PyTorch's own (benchmarks/step_parts.py compares)
 
 
 def micro_batch_rows(device: torch.device, length: int) -> int:
@@ -208,9 +191,7 @@ def micro_batch_rows(device: torch.device, length: int) -> int:
     return max(1, CACHED_STATES // length) if device.type == "cpu" else 2**31
 
 
-def scaled_dot_product(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, visible: torch.Tensor
-) -> torch.Tensor:
+def scaled_dot_product(query: Tensor, key: Tensor, value: Tensor, visible: Tensor) -> Tensor:
     """Attention, (B, H, Q, D / H); on a CPU not in bfloat16, whose kernels are slower there."""
     if query.device.type != "cpu" or query.dtype != torch.bfloat16:
         return F.scaled_dot_product_attention(query, key, value, attn_mask=visible)
@@ -219,10 +200,8 @@ def scaled_dot_product(
 
 
 class Dropout(nn.Module):
-    """Dropout; on the CPU with one random byte per element, drawn eight at a time, and the rate rounded to 1/256.
-
-    PyTorch's Bernoulli draws are slow there. ValueError unless 0 <= rate < 1.
-    """
+    """Dropout; on the CPU, where PyTorch's Bernoulli draws are slow, with one random byte per element, drawn eight at a
+    time, and the rate rounded to 1/256. ValueError unless 0 <= rate < 1."""
 
     def __init__(self, rate: float):
         super().__init__()
@@ -230,7 +209,7 @@ class Dropout(nn.Module):
             raise ValueError(f"the dropout rate is {rate}; it must be at least 0 and below 1")
         self.rate = rate
 
-    def forward(self, states: torch.Tensor) -> torch.Tensor:
+    def forward(self, states: Tensor) -> Tensor:
         threshold = min(255, round(256 * self.rate))
         if not self.training or threshold == 0 or states.device.type != "cpu":
             return F.dropout(states, self.rate, self.training)

@@ -14,21 +14,18 @@ from .titles import split_year
 SUGGESTIONS = 6
 MOST_REASONS = 30  # films of a history; with more, an answer would take seconds
 NO_FORMULAS = "tex2jax_ignore mathjax_ignore"  # classes of HTML in which JupyterLab leaves $ alone
-WIDE = widgets.Layout(width="420px")
+WIDE, NARROW = {"width": "420px"}, {"width": "32px"}
 
 
 class Panel:
-    """A search box, the chosen films, a few controls and a table of recommendations, updated after each click.
-
-    Where widgets do not run, as on GitHub, the same cell shows the table alone.
-    """
+    """A search box, the chosen films, a few controls and a table of recommendations, updated after each click; where
+    widgets do not run, as on GitHub, the table alone."""
 
     def __init__(self, recommender: Recommender, history: Sequence[str] = (), k: int = 10):
-        self.recommender = recommender
+        self.recommender, self.titles = recommender, recommender.items.title
         items, self.unknown = recommender.look_up(history)
         self.items = list(dict.fromkeys(items))
-        noun = recommender.noun
-        self.search = widgets.Text(placeholder=f"Type the title of a {noun} you like", layout=WIDE)
+        self.search = widgets.Text(placeholder=f"Type the title of a {recommender.noun} you like", layout=WIDE)
         self.suggestions = widgets.VBox()
         self.chosen = widgets.HBox(layout=widgets.Layout(flex_flow="row wrap"))
         self.k = widgets.IntSlider(k, 5, 30, 5, description="how many")
@@ -83,16 +80,10 @@ class Panel:
         self.chosen.children = chips
         self.answer()
 
-    def _button(
-        self, text: str, act: Callable, item: Any, layout: widgets.Layout | None = None, **more: Any
-    ) -> widgets.Button:
-        button = widgets.Button(description=text, layout=layout or widgets.Layout(width="32px"), **more)
+    def _button(self, text: str, act: Callable, item: Any, layout: dict = NARROW, **more: Any) -> widgets.Button:
+        button = widgets.Button(description=text, layout=layout, **more)
         button.on_click(lambda _: act(item))
         return button
-
-    @property
-    def titles(self) -> pd.Series:
-        return self.recommender.items.title
 
     def answer(self) -> None:
         """Recommend again."""
@@ -100,20 +91,14 @@ class Panel:
             self.table.value = "Nothing chosen yet: type a title above, and click on the one you mean."
             return
         as_set = self.order.value
-        options = {
-            "as_set": as_set,
-            "popularity_penalty": self.penalty.value,
-            "exclude_series": self.exclude_series.value,
-        }
-        found = self.recommender.recommend_items(self.items, self.k.value, **options)
+        options = {"popularity_penalty": self.penalty.value, "exclude_series": self.exclude_series.value}
+        found = self.recommender.recommend_items(self.items, self.k.value, as_set=as_set, **options)
         reasons = [""] * len(found)
         if 1 < len(self.items) <= MOST_REASONS:
             gains = self.recommender.explain(self.items, found.item, as_set)
             reasons = [self.titles[item] for item in gains.idxmax()]
-        left_out = "".join(
-            f"<p class='{NO_FORMULAS}'>Left out: {escape(str(error))}</p>" for error in self.unknown.values()
-        )
-        self.table.value = left_out + self.html(found.assign(because=reasons))
+        notes = [f"<p class='{NO_FORMULAS}'>Left out: {escape(str(error))}</p>" for error in self.unknown.values()]
+        self.table.value = "".join(notes) + self.html(found.assign(because=reasons))
 
     def html(self, found: pd.DataFrame) -> str:
         """The recommendations as a table; a bar is exp(score), as a share of the best one's."""
@@ -126,14 +111,11 @@ class Panel:
             genres = row.genres.replace("|", ", ")
             cells = map(escape, (str(row.rank), name, str(year or ""), genres, f"{people:,}"))
             rows.append("".join(f"<td>{cell}</td>" for cell in (*cells, bar, escape(row.because))))
-        head = ("", "title", "year", "genres", "rated by", "", "most because of")
-        return (
-            f"<table class='{NO_FORMULAS}' style='line-height:1.5em'><thead><tr>"
-            + "".join(f"<th style='text-align:left'>{name}</th>" for name in head)
-            + "</tr></thead><tbody>"
-            + "".join(f"<tr>{row}</tr>" for row in rows)
-            + "</tbody></table>"
-        )
+        names = ("", "title", "year", "genres", "rated by", "", "most because of")
+        head = "".join(f"<th style='text-align:left'>{name}</th>" for name in names)
+        body = "".join(f"<tr>{row}</tr>" for row in rows)
+        style = f"class='{NO_FORMULAS}' style='line-height:1.5em'"
+        return f"<table {style}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
     def _repr_mimebundle_(self, **options: Any) -> dict[str, Any]:
         chosen = ", ".join(escape(self.titles[item]) for item in self.items)

@@ -73,22 +73,20 @@ def map_films(recommender: Recommender, min_ratings: int = 30, seed: int = 0) ->
     vectors = recommender.item_vectors()[is_shown]
     perplexity = min(30, (len(vectors) - 1) / 3)
     positions = TSNE(metric="cosine", init="pca", perplexity=perplexity, random_state=seed).fit_transform(vectors)
-    films = films[is_shown].assign(
-        x=positions[:, 0], y=positions[:, 1], genre=films.genres[is_shown].str.split("|").str[0]
-    )
-    years = films.title.map(lambda title: split_year(title)[1]).astype("Int64")
-    films = films.assign(year=years, decade=(years // 10 * 10).astype(str) + "s", ratings=films.ratings.astype(int))
-    columns = ["item", "title", "year", "decade", "genre", "ratings", "series", "x", "y"]
-    return films[columns].reset_index(drop=True)
+    films = films[is_shown].reset_index(drop=True).astype({"ratings": int})
+    films["year"] = films.title.map(lambda title: split_year(title)[1]).astype("Int64")
+    films["decade"] = (films.year // 10 * 10).astype(str) + "s"
+    films["genre"] = films.genres.str.split("|").str[0]
+    films[["x", "y"]] = positions
+    return films[["item", "title", "year", "decade", "genre", "ratings", "series", "x", "y"]]
 
 
 def plot_map(films: pd.DataFrame, title: str, named: tuple[str, ...] = (), ax: Axes | None = None) -> Axes:
     """The map as a picture: colours are genres, lines join the films of the `named` series."""
     common = films.genre.value_counts().index[:9]
     genres = films.genre.where(films.genre.isin(common), "other").str.replace("$", r"\$", regex=False)
-    ax = sns.scatterplot(
-        films, x="x", y="y", hue=genres, size="ratings", sizes=(4, 90), alpha=0.7, ax=ax, palette="tab10"
-    )
+    look = {"hue": genres, "size": "ratings", "sizes": (4, 90), "alpha": 0.7, "palette": "tab10"}
+    ax = sns.scatterplot(films, x="x", y="y", ax=ax, **look)
     for series, color in zip(named, sns.color_palette("dark", len(named)), strict=True):
         of_series = films[films.series == series].sort_values("year")
         ax.plot(of_series.x, of_series.y, color=color, linewidth=1.2, zorder=0)
@@ -111,16 +109,13 @@ class InteractiveMap:
         is_lit = "indexof(lower(datum.title + ' ' + datum.series), lower(search)) >= 0"
         of_lit_series = {"test": "search && indexof(lower(datum.series), lower(search)) >= 0", "value": 1}
         position = {axis: {"field": axis, "type": "quantitative", "axis": None} for axis in ("x", "y")}
+        opacity = {"condition": of_lit_series, "value": 0.2}
         series = {
             "transform": [{"filter": "datum.series"}],
             "mark": {"type": "line", "color": "gray", "strokeWidth": 1},
-            "encoding": position
-            | {
-                "detail": {"field": "series"},
-                "order": {"field": "year"},
-                "opacity": {"condition": of_lit_series, "value": 0.2},
-            },
+            "encoding": position | {"detail": {"field": "series"}, "order": {"field": "year"}, "opacity": opacity},
         }
+        ratings = {"field": "ratings", "type": "quantitative", "scale": {"range": [10, 200]}, "legend": None}
         dots = {
             "params": [{"name": "zoom", "select": "interval", "bind": "scales"}],
             "transform": [{"calculate": "datum[colour]", "as": "group"}],
@@ -128,14 +123,11 @@ class InteractiveMap:
             "encoding": position
             | {
                 "color": {"field": "group", "type": "nominal", "title": None, "scale": {"scheme": "tableau20"}},
-                "size": {
-                    "condition": {"test": f"search && {is_lit}", "value": 300},
-                    "field": "ratings", "type": "quantitative", "scale": {"range": [10, 200]}, "legend": None,
-                },
+                "size": ratings | {"condition": {"test": f"search && {is_lit}", "value": 300}},
                 "opacity": {"condition": {"test": f"!search || {is_lit}", "value": 0.8}, "value": 0.1},
                 "tooltip": [{"field": name} for name in ("title", "year", "genre", "ratings", "series")],
             },
-        }  # fmt: skip
+        }
         by = ["genre", "decade"]
         table = self.films.round({"x": 1, "y": 1}).drop(columns="item")
         return {
@@ -156,10 +148,8 @@ class InteractiveMap:
 
 
 def series_rank(vectors: np.ndarray, series: np.ndarray) -> float:
-    """The rank of a film's series among its neighbours by cosine, 1 the nearest: the mean over films.
-
-    `vectors` (V, D); `series` (V,) names, "" for none. By chance it is V / 2. Films alone in their series are left out.
-    """
+    """The rank of a film's series among its neighbours by cosine, 1 the nearest: the mean over films. `vectors` (V, D);
+    `series` (V,) names, "" for none. By chance it is V / 2. Films alone in their series are left out."""
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     means = []
     for film in np.flatnonzero(series != ""):

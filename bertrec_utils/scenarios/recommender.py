@@ -26,9 +26,8 @@ class Recommender:
         self.model, self.vocabulary, self.noun = model, vocabulary, noun
         unnamed = ~np.isin(vocabulary.items, items.item)
         if unnamed.any():
-            raise ValueError(
-                f"{unnamed.sum():,} of the model's items have no title in this data; use the data it was trained on"
-            )
+            problem = f"{unnamed.sum():,} of the model's items have no title in this data"
+            raise ValueError(f"{problem}; use the data it was trained on")
         self.items = items.set_index("item")
         self.items["series"] = series_of(self.items.title)
         self.log_popularity = np.log(self.items.ratings[vocabulary.items].to_numpy(np.float32) + 1)
@@ -105,11 +104,9 @@ class Recommender:
         return table
 
     def log_probabilities(self, histories: Sequence[Sequence[Any]], as_set: bool = False) -> np.ndarray:
-        """log p(next film) (histories, V) float32 after each history of item ids: the log-softmax of the scores.
-
-        With `as_set` the order does not matter: the mean over up to 16 random orders of the history (not normalised
-        again), all in one batch.
-        """
+        """log p(next film) (histories, V) float32 after each history of item ids: the log-softmax of the scores. With
+        `as_set` the order does not matter: the mean over up to 16 random orders of the history (not normalised again),
+        all in one batch."""
         orders = [self._orders(self.vocabulary.tokens(items), as_set) for items in histories]
         rows = [row for of_history in orders for row in of_history]
         offsets = np.cumsum([0, *(len(row) for row in rows)])

@@ -1,7 +1,6 @@
 """Titles: finds a film however people write it, reads lists of watched films, knows series and scenarios."""
 
 import csv
-import importlib.resources
 import io
 import re
 import unicodedata
@@ -66,11 +65,8 @@ def normalise(name: str) -> str:
 
 
 def spellings(name: str) -> tuple[str, str, str, str]:
-    """Four forms of a name to look up, from strict to tolerant.
-
-    The name in small letters, its article in front (`Avengers, The` is `the avengers`); that normalised; without the
-    article; without spaces too.
-    """
+    """Four forms of a name to look up, from strict to tolerant. The name in small letters, its article in front
+    (`Avengers, The` is `the avengers`); that normalised; without the article; without spaces too."""
     name = " ".join(name.casefold().replace("’", "'").split())
     bare = ARTICLE_BEFORE.sub("", name)
     if behind := ARTICLE_BEHIND.fullmatch(name):
@@ -129,10 +125,8 @@ class TitleIndex:
         return [self.titles[item] for item in dict.fromkeys(min(self.films[2][name])[-1] for name in names)][:count]
 
     def suggest(self, typed: str, count: int = 8) -> list[Any]:
-        """Up to `count` items while a title is being typed: names that begin so or contain it, then misspelt ones.
-
-        A year at the end, with or without parentheses, puts the films of that year first.
-        """
+        """Up to `count` items while a title is being typed: names that begin so or contain it, then misspelt ones. A
+        year at the end, with or without parentheses, puts the films of that year first."""
         year = TYPED_YEAR.search(typed)
         if year and "(" not in year[0] and self._containing(_bare(typed)):
             year = None  # the number is part of a name, as in Blade Runner 2049
@@ -154,10 +148,9 @@ class TitleIndex:
         films = self.films[2]  # whole words, so that `E.T.` is not the start of `Eternal`
         letters = wanted.replace(" ", "")
 
-        def sort_key(name: str) -> tuple[bool, bool, int]:
-            return not f"{name} ".startswith(f"{wanted} "), not name.startswith(wanted), min(films[name])[1]
-
-        return sorted((name for name in films if letters in name.replace(" ", "")), key=sort_key)
+        found = [name for name in films if letters in name.replace(" ", "")]
+        found.sort(key=lambda name: (not name.startswith(wanted), min(films[name])[1]))
+        return sorted(found, key=lambda name: not f"{name} ".startswith(f"{wanted} "))  # stable
 
 
 def _bare(title: str) -> str:
@@ -167,8 +160,7 @@ def _bare(title: str) -> str:
 
 
 def _table(name: str) -> pd.DataFrame:
-    with (importlib.resources.files(__package__) / name).open(encoding="utf-8") as file:
-        return pd.read_csv(file, keep_default_na=False)
+    return pd.read_csv(Path(__file__).with_name(name), keep_default_na=False)
 
 
 @cache
@@ -219,10 +211,8 @@ def _exported(text: str, path: Path) -> list[str]:
     columns = list(rows[0]) if rows else text.split("\n")[0].split(",")
     name = next((column for column in NAMES if column in columns), None)
     if name is None or "Year" not in columns:
-        raise ValueError(
-            f"{path} has no columns Name and Year (Letterboxd) or Title and Year (IMDb), separated by commas; it has "
-            + ", ".join(map(str, columns))
-        )
+        needed = "Name and Year (Letterboxd) or Title and Year (IMDb), separated by commas"
+        raise ValueError(f"{path} has no columns {needed}; it has {', '.join(map(str, columns))}")
     date = next((column for column in DATES if column in columns), None)
     found = sorted(rows, key=lambda row: row[date] or "") if date else rows  # ISO dates; stable
     return [f"{row[name]} ({row['Year']})" if row["Year"] else row[name] for row in found if row[name]]

@@ -7,6 +7,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ..data.sequences import PAD, Sequences
 from ..model.losses import Negatives, inclusion_probabilities, sample_negatives
@@ -23,36 +24,31 @@ class Batch(NamedTuple):
     """What one step of one process learns from."""
 
     masked: MaskedBatch
-    valid: torch.Tensor  # masked.valid()
+    valid: Tensor  # masked.valid()
     negatives: Negatives | None  # None: the loss is over all items
     target_count: int  # of the whole batch, that of all processes
     target_share: float  # of these targets, this process's share
 
     def pin_memory(self) -> "Batch":
         """In memory that a GPU copies from while it computes."""
-        return self._map(torch.Tensor.pin_memory)
+        return self._map(Tensor.pin_memory)
 
     def to(self, device: torch.device) -> "Batch":
         return self._map(lambda tensor: tensor.to(device, non_blocking=True))
 
-    def _map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
-        negatives = self.negatives
+    def _map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        masked, negatives = MaskedBatch(*map(change, self.masked)), self.negatives
         if negatives:
-            negatives = negatives._replace(
-                items=change(negatives.items), log_probabilities=change(negatives.log_probabilities)
-            )
-        return self._replace(
-            masked=MaskedBatch(*map(change, self.masked)), valid=change(self.valid), negatives=negatives
-        )
+            items, log_probabilities, *groups = negatives
+            negatives = Negatives(change(items), change(log_probabilities), *groups)
+        return self._replace(masked=masked, valid=change(self.valid), negatives=negatives)
 
 
 def epoch_batches(
     train: Sequences, item_count: int, settings: Settings, random: np.random.Generator
 ) -> Iterator[Batch]:
     """One epoch of `training_batches`, of each the rows of this process. All processes must pass an equal `random`.
-
-    Every process masks whole batches, so that the number of processes changes nothing in what is masked.
-    """
+    Every process masks whole batches, so that the number of processes changes nothing in what is masked."""
     probabilities = inclusion_probabilities(train.counts(item_count), settings.training.negatives)
     for whole in training_batches(train, item_count + 1, settings.training, settings.model.max_length, random):
         mine = slice(rank(), None, world_size())

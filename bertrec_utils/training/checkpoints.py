@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -55,28 +56,23 @@ class Checkpoint:
 
     def check(self, dataset: Dataset) -> None:
         """ValueError unless `dataset` is what the model was trained on."""
+        log = self.settings.data.ratings_file or self.settings.data.release
         for part, digest in self.fingerprint.items():
             if dataset.fingerprint[part] != digest:
-                log = self.settings.data.ratings_file or self.settings.data.release
-                raise ValueError(
-                    f"the model was trained on other {part} than the data at hand ({len(self.vocabulary):,} items of "
-                    f"{log}; at hand: {len(dataset.vocabulary):,}); use that data, or train again on this"
-                )
+                items = f"{len(self.vocabulary):,} items of {log}; at hand: {len(dataset.vocabulary):,}"
+                problem = f"the model was trained on other {part} than the data at hand ({items})"
+                raise ValueError(f"{problem}; use that data, or train again on this")
 
     def with_linear(self, dataset: Dataset) -> Mixture:
-        """The network mixed with the linear baseline of `dataset`, which must be what it was trained on.
-
-        ValueError if the run was not finished, so that the weight is not known.
-        """
+        """The network mixed with the linear baseline of `dataset`, which must be what it was trained on. ValueError if
+        the run was not finished, so that the weight is not known."""
         if self.linear_weight is None:
             raise ValueError("the model's run is not finished; resume it, or use the network alone")
         return Mixture(self.model, linear_baseline(dataset.split.train, len(self.vocabulary)), self.linear_weight)
 
     def load_dataset(self, **files: str) -> Dataset:
-        """The data the model was trained on, read again. ValueError if it has changed since.
-
-        `files` are those of an own log that has moved: `ratings_file`, `items_file`.
-        """
+        """The data the model was trained on, read again. ValueError if it has changed since. `files` are those of an
+        own log that has moved: `ratings_file`, `items_file`."""
         dataset = load_dataset(self.settings.change(**files).data)
         self.check(dataset)
         return dataset
@@ -144,17 +140,13 @@ def _relative(file: str, folder: Path) -> str:
 
 def load(folder: str | Path, device: str | torch.device | None = None) -> Checkpoint:
     """Read what `save` wrote, onto `device`, else the best there is; a warning if its run is not finished.
-
     FileNotFoundError if there is nothing, ValueError if the file is damaged or of a newer version, or there is no such
-    device.
-    """
+    device."""
     folder = Path(folder)
     path = folder / MODEL
     if not path.is_file():
-        raise FileNotFoundError(
-            f"{folder} holds no trained model ({MODEL} is missing); run notebook 03, or "
-            "python -m bertrec_utils train --preset PRESET --out DIR"
-        )
+        advice = "run notebook 03, or python -m bertrec_utils train --preset PRESET --out DIR"
+        raise FileNotFoundError(f"{folder} holds no trained model ({MODEL} is missing); {advice}")
     content = path.read_bytes()
     try:
         metadata = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
@@ -170,16 +162,10 @@ def load(folder: str | Path, device: str | torch.device | None = None) -> Checkp
     except Exception as error:  # whatever a damaged file makes of a header, a JSON text or a tensor
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{path} is damaged or of another version ({reason}); train it again") from error
-    checkpoint = Checkpoint(
-        model.to(find_device(device)),
-        vocabulary,
-        _with_files(settings, lambda file: os.path.normpath(_home(folder) / file)),
-        description["seed"],
-        pd.DataFrame(description["history"]),
-        description["fingerprint"],
-        description["linear_weight"],
-        folder,
-    )
+    model, history = model.to(find_device(device)), pd.DataFrame(description["history"])
+    settings = _with_files(settings, lambda file: os.path.normpath(_home(folder) / file))
+    seed, fingerprint, weight = (description[name] for name in ("seed", "fingerprint", "linear_weight"))
+    checkpoint = Checkpoint(model, vocabulary, settings, seed, history, fingerprint, weight, folder)
     if not checkpoint.is_finished:
         what = "%s is not finished: this is its best epoch of %d so far; the command that started it resumes it"
         logging.getLogger(__name__).warning(what, display_path(folder), len(checkpoint.history))
@@ -211,19 +197,16 @@ def _migrate(description: dict[str, Any], weights: dict[str, torch.Tensor]) -> t
 def migrate_settings(old: dict[str, Any]) -> dict[str, Any]:
     """The settings of format 1, all in one dictionary, in the groups of format 2."""
     flat = {RENAMED.get(name, name): value for name, value in old.items()}
-    flat["network"] = "bert4rec" if flat.pop("paper", False) else "modern"
-    flat["start"] = "counts" if flat.pop("warm_start") else "random"
     objective = "next" if flat["p_causal"] == 1 else "cloze" if flat["p_cloze"] == 1 else "both"
-    recipe = "bert4rec" if flat["network"] == "bert4rec" else f"modern-{objective}"
-    settings = Settings(flat.pop("name"), recipe).change(**flat)
-    return asdict(settings)
+    recipe = "bert4rec" if flat.pop("paper", False) else f"modern-{objective}"
+    flat["network"] = recipe.partition("-")[0]
+    flat["start"] = "counts" if flat.pop("warm_start") else "random"
+    return asdict(Settings(flat.pop("name"), recipe).change(**flat))
 
 
 def load_trained(settings: Settings, device: str | torch.device | None = None) -> Checkpoint:
     """The reader's own run of these settings in runs/, else the weights that come with the project; prints which.
-
-    FileNotFoundError if there is neither.
-    """
+    FileNotFoundError if there is neither."""
     name = settings.name
     own = PROJECT / "runs" / name
     shipped = PROJECT / "pretrained" / name.replace(settings.preset, settings.data.release, 1)
@@ -242,10 +225,8 @@ def set_aside(folder: Path) -> Path | None:
     """Move the model in `folder`, if there is one, to the first free of its subfolders previous-1, previous-2, ..."""
     if not (folder / MODEL).exists():
         return None
-    number = 1
-    while (folder / f"previous-{number}" / MODEL).exists():
-        number += 1
-    target = folder / f"previous-{number}"
+    places = (folder / f"previous-{number}" for number in count(1))
+    target = next(place for place in places if not (place / MODEL).exists())
     if (folder / ITEMS).exists():
         target.mkdir(exist_ok=True)
         (target / ITEMS).write_bytes((folder / ITEMS).read_bytes())  # the model moves last: without it nothing counts

@@ -1,7 +1,5 @@
-"""Where training runs: the device and its precision, and several processes that train one model (torchrun).
-
-Without torchrun there is one process, and nothing of the second half does anything.
-"""
+"""Where training runs: the device and its precision, and several processes that train one model (torchrun). Without
+torchrun there is one process, and nothing of the second half does anything."""
 
 import contextlib
 import ctypes
@@ -14,7 +12,7 @@ from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 
 from ..common import is_main_process
 
@@ -42,10 +40,8 @@ def find_device(name: str | torch.device | None) -> torch.device:
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:
-    """Whether matrix products of bfloat16, half the size of float32, are several times as fast on `device`.
-
-    On a CPU they are where it has Intel's AMX (Xeons since 2023); elsewhere they are slower than those of float32.
-    """
+    """Whether matrix products of bfloat16, half the size of float32, are several times as fast on `device`. On a CPU
+    they are where it has Intel's AMX (Xeons since 2023); elsewhere they are slower than those of float32."""
     if device.type == "cpu":
         capabilities: Any = getattr(torch.cpu, "get_capabilities", dict)  # not in older PyTorch
         return bool(capabilities().get("amx_bf16"))
@@ -64,10 +60,8 @@ def matmul_precision(bfloat16: bool) -> Iterator[None]:
 
 
 def release_memory() -> None:
-    """Return freed memory to the system, on Linux; elsewhere nothing.
-
-    glibc keeps it for later, in pieces that fit fewer and fewer of the batches to come, so that a process would grow.
-    """
+    """Return freed memory to the system, on Linux; elsewhere nothing. glibc keeps it for later, in pieces that fit
+    fewer and fewer of the batches to come, so that a process would grow."""
     if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
         trim(0)
 
@@ -84,20 +78,18 @@ def world_size() -> int:
 
 @contextlib.contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
-    """Join the other processes that torchrun has started: by NCCL for a GPU each, else by gloo.
-
-    ConnectionError if one of them ends before this one, ValueError for a `device` that they cannot share.
-    """
+    """Join the other processes that torchrun has started: by NCCL for a GPU each, else by gloo. ConnectionError if one
+    of them ends before this one, ValueError for a `device` that they cannot share."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
     if device.type == "mps":
         raise ValueError("several processes cannot share Apple's GPU; train with one, or with --device cpu")
     if device.type == "cuda":
-        if int(os.environ["LOCAL_RANK"]) >= torch.cuda.device_count():
-            gpus = torch.cuda.device_count()
+        number, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if number >= gpus:
             raise ValueError(f"each process needs a GPU, and there are {gpus} here; start fewer, or say --device cpu")
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(number)
     signal.signal(signal.SIGTERM, _stop)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
@@ -131,7 +123,7 @@ def wrap_ddp(model: nn.Module) -> nn.Module:
     return model if world_size() == 1 else nn.parallel.DistributedDataParallel(model)
 
 
-def all_reduce_sum(values: torch.Tensor) -> torch.Tensor:
+def all_reduce_sum(values: Tensor) -> Tensor:
     """The sum over all processes of equally large `values`."""
     if world_size() > 1:
         dist.all_reduce(values)

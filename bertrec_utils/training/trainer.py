@@ -16,6 +16,7 @@ import filelock
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..common import display_path, is_interactive, is_main_process, print_status, progress_bar, replace_file
@@ -44,10 +45,8 @@ def new_model(
     build: Callable[..., Network] = build_network,
     device: torch.device | None = None,
 ) -> Network:
-    """An untrained model of `settings`, on `device` (else the best), started from counts if the settings say so.
-
-    Of several processes the main one has the weights that `Trainer` gives to all.
-    """
+    """An untrained model of `settings`, on `device` (else the best), started from counts if the settings say so. Of
+    several processes the main one has the weights that `Trainer` gives to all."""
     torch.manual_seed(seed)
     model = build(len(dataset.vocabulary), settings.model)
     if settings.training.start == "counts" and is_main_process():
@@ -70,17 +69,15 @@ class Trainer:
         self.is_bfloat16 = devices.multiplies_bfloat16(model.device) if auto else training.precision == "bfloat16"
         self.holdout = sample_holdout(dataset.split.validation, training.validation_users, seed)
         self.steps = batch_count(dataset.split.train, training.batch_size)  # of an epoch
-        if len(dataset.split.train) // self.steps < devices.world_size():
-            raise ValueError(
-                f"a batch of {training.batch_size} users is too small for {devices.world_size()} processes"
-            )
-        self.optimizer = torch.optim.AdamW(
-            parameter_groups(model, training.weight_decay), lr=training.learning_rate, betas=(0.9, 0.98), fused=True
-        )
+        if len(dataset.split.train) // self.steps < (processes := devices.world_size()):
+            raise ValueError(f"a batch of {training.batch_size} users is too small for {processes} processes")
+        groups = parameter_groups(model, training.weight_decay)
+        self.optimizer = torch.optim.AdamW(groups, lr=training.learning_rate, betas=(0.9, 0.98), fused=True)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, warmup_cosine(training, self.steps))
         self.history: list[dict[str, float]] = []  # one row per epoch
-        self.best_weights: dict[str, torch.Tensor] = {}
+        self.best_weights: dict[str, Tensor] = {}
         self.run_key = _run_key(model, dataset, settings, seed)
+        self.stateful: dict[str, Any] = {"weights": model, "optimizer": self.optimizer, "schedule": self.schedule}
 
     @property
     def best_epoch(self) -> int:
@@ -94,9 +91,7 @@ class Trainer:
 
     def train_epoch(self, on_step: Callable[["Trainer", Batch], None] | None = None) -> float:
         """One pass over the training sequences; the mean loss per target. All its randomness is that of (seed, epoch).
-
-        FloatingPointError if a loss is not finite.
-        """
+        FloatingPointError if a loss is not finite."""
         epoch = len(self.history)
         torch.manual_seed(self.seed * 100_003 + epoch + (devices.rank() << 40))  # each process has dropout of its own
         random = np.random.default_rng([self.seed, epoch])
@@ -105,10 +100,8 @@ class Trainer:
             batches = map(Batch.pin_memory, batches)
         self.model.train()
         losses, target_counts = [], []
-        bar = progress_bar(
-            prefetch(batches), total=self.steps, desc=f"epoch {epoch + 1}", leave=False, show=self.verbose
-        )
-        for batch in bar:
+        look: dict[str, Any] = {"desc": f"epoch {epoch + 1}", "leave": False, "show": self.verbose}
+        for batch in progress_bar(prefetch(batches), total=self.steps, **look):
             losses.append(self.train_step(batch))
             target_counts.append(batch.target_count)
             if len(losses) % CHECK_EVERY == 0 or len(losses) == self.steps:
@@ -119,7 +112,7 @@ class Trainer:
                 on_step(self, batch)
         return float(np.average(devices.all_reduce_sum(torch.stack(losses)).cpu(), weights=target_counts))
 
-    def train_step(self, batch: Batch) -> torch.Tensor:
+    def train_step(self, batch: Batch) -> Tensor:
         """Learn from one batch; its loss, or this process's part of it."""
         device = self.model.device
         batch = batch.to(device)
@@ -127,59 +120,48 @@ class Trainer:
         with bfloat16, devices.matmul_precision(self.is_bfloat16):
             loss = self.ddp_model(batch.masked, batch.valid, batch.negatives) * batch.target_share
         self.optimizer.zero_grad(set_to_none=True)
-        (
-            loss * devices.world_size()
-        ).backward()  # the processes' gradients are averaged, and these parts are to be added up
+        (loss * devices.world_size()).backward()  # gradients are averaged over processes, and these are parts of a sum
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), MAX_GRADIENT_NORM)
         self.optimizer.step()
         self.schedule.step()
         return loss.detach()
 
     def validate(self) -> dict[str, float]:
-        """Hit@10 and NDCG@10 on validation data; the weights are kept if they are the best so far."""
-        table = metrics(self.validation_ranks(), [10])
-        if table["ndcg@10"] > max((row["ndcg@10"] for row in self.history), default=-1):
-            self.best_weights = {name: value.cpu().clone() for name, value in self.model.state_dict().items()}
-        return {name: table[name] for name in ("hit@10", "ndcg@10")}
-
-    def validation_ranks(self) -> np.ndarray:
-        """The rank (U,) of each target of `holdout` among all items; every process computes a part of them."""
+        """Hit@10 and NDCG@10 on validation data, full ranking; the weights are kept if they are the best so far."""
         ranks = torch.zeros(len(self.holdout), device=self.model.device)
-        mine = np.arange(devices.rank(), len(ranks), devices.world_size())
+        mine = np.arange(devices.rank(), len(ranks), devices.world_size())  # every process ranks a part of the users
         if len(mine):
             part = Holdout(self.holdout.histories.rows(mine), self.holdout.targets[mine])
             found = target_ranks(self.model, part, ["full"], progress=False)["full"]
             ranks[torch.from_numpy(mine)] = torch.from_numpy(found).to(ranks)
-        return devices.all_reduce_sum(ranks).cpu().numpy()
+        table = metrics(devices.all_reduce_sum(ranks).cpu().numpy(), [10])
+        if table["ndcg@10"] > max((row["ndcg@10"] for row in self.history), default=-1):
+            self.best_weights = {name: value.cpu().clone() for name, value in self.model.state_dict().items()}
+        return {name: table[name] for name in ("hit@10", "ndcg@10")}
 
     def checkpoint(self) -> Checkpoint:
         """The model as it is now, without the weight of the linear baseline."""
-        history, fingerprint = pd.DataFrame(self.history), self.dataset.fingerprint
-        return Checkpoint(self.model, self.dataset.vocabulary, self.settings, self.seed, history, fingerprint)
-
-    def _stateful(self) -> dict[str, Any]:
-        return {"weights": self.model, "optimizer": self.optimizer, "schedule": self.schedule}
+        history, dataset = pd.DataFrame(self.history), self.dataset
+        return Checkpoint(self.model, dataset.vocabulary, self.settings, self.seed, history, dataset.fingerprint)
 
     def save(self, path: Path) -> None:
         """Write all that `load` needs to go on after the last whole epoch."""
         state = {"format": FORMAT, "run_key": self.run_key, "history": self.history, "best_weights": self.best_weights}
-        state |= {name: part.state_dict() for name, part in self._stateful().items()}
+        state |= {name: part.state_dict() for name, part in self.stateful.items()}
         content = io.BytesIO()
         torch.save(state, content)
         digest = hashlib.sha256(content.getvalue()).digest()
         replace_file(path, lambda partial: partial.write_bytes(digest + content.getvalue()))
 
     def load(self, path: Path) -> None:
-        """Go on from what `save` wrote, if it is there. ValueError, and an unchanged run, if it is damaged or of
-        another run."""
+        """Go on from what `save` wrote, if it is there; ValueError if it is damaged or of another run."""
         content = devices.broadcast(path.read_bytes() if is_main_process() and path.exists() else None)
         if content is None:
             return
-        digest, content = content[:32], content[32:]
-        if hashlib.sha256(content).digest() != digest:
+        if hashlib.sha256(content[32:]).digest() != content[:32]:
             raise ValueError(f"{path} is damaged; delete it to start over")
         try:
-            state = torch.load(io.BytesIO(content), map_location=self.model.device, weights_only=True)
+            state = torch.load(io.BytesIO(content[32:]), map_location=self.model.device, weights_only=True)
             version = state.get("format", 1)
             there, here = dict(state["run_key"]) if version == FORMAT else {}, self.run_key
         except Exception as error:  # the right checksum of what is no state of a run
@@ -188,12 +170,10 @@ class Trainer:
             raise ValueError(f"{path} is of another version of this package; finish it with that one, or delete it")
         names = [name for name, value in here.items() if there.get(name) != value]
         if differing := [f"{name} is {there.get(name)}, not {here[name]}" for name in names]:
-            raise ValueError(
-                f"{path.parent} holds an unfinished run of another kind ({'; '.join(differing)}); choose another "
-                f"folder (--out DIR), or delete {path}"
-            )
+            problem = f"{path.parent} holds an unfinished run of another kind ({'; '.join(differing)})"
+            raise ValueError(f"{problem}; choose another folder (--out DIR), or delete {path}")
         self.history, self.best_weights = state["history"], state["best_weights"]
-        for name, part in self._stateful().items():
+        for name, part in self.stateful.items():
             part.load_state_dict(state[name])
         if self.verbose:
             print_status(f"Resuming the run in {display_path(path.parent)} after epoch {len(self.history)}.")
@@ -272,13 +252,11 @@ def writing_to(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        advice = {errno.ENOENT: "put the folder back", errno.EACCES: "get permission there, or say --out DIR"}
-        advice[errno.EROFS] = advice[errno.EPERM] = advice[errno.EACCES]
-        advice[errno.EEXIST] = advice[errno.ENOTDIR] = "that is no folder, say --out DIR"
-        raise OSError(
-            f"cannot write to {folder} ({error.strerror or error}); {advice.get(error.errno or 0, 'make room there')}, "
-            "and the same run goes on after the last epoch that was kept"
-        ) from error
+        no_rights, no_folder = "get permission there, or say --out DIR", "that is no folder, say --out DIR"
+        advice: dict[int | None, str] = dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), no_rights)
+        advice |= {errno.ENOENT: "put the folder back", errno.EEXIST: no_folder, errno.ENOTDIR: no_folder}
+        problem = f"cannot write to {folder} ({error.strerror or error}); {advice.get(error.errno, 'make room there')}"
+        raise OSError(f"{problem}, and the same run goes on after the last epoch that was kept") from error
 
 
 def train_to_the_end(
@@ -288,11 +266,9 @@ def train_to_the_end(
     epochs, verbose = trainer.settings.training.epochs, trainer.verbose
     if verbose:
         processes = f" in {devices.world_size()} processes" if devices.world_size() > 1 else ""
-        print_status(
-            f"Training on {trainer.model.device}{processes} in {'bfloat16' if trainer.is_bfloat16 else 'float32'}: up "
-            f"to {epochs} epochs of {trainer.steps} batches, {trainer.model.item_count:,} items; the time left is "
-            "known after the first epoch."
-        )
+        where = f"{trainer.model.device}{processes} in {'bfloat16' if trainer.is_bfloat16 else 'float32'}"
+        what = f"up to {epochs} epochs of {trainer.steps} batches, {trainer.model.item_count:,} items"
+        print_status(f"Training on {where}: {what}; the time left is known after the first epoch.")
     bar = progress_bar(initial=len(trainer.history), total=epochs, desc="epochs", unit="epoch", show=verbose)
     before = trainer.history[-1]["seconds"] if trainer.history else 0.0
     started = time.perf_counter()
@@ -312,10 +288,8 @@ def train_to_the_end(
 
 
 def save_epoch(trainer: Trainer, folder: Path) -> None:
-    """Write what the last epoch has brought.
-
-    A model in the folder is that of a finished run, unless UNFINISHED lies beside it: the first epoch sets it aside.
-    """
+    """Write what the last epoch has brought. A model in the folder is that of a finished run, unless UNFINISHED lies
+    beside it: the first epoch sets it aside."""
     with writing_to(folder):
         if len(trainer.history) == 1:
             if (place := set_aside(folder)) and trainer.verbose:
@@ -329,9 +303,8 @@ def save_epoch(trainer: Trainer, folder: Path) -> None:
 
 def finalize(trainer: Trainer, folder: Path) -> None:
     """Add the weight of the linear baseline to the model of a run that is over, which needs nothing else any more."""
-    model = trainer.model
-    baseline = linear_baseline(trainer.dataset.split.train, model.item_count)
-    mixture = fit_mixture(model, baseline, trainer.holdout)
+    baseline = linear_baseline(trainer.dataset.split.train, trainer.model.item_count)
+    mixture = fit_mixture(trainer.model, baseline, trainer.holdout)
     with writing_to(folder):
         path = save(folder, replace(trainer.checkpoint(), linear_weight=mixture.weight))
         (folder / UNFINISHED).unlink()
@@ -345,23 +318,18 @@ def report(trainer: Trainer, bar: tqdm) -> None:
     if is_interactive():
         bar.set_postfix(loss=f"{row['loss']:.3f}", ndcg=f"{row['ndcg@10']:.4f}")
         return
-    left = row["seconds"] / row["epoch"] * (epochs - row["epoch"]) / 60
-    print(
-        f"epoch {row['epoch']}/{epochs}: {row['seconds'] / 60:.1f} min, loss {row['loss']:.4f}, validation "
-        f"NDCG@10 {row['ndcg@10']:.4f} (best: epoch {trainer.best_epoch + 1}), at most {left:.1f} min left",
-        file=sys.stderr,
-        flush=True,
-    )
+    spent, left = row["seconds"] / 60, row["seconds"] / row["epoch"] * (epochs - row["epoch"]) / 60
+    losses = f"loss {row['loss']:.4f}, validation NDCG@10 {row['ndcg@10']:.4f} (best: epoch {trainer.best_epoch + 1})"
+    line = f"{spent:.1f} min, {losses}, at most {left:.1f} min left"
+    print(f"epoch {row['epoch']}/{epochs}: {line}", file=sys.stderr, flush=True)
 
 
-def require_finite(losses: torch.Tensor, epoch: int, first: int) -> None:
+def require_finite(losses: Tensor, epoch: int, first: int) -> None:
     """FloatingPointError if one of the `losses` is not; they are those of the steps from number `first` on."""
     for step, loss in enumerate(losses.tolist(), start=first):
         if not math.isfinite(loss):
-            raise FloatingPointError(
-                f"the loss is {loss} in step {step} of epoch {epoch}; the best model of the epochs before is kept. "
-                "Train with a lower learning rate, into another folder"
-            )
+            advice = "the best model so far is kept. Train with a lower learning rate, into another folder"
+            raise FloatingPointError(f"the loss is {loss} in step {step} of epoch {epoch}; {advice}")
 
 
 def parameter_groups(model: Network, weight_decay: float) -> list[dict[str, Any]]:

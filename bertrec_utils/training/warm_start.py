@@ -56,9 +56,7 @@ def positive_pmi(
 
 def item_vectors(sequences: Sequences, item_count: int, width: int, seed: int = 0) -> np.ndarray:
     """(V, width) float32 rows of a truncated SVD, U sqrt(S), of the positive PMI, scaled to a small deviation.
-
-    ValueError if no two items occur near each other.
-    """
+    ValueError if no two items occur near each other."""
     half = unordered_pairs(sequences, item_count)
     totals = half.sum(0) + half.sum(1)
     half = strongest(half, MOST_PAIRS // 2)
