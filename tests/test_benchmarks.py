@@ -1,24 +1,29 @@
-"""The parts of benchmarks/ that decide what a table says: which ingredient is out, how operations are counted."""
+"""The parts of benchmarks/ that decide what a table says."""
 
-import json
-from dataclasses import replace
+from dataclasses import asdict
 
-import ablations
+import baselines
 import ensemble
+import migrate_results
 import numpy as np
-import peers
+import pandas as pd
+import publish_weights
 import pytest
 import record_run
+import recording
+import scale
+import step_parts
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
-from train_speed import step_operations
+import variants
+from scipy.special import log_softmax
 
-from bertrec_utils.model.modern import ModernTransformer
-from bertrec_utils.settings import PRESETS, get_preset
+from bertrec_utils.evaluation.mixture import linear_baseline, standardise
+from bertrec_utils.evaluation.ranking import PROTOCOLS, evaluate
 from bertrec_utils.model.masking import training_batches
-from bertrec_utils.data.sequences import PAD
-from conftest import preset, rows
+from bertrec_utils.model.modern import build_network
+from bertrec_utils.settings import PRESETS, get_preset
+from bertrec_utils.training.checkpoints import load
+from conftest import model_settings, rows, settings
 
 ITEMS = 40
 
@@ -29,133 +34,251 @@ def sequences():
     return rows(*((random.permutation(ITEMS)[: 5 + row] + 1).tolist() for row in range(20)))
 
 
-def counts(name, sequences):
-    """How many films an epoch of the ablation hides, and how many questions it asks."""
-    settings = replace(get_preset("tiny"), **ablations.ABLATIONS[name].settings)
-    batches = list(training_batches(sequences, ITEMS + 1, settings, np.random.default_rng(0)))
-    return sum((b.history == ITEMS + 1).sum() for b in batches), sum((b.labels > 0).sum() for b in batches)
+@pytest.fixture
+def results(tmp_path, monkeypatch):
+    """An empty folder of results, and a preset tiny of one epoch."""
+    monkeypatch.setattr(recording, "RESULTS", tmp_path)
+    monkeypatch.setitem(PRESETS, "tiny", PRESETS["tiny"] | {"epochs": 1})
+    return tmp_path
 
 
-def test_ablations_take_out_the_questions_that_their_names_say(sequences):
-    hidden, asked = counts("cloze-only", sequences)
-    assert hidden == asked
-    hidden, asked = counts("next-only", sequences)
-    assert hidden < 0.1 * asked  # only where a prefix leaves nothing else to ask
-    whole = ablations.ABLATIONS["full"]
-    assert whole.settings == {} and whole.kind is ModernTransformer
+def call(monkeypatch, module, *arguments):
+    """`python benchmarks/MODULE.py ARGUMENTS`"""
+    monkeypatch.setattr("sys.argv", [f"{module.__name__}.py", *arguments])
+    module.main()
+
+
+def batches_of(training, sequences):
+    return list(training_batches(sequences, ITEMS + 1, training, 50, np.random.default_rng(0)))
+
+
+def test_ablations_take_out_the_targets_that_their_names_say(sequences):
+    def counts(name):
+        """How many items an epoch of the ablation masks in the history, and how many targets it has."""
+        batches = batches_of(variants.ABLATIONS[name].settings("tiny").training, sequences)
+        return sum((b.history == ITEMS + 1).sum() for b in batches), sum((b.labels > 0).sum() for b in batches)
+
+    masked, targets = counts("cloze-only")
+    assert masked == targets
+    masked, targets = counts("next-only")
+    assert masked < 0.1 * targets  # only where a prefix leaves no other target
+    whole = variants.ABLATIONS["full"]
+    assert whole.settings("tiny") == get_preset("tiny") and whole.build is build_network
+
+
+def learned_positions():
+    torch.manual_seed(0)
+    return variants.LearnedPositions(ITEMS, model_settings(width=8, heads=1))
 
 
 def test_learned_positions_are_the_only_ones():
-    torch.manual_seed(0)
-    model = ablations.LearnedPositions(ITEMS, preset(width=8, heads=1))
+    model = learned_positions()
     forth, back = rows([1, 2, 3, 4]), rows([4, 3, 2, 1])
     assert not np.allclose(model.score(forth), model.score(back), atol=1e-6)
     torch.nn.init.zeros_(model.positions.weight)
     assert np.allclose(model.score(forth), model.score(back), atol=1e-6)
 
 
-def test_learned_positions_count_from_the_newest_film():
-    model = ablations.LearnedPositions(ITEMS, preset(width=8, heads=1))
+def test_learned_positions_count_from_the_newest_item():
+    model = learned_positions()
     alone, beside_longer = model.score(rows([1, 2, 3])), model.score(rows([1, 2, 3], [9, 8, 7, 6, 5]))[:1]
     np.testing.assert_allclose(alone, beside_longer, atol=1e-5)  # padding on the left moves nothing
 
 
 def test_the_position_of_the_test_is_learned(sequences):
-    model = ablations.LearnedPositions(ITEMS, preset(width=8, heads=1))
-    for batch in training_batches(sequences, ITEMS + 1, get_preset("tiny"), np.random.default_rng(0)):
+    model = learned_positions()
+    for batch in batches_of(get_preset("tiny").training, sequences):
         model(batch).backward()
-    asked = set()
-    model.positions.register_forward_hook(lambda module, inputs, output: asked.update(inputs[0].flatten().tolist()))
+    seen = set()
+    model.positions.register_forward_hook(lambda module, inputs, output: seen.update(inputs[0].flatten().tolist()))
     model.score(rows(list(range(1, 11))))
-    assert 0 in asked
-    assert model.positions.weight.grad[sorted(asked)].any(1).all()
+    assert 0 in seen
+    assert model.positions.weight.grad[sorted(seen)].any(1).all()
 
 
-def test_an_ablation_runs(dataset):
-    ablation = ablations.ABLATIONS["classic"]
-    settings = replace(get_preset("tiny"), epochs=1, **ablation.settings)
-    history, with_linear = ablations.run(ablation, settings, dataset)
-    assert [row["epoch"] for row in history] == [1]
-    assert with_linear >= history[0]["ndcg@10"]  # no baseline at all is one of the mixtures
+def test_a_study_records_each_variant_once(results, monkeypatch):
+    call(monkeypatch, variants, "ablations", "tiny", "--only", "classic")
+    found = recording.read_result("ablations/tiny-classic")
+    assert found["title"] == variants.ABLATIONS["classic"].title
+    assert found["with_linear"] >= found["history"][0]["ndcg@10"]  # no baseline at all is one of the mixtures
+    with monkeypatch.context() as patched:
+        patched.setattr(variants, "run", None)  # training again would be an error
+        call(patched, variants, "ablations", "tiny", "--only", "classic")
+    monkeypatch.setitem(PRESETS, "tiny", PRESETS["tiny"] | {"width": 16})
+    call(monkeypatch, variants, "ablations", "tiny", "--only", "classic")
+    assert recording.read_result("ablations/tiny-classic")["settings"]["model"]["width"] == 16
+
+
+def test_recorded_variants_are_those_of_the_studies():
+    """Every recorded run would be found again: same title, settings and seed."""
+    for study, preset, recorded in (
+        ("ablations", "small", 6),
+        ("ladder", "ml-1m", 10),
+        ("sampled-softmax", "ml-1m", 4),
+        ("tuning", "small", 7),
+    ):
+        study, found = variants.STUDIES[study], 0
+        for name, variant in study.variants.items():
+            file = study.file(preset, name) + ("-h200" if study.runs_key == "rows" else "")
+            wanted = {"title": variant.title, "settings": asdict(variant.settings(preset)), "seed": 0}
+            found += any(variants.is_same(run, wanted) for run in variants.recorded_runs(file, study.runs_key))
+        assert found == recorded
+
+
+def mistaken(*mistakes):
+    torch.manual_seed(0)
+    return variants.Mistaken(ITEMS, get_preset("tiny", "bert4rec").model, mistakes)
+
+
+def test_the_mistakes_of_the_ladder():
+    newest = rows([1, 2, 3], [1, 2, 4])
+    alone, padded = rows([1, 2, 3]), rows([1, 2, 3], [9, 8, 7, 6, 5])
+    sound = mistaken()
+    assert not np.allclose(*sound.score(newest), atol=1e-6)
+    np.testing.assert_allclose(sound.score(alone), sound.score(padded)[:1], atol=1e-6)
+    np.testing.assert_array_equal(*mistaken(variants.OVERWRITES).score(newest))  # the newest item is lost
+    sees = mistaken(variants.SEES_PADDING)
+    assert not np.allclose(sees.score(alone), sees.score(padded)[:1], atol=1e-6)
+    assert mistaken(variants.LARGE_START).item_embedding.weight.std() > 0.9 > 0.1 > sound.item_embedding.weight.std()
+
+
+def test_the_ladder_trains_at_one_learning_rate():
+    study = variants.STUDIES["ladder"]
+    rung = study.variants["padding is not seen"]
+    found = variants.run(study, rung, rung.settings("tiny").change(epochs=2), seed=0)
+    assert [row["learning_rate"] for row in found["history"]] == [1e-3, 1e-3]
+    assert set(found["test"]) == {*PROTOCOLS, "notebook"}
+
+
+def test_the_metrics_of_the_notebook_by_hand():
+    class Scorer:
+        def score(self, histories):
+            return np.tile(np.arange(200.0), (len(histories), 1))
+
+    holdout = baselines.Holdout(rows([1], [2]), np.array([200, 1]))  # the best item of all, and the worst
+    assert variants.metrics_of_the_notebook(Scorer(), holdout) == {"hit@10": 0.5, "ndcg@10": 0.5}
 
 
 def test_a_finished_run_is_only_tested(dataset, tmp_path, monkeypatch):
-    preset, folder = replace(get_preset("tiny"), epochs=1), tmp_path / "tiny-seed0"
-    first = record_run.record(preset, 0, folder)
+    tiny, folder = settings(epochs=1), tmp_path / "tiny-seed0"
+    first = record_run.record(tiny, 0, folder)
     monkeypatch.setattr(record_run, "fit", None)  # training again would be an error
-    assert record_run.record(preset, 0, folder) == first
-    assert not record_run.is_finished(folder, preset, 1, dataset)
-    assert not record_run.is_finished(folder, replace(preset, epochs=2), 0, dataset)
+    assert record_run.record(tiny, 0, folder) == first
+    assert not record_run.is_finished(folder, tiny, 1, dataset)
+    assert not record_run.is_finished(folder, tiny.change(epochs=2), 0, dataset)
     (folder / record_run.UNFINISHED).touch()
-    assert not record_run.is_finished(folder, preset, 0, dataset)
+    assert not record_run.is_finished(folder, tiny, 0, dataset)
 
 
-def test_average_by_hand():
-    """Two transformers whose scores differ: the mean of what each log-probability is, written out."""
-    torch.manual_seed(0)
-    pair = [ModernTransformer(ITEMS, preset(width=8, heads=1)) for _ in range(2)]
-    for transformer in pair:
-        torch.nn.init.normal_(transformer.item_bias)
-    histories = rows([1, 2, 3], [4, 5])
-    scores = [transformer.score(histories) for transformer in pair]
-    expected = sum(each - np.log(np.exp(each).sum(1, keepdims=True)) for each in scores) / 2
-    remembering = [ensemble.Remembering(transformer) for transformer in pair]
-    average = ensemble.Average(remembering, ITEMS)
-    np.testing.assert_allclose(average.score(histories), expected, rtol=1e-4, atol=1e-4)
-    remembering[0].scorer = remembering[1].scorer = None  # asking again would be an error
-    np.testing.assert_array_equal(average.score(histories.rows([1, 0])), average.score(histories)[::-1])
+def test_recorded_runs_are_what_their_commands_make():
+    runs = [path for preset in ("small", "ml-1m") for path in recording.RESULTS.glob(f"{preset}-*seed*.json")]
+    assert len(runs) >= 22
+    for path in runs:
+        run = recording.read_result(path.stem)
+        wanted = get_preset(run["settings"]["preset"], run["recipe"], run["start"])
+        assert run["settings"] == asdict(wanted) and path.stem == f"{wanted.name}-seed{run['seed']}"
+        assert run["command"] == record_run.command_of(wanted, run["seed"])
+    random_start = get_preset("small", "modern-next", "random")
+    command = "python benchmarks/record_run.py small --recipe modern-next --start random --seeds 3"
+    assert record_run.command_of(random_start, 3) == command
 
 
-def test_our_side_trains_until_the_watch_stops_it(dataset, capsys, monkeypatch):
-    monkeypatch.setitem(PRESETS, "ml-1m", replace(get_preset("ml-1m"), release="ml-latest-2k", max_users=120))
-    watch = peers.Watch(minutes=0.02, validate_every=0.01, holdout=dataset.split.validation)
-    with pytest.raises(peers.TimeIsUp):
-        peers.train_ours(dataset, watch)
-    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
-    assert lines[-1]["sequences"] > 0 and lines[-1]["seconds"] >= 1.2 and 0 <= lines[-1]["ndcg@10"] <= 1
+def test_an_ensemble_is_the_mean_of_log_probabilities(dataset, results, monkeypatch):
+    for seed in (0, 1):
+        record_run.record(settings(epochs=1), seed, results / "runs" / f"tiny-seed{seed}")
+    monkeypatch.setattr(ensemble, "PROJECT", results)
+    call(monkeypatch, ensemble, "tiny", "--seeds", "0", "1", "--sizes", "2")
+    [group] = recording.read_result("ensemble-tiny")["groups"]
+    networks = [load(results / "runs" / f"tiny-seed{seed}").model for seed in (0, 1)]
+    baseline = linear_baseline(dataset.split.train, len(dataset.vocabulary))
+
+    class Mean:
+        weight = 0.0
+
+        def score(self, histories):
+            logs = [log_softmax(network.score(histories), axis=1) for network in networks]
+            return sum(logs) / 2 + self.weight * standardise(baseline.score(histories))
+
+    alone, mixed = Mean(), Mean()
+    mixed.weight = group["linear_weight"]
+    for scorer, test in ((alone, "test"), (mixed, "test-with-linear")):
+        assert group[test] == pytest.approx(evaluate(scorer, dataset.split.test, ["full"])["full"], abs=1e-3)
 
 
-@pytest.fixture
-def clock(monkeypatch):
-    """A clock that is set by hand."""
-    now = [0.0]
-    monkeypatch.setattr(peers.time, "perf_counter", lambda: now[0])
-    return now
+def test_neighbouring_seeds_are_grouped():
+    assert ensemble.groups([3, 5, 8], 2) == [[3, 5], [5, 8], [8, 3]]
+    assert ensemble.groups([3, 5, 8], 3) == [[3, 5, 8]]
 
 
-def steps(watch, clock, count, seconds):
-    for _ in range(count):
-        clock[0] += seconds
-        watch.step(10, None)
+def test_a_sum_of_baselines_is_that_of_their_standardised_scores(dataset):
+    models = {name: baselines.BASELINES[name].build(dataset) for name in baselines.SUMMED}
+    weights, _, together = baselines.best_sum(models, dataset)
+
+    class Sum:
+        def score(self, histories):
+            return sum(weights[name] * standardise(models[name].score(histories)) for name in weights)
+
+    test = dataset.split.test
+    expected = baselines.full_ranks(Sum(), test)
+    found = baselines.full_ranks(together, baselines.numbered(test))
+    np.testing.assert_allclose(found, expected, atol=1)  # sums of float32 round
 
 
-def test_watch_counts_after_the_warm_up(clock, capsys):
-    watch = peers.Watch(minutes=0.5, validate_every=None, holdout=None)
-    steps(watch, clock, 3, seconds=100)
-    steps(watch, clock, 2, seconds=14)
-    assert not capsys.readouterr().out
-    with pytest.raises(peers.TimeIsUp):
-        steps(watch, clock, 1, seconds=2)
-    line = json.loads(capsys.readouterr().out)
-    assert (line["sequences"], line["seconds"]) == (30, 30) and line["peak_mb"] > 1
+def test_recent_popularity_knows_nothing_that_is_held_out(dataset):
+    ratings = baselines.ratings_of_training(dataset)
+    assert len(ratings) == len(dataset.split.train.tokens)
+    pairs = pd.MultiIndex.from_frame(ratings[["user", "item"]])
+    for holdout in (dataset.split.validation, dataset.split.test):
+        held_out = zip(holdout.histories.users, dataset.vocabulary.item_ids(holdout.targets), strict=True)
+        assert not pairs.isin(list(held_out)).any()
 
 
-def test_watch_stops_the_clock_while_it_validates(clock, capsys, monkeypatch):
-    def validate(self, scorer):
-        clock[0] += 1000
-        return {"ndcg@10": 0.5}
-
-    monkeypatch.setattr(peers.Watch, "validate", validate)
-    watch = peers.Watch(minutes=1, validate_every=0.5, holdout=None)
-    with pytest.raises(peers.TimeIsUp):
-        steps(watch, clock, 100, seconds=10)
-    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [(line["sequences"], line["seconds"], line["ndcg@10"]) for line in lines] == [(30, 30, 0.5), (60, 60, 0.5)]
+def test_steps_are_timed(dataset):
+    row = scale.steps_of(dataset, settings(), steps=1, before=1)
+    assert row["users/s"] > 0 and row["targets/s"] > row["users/s"] and row["items"] == len(dataset.vocabulary)
 
 
-def test_operations_are_those_that_pytorch_counts(sequences):
-    batch = next(training_batches(sequences, ITEMS + 1, get_preset("tiny"), np.random.default_rng(0)))
-    model = ModernTransformer(ITEMS, peers.our_preset())
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        model.logits(model.states(batch)[batch.labels != PAD])
-    assert step_operations(batch, ITEMS) == 3 * counter.get_total_flops()
+def test_the_losses_that_are_timed_are_the_same():
+    sides = step_parts.losses(items=50, targets=20)
+    values = [side().detach() for side in sides.values()]
+    assert len(values) >= 2
+    np.testing.assert_allclose(values, values[0], rtol=1e-5)
+
+
+OLD = {
+    "command": "python benchmarks/record_run.py small --recipe sasrec --seeds 0",
+    "code": {"changed": ["benchmarks/counting.py"]},
+    "recipe": "sasrec",
+    "preset": {"name": "small", "near": 3, "history_length": 7, "next_only": 1.0, "warm_start": False, "causal": True},
+    "test-with-counting": {"full": {"hit@10": 0.25}},
+    "differences": {"ours - linear-next": {"mean": 0.5}, "sasrec-warm-with-counting - bert4rec-paper": {"mean": 1}},
+}
+
+
+def test_old_names_become_new_ones():
+    new = migrate_results.migrate(OLD, "small-sasrec-seed0")
+    found = new.pop("settings")
+    assert new == {
+        "command": "python benchmarks/record_run.py small --recipe modern-next --start random --seeds 0",
+        "code": {"changed": ["benchmarks/counting.py"]},
+        "recipe": "modern-next",
+        "start": "random",
+        "test-with-linear": {"full": {"hit@10": 0.25}},
+        "differences": {"modern-both - linear": {"mean": 0.5}, "modern-next-with-linear - bert4rec": {"mean": 1}},
+    }
+    assert (found["preset"], found["recipe"], found["training"]["start"]) == ("small", "modern-next", "random")
+    assert (found["model"]["conv_size"], found["model"]["max_length"]) == (3, 7)
+    assert migrate_results.new_name("small-sasrec-seed0") == "small-modern-next-random-seed0"
+
+
+def test_no_result_has_an_old_name():
+    for path in recording.RESULTS.rglob("*.json"):
+        file = path.relative_to(recording.RESULTS).with_suffix("").as_posix()
+        content = recording.read_result(file)
+        assert migrate_results.new_name(path.name) == path.name and migrate_results.migrate(content, file) == content
+
+
+def test_the_model_cards_are_made_from_the_results():
+    for folder, name in publish_weights.RUNS.items():
+        card = recording.PROJECT / "pretrained" / folder / "README.md"
+        assert card.read_text() == publish_weights.card(folder, name)

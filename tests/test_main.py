@@ -1,22 +1,41 @@
 import json
+import os
 import re
+import shutil
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from bertrec_utils.__main__ import main
-from bertrec_utils.training.checkpoints import load
 from bertrec_utils.evaluation.ranking import evaluate
-from bertrec_utils.settings import get_preset
 from bertrec_utils.scenarios.recommender import Recommender
+from bertrec_utils.settings import get_preset
+from bertrec_utils.training.checkpoints import load
+from bertrec_utils.training.trainer import fit, new_model
 
 HISTORY = ["Toy Story (1995)", "finding nemo", "Toy Story 9 (2031)", "No Such Film At All (1983)"]
+PROTOCOLS = ["full", "uniform-100", "popularity-100"]
+CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")  # all but the end of a line
 
 
 def run(*arguments, folder=None):
     command = [sys.executable, "-m", "bertrec_utils", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+
+
+def error_of(*arguments):
+    """What a command that fails says, in one line; its exit status is 1."""
+    with pytest.raises(SystemExit) as stopped:
+        main([*map(str, arguments)])
+    message = stopped.value.code
+    assert isinstance(message, str) and "\n" not in message  # Python prints a text on stderr, with status 1
+    return message
 
 
 @pytest.fixture(scope="module")
@@ -33,114 +52,207 @@ def test_unattended_training_writes_a_line_an_epoch(tmp_path):
     assert "\r" not in done.stderr and len(lines) == 3
     form = r"epoch {}/3: [\d.]+ min, loss [\d.]+, validation NDCG@10 [\d.]+ \(best: epoch \d\), at most [\d.]+ min left"
     assert all(re.fullmatch(form.format(number), line) for number, line in enumerate(lines, 1))
+    assert done.stdout.startswith("data: 206,423 rows, 2,148 users, 13,049 items; dropped: ")
 
 
-@pytest.mark.parametrize("recipe", ["sasrec", "bert4rec-paper-warm"])
-def test_other_recipes_train_and_answer(recipe, tmp_path):
-    done = run("train", "--preset", "tiny", "--recipe", recipe, folder=tmp_path)
-    assert done.returncode == 0, done.stderr
-    folder = tmp_path / "runs" / f"tiny-{recipe}"
-    assert load(folder).model.preset == get_preset("tiny", recipe)
-    table = json.loads(run("evaluate", folder, "--json").stdout)
-    assert set(table) == {"full", "uniform-100", "popularity-100"}
-    done = run("recommend", folder, "--history", *HISTORY[:2], "--json", "-k", "3")
-    assert len(json.loads(done.stdout)["recommendations"]) == 3
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        (["--recipe", "modern-next", "--start", "random"], "tiny-modern-next-random"),
+        (["--recipe", "bert4rec", "--start", "counts"], "tiny-bert4rec-counts"),
+    ],
+)
+def test_other_recipes_train_and_answer(options, name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    main(["train", "--preset", "tiny", *options])
+    folder = tmp_path / "runs" / name
+    assert load(folder).settings == get_preset("tiny", options[1], options[3])
+    capsys.readouterr()
+    main(["evaluate", str(folder), "--json"])
+    answer = json.loads(capsys.readouterr().out)
+    assert list(answer["protocols"]) == PROTOCOLS
+    assert answer["scorer"] == f"{options[1]} (start: {options[3]}, seed 0), network alone"
+    main(["recommend", str(folder), "--history", *HISTORY[:2], "--json", "-k", "3"])
+    assert len(json.loads(capsys.readouterr().out)["recommendations"]) == 3
+
+
+def test_any_setting_can_be_set(tmp_path):
+    changes = ["negatives=50", "precision=float32", "min_item_ratings=8", "epochs=1", "width=16"]
+    main(["train", "--preset", "tiny", "--out", str(tmp_path), "--device", "cpu", "--set", *changes])
+    expected = get_preset("tiny").change(negatives=50, precision="float32", min_item_ratings=8, epochs=1, width=16)
+    assert load(tmp_path).settings == expected
+    assert "there is no setting 'negative'" in error_of("train", "--set", "negative=50")
+    assert "write it as NAME=VALUE" in error_of("train", "--set", "negatives")
 
 
 SHELF = 130  # items of the log below; sampled protocols need more than 100
 
 
-@pytest.fixture
-def own_log(tmp_path):
-    """A log of 60 readers who go through a shelf of books in order, each from a place of their own."""
+@pytest.fixture(scope="module")
+def trained_on_own_log(tmp_path_factory):
+    """A folder with a log of 60 readers who go through a shelf of books in order, each from a place of their own, and,
+    in runs/, the model of a preset trained on it."""
+    home = tmp_path_factory.mktemp("shelf")
     lines = [f"{reader},{(reader * 7 + day) % SHELF + 1},{day}" for reader in range(60) for day in range(25)]
-    (tmp_path / "books.csv").write_text("user,item,timestamp\n" + "\n".join(lines) + "\n")
-    (tmp_path / "titles.csv").write_text("item,title\n" + "".join(f"{n},Volume {n}\n" for n in range(1, SHELF + 1)))
-    return tmp_path
-
-
-def test_own_log_from_training_to_titles(own_log, tmp_path_factory):
-    done = run("train", "--preset", "tiny", "--ratings", "books.csv", "--items", "titles.csv", folder=own_log)
+    (home / "books.csv").write_text("user,item,timestamp\n" + "\n".join(lines) + "\n")
+    (home / "titles.csv").write_text("item,title\n" + "".join(f"{n},Volume {n}\n" for n in range(1, SHELF + 1)))
+    done = run("train", "--preset", "tiny", "--ratings", "books.csv", "--items", "titles.csv", folder=home)
     assert done.returncode == 0, done.stderr
-    model = own_log / "runs" / "books"
-    elsewhere = tmp_path_factory.mktemp("elsewhere")  # the checkpoint knows where the log lies
-    table = json.loads(run("evaluate", model, "--json", folder=elsewhere).stdout)
-    assert set(table) == {"full", "uniform-100", "popularity-100"}
-    titles = run("recommend", model, "--history", "volume 3", "Volume 4", "--json", "-k", "3", folder=elsewhere)
-    films = json.loads(titles.stdout)["recommendations"]
-    assert len(films) == 3 and all(film["title"].startswith("Volume ") for film in films)
+    return home
 
 
-def test_changed_or_missing_log_is_noticed(own_log):
-    run(
-        "train", "--preset", "tiny", "--ratings", "books.csv", "--items", "titles.csv", "--out", "model", folder=own_log
-    )
+@pytest.fixture
+def own_log(trained_on_own_log, tmp_path):
+    """A copy that a test may spoil: log and model have moved together."""
+    return shutil.copytree(trained_on_own_log, tmp_path / "moved")
+
+
+def test_own_log_from_training_to_titles(own_log, trained_on_own_log, monkeypatch, tmp_path, capsys):
+    trained_on_own_log.rename(trained_on_own_log.with_name("away"))
+    try:
+        monkeypatch.chdir(tmp_path)  # the checkpoint knows where the log lies, seen from its own folder
+        model = own_log / "runs" / "books-tiny"
+        assert [path.name for path in (own_log / "runs").iterdir()] == ["books-tiny"]
+        assert str(trained_on_own_log).encode() not in (model / "model.safetensors").read_bytes()
+        main(["evaluate", str(model), "--json"])
+        answer = json.loads(capsys.readouterr().out)
+        assert list(answer["protocols"]) == PROTOCOLS and answer["users"] == 60
+        main(["recommend", str(model), "--history", "volume 3", "Volume 4", "--json", "-k", "3"])
+        items = json.loads(capsys.readouterr().out)["recommendations"]
+        assert len(items) == 3 and all(item["title"].startswith("Volume ") for item in items)
+    finally:
+        trained_on_own_log.with_name("away").rename(trained_on_own_log)
+
+
+def test_changed_log_is_noticed(own_log):
+    model = own_log / "runs" / "books-tiny"
     with (own_log / "books.csv").open("a") as log:
         log.write("0,130,99\n")
-    for command in (["evaluate", "model"], ["recommend", "model", "--history", "Volume 3"]):
-        done = run(*command, folder=own_log)
-        assert done.returncode == 1 and not done.stdout
-        assert "trained on other sequences than the data at hand" in done.stderr and done.stderr.count("\n") == 1
+    for command in (["evaluate", model], ["recommend", model, "--with-linear", "--history", "Volume 3"]):
+        assert "trained on other sequences than the data at hand" in error_of(*command)
 
 
-def test_log_that_has_moved(own_log, tmp_path_factory):
-    elsewhere = tmp_path_factory.mktemp("elsewhere")
-    run(
-        "train", "--preset", "tiny", "--ratings", "books.csv", "--items", "titles.csv", "--out", "model", folder=own_log
-    )
-    (own_log / "books.csv").rename(elsewhere / "moved.csv")
-    done = run("recommend", "model", "--history", "Volume 3", folder=own_log)
-    assert done.returncode == 1 and "books.csv" in done.stderr and done.stderr.count("\n") == 1
-    done = run("recommend", "model", "--ratings", elsewhere / "moved.csv", "--history", "Volume 3", folder=own_log)
-    assert done.returncode == 0 and "Volume" in done.stdout
+def test_recommendations_need_no_log(own_log, capsys):
+    model, arguments = own_log / "runs" / "books-tiny", ["--history", "Volume 3", "Volume 4", "--json"]
+    main(["recommend", str(model), *arguments])
+    with_log = capsys.readouterr().out
+    (own_log / "books.csv").unlink()
+    (own_log / "titles.csv").unlink()
+    main(["recommend", str(model), *arguments])
+    assert capsys.readouterr().out == with_log
+    for command in (["evaluate", model], ["recommend", model, "--with-linear", "--history", "Volume 3"]):
+        message = error_of(*command)
+        assert message.startswith("error: there is no file ") and ("titles.csv" in message or "books.csv" in message)
 
 
-def test_log_with_few_items_is_evaluated_by_the_full_ranking(tmp_path):
+def test_log_that_has_moved(own_log, tmp_path, capsys):
+    model = own_log / "runs" / "books-tiny"
+    (own_log / "books.csv").rename(tmp_path / "other.csv")
+    assert "books.csv" in error_of("evaluate", model)
+    moved = ["--ratings", str(tmp_path / "other.csv")]
+    main(["evaluate", str(model), "--protocols", "full", *moved])
+    assert "60 users" in capsys.readouterr().out
+    main(["recommend", str(model), *moved, "--history", "Volume 3"])
+    assert "Volume" in capsys.readouterr().out
+
+
+def test_log_with_few_items_is_evaluated_by_the_full_ranking(tmp_path, monkeypatch, capsys):
     lines = [f"{reader},{(reader * 7 + day) % 40},{day}" for reader in range(30) for day in range(20)]
     (tmp_path / "few.csv").write_text("user,item,timestamp\n" + "\n".join(lines) + "\n")
-    run("train", "--preset", "tiny", "--ratings", "few.csv", folder=tmp_path)
-    done = run("evaluate", "runs/few", folder=tmp_path)
-    assert done.returncode == 1 and "--protocols full" in done.stderr
-    table = json.loads(run("evaluate", "runs/few", "--protocols", "full", "--json", folder=tmp_path).stdout)
-    assert list(table) == ["full"]
+    monkeypatch.chdir(tmp_path)
+    main(["train", "--preset", "tiny", "--ratings", "few.csv"])
+    assert "--protocols full" in error_of("evaluate", "runs/few-tiny")
+    capsys.readouterr()
+    main(["evaluate", "runs/few-tiny", "--protocols", "full", "--json"])
+    assert list(json.loads(capsys.readouterr().out)["protocols"]) == ["full"]
 
 
-def test_items_without_their_log_are_refused(own_log):
-    done = run("train", "--items", "titles.csv", folder=own_log)
-    assert done.returncode == 1 and "give that log with --ratings" in done.stderr
+READERS = 125  # more than the users that preset tiny keeps of a release
+
+
+def test_ids_that_are_texts_from_training_to_titles(tmp_path, monkeypatch, capsys):
+    """Ids such as 007 and NA; titles that would colour or clear a terminal; more readers than the preset has users."""
+    titles = {f"{number:03}": f"Volume {number}" for number in range(20)}
+    titles |= {"NA": "Not one", "ß,€": 'A "quote", and $5'}
+    titles |= {"007": "Bond \x1b[31m in \x1b[2Jred\x07", "008": "Eight \x9b31m\x7f"}
+    ids = list(titles)
+    lines = [
+        f'"reader {reader}","{ids[(reader * 5 + day) % 22]}",2020-01-{day + 1:02}'
+        for reader in range(READERS)
+        for day in range(9)
+    ]
+    (tmp_path / "log.csv").write_text("user,item,timestamp\n" + "\n".join(lines) + "\n", encoding="utf-8")
+    rows = [f'"{item}","{title.replace(chr(34), chr(34) * 2)}",x\x1b[1m|y' for item, title in titles.items()]
+    (tmp_path / "titles.csv").write_text("item,title,genres\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    main(["train", "--preset", "tiny", "--ratings", "log.csv", "--items", "titles.csv", "--out", "run"])
+    vocabulary = load("run").vocabulary
+    assert vocabulary.items.tolist() == sorted(ids)
+    capsys.readouterr()
+    main(["evaluate", "run", "--protocols", "full", "--json", "--with-linear"])
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["users"] == answer["data"]["kept_users"] == READERS
+    assert answer["protocols"]["full"]["ndcg@10"] > 0.5  # they all go through the shelf in the same order
+
+    asked = ["recommend", "run", "--history", "Volume 3", "volume 4", "No\x1b[2J\x9bsuch", "-k", "30"]
+    (tmp_path / "log.csv").unlink()
+    main(asked)
+    table = capsys.readouterr()
+    assert "Bond" in table.out and "Eight" in table.out and "No" in table.err
+    assert not CONTROL.search(table.out + table.err)
+    main([*asked, "--json"])
+    found = capsys.readouterr()
+    assert not CONTROL.search(found.out + found.err)
+    answer = json.loads(found.out)
+    assert {item["item"]: item["title"] for item in answer["recommendations"]} == {
+        item: title for item, title in titles.items() if item not in ("003", "004")
+    }
+    assert answer["unknown"] == ["No\x1b[2J\x9bsuch"]
+    assert not CONTROL.search(error_of("recommend", "run", "--history", "No\x1b[2J\x9bsuch"))
+
+
+def test_items_without_their_log_are_refused(tmp_path):
+    assert "give that log with --ratings" in error_of("train", "--items", tmp_path / "titles.csv")
 
 
 def test_rare_items_of_an_own_log(own_log):
-    done = run("train", "--preset", "tiny", "--ratings", "books.csv", "--min-item-ratings", "99", folder=own_log)
-    assert done.returncode == 1 and "--min-item-ratings" in done.stderr
+    log = ["--ratings", own_log / "books.csv"]
+    assert "--set min_item_ratings=1" in error_of("train", "--preset", "tiny", *log, "--set", "min_item_ratings=99")
 
 
-def test_evaluate_prints_all_protocols_as_json(trained):
-    table = json.loads(run("evaluate", trained, "--json").stdout)
-    assert list(table) == ["full", "uniform-100", "popularity-100"]
-    for found in table.values():
+def test_evaluate_prints_all_protocols_as_json(trained, dataset):
+    answer = json.loads(run("evaluate", trained, "--json").stdout)
+    assert list(answer) == ["scorer", "finished", "users", "data", "protocols"]
+    assert answer["scorer"] == "modern-both (start: counts, seed 3), network alone" and answer["finished"] is True
+    assert answer["users"] == len(dataset.split.test) and answer["data"] == dataset.counts._asdict()
+    assert list(answer["protocols"]) == PROTOCOLS
+    for found in answer["protocols"].values():
         assert 0 <= found["ndcg@10"] <= found["hit@10"] <= 1
 
 
-def test_counting_is_mixed_in_unless_it_is_left_out(trained, dataset, capsys):
+def test_the_network_alone_answers_unless_the_baseline_is_asked_for(trained, dataset, capsys):
     checkpoint = load(trained)
     mixture = checkpoint.with_linear(dataset)
-    for option, scorer in ([], mixture), (["--transformer-only"], checkpoint.model):
+    for option, scorer in ([], checkpoint.model), (["--with-linear"], mixture):
         main(["evaluate", str(trained), "--protocols", "full", "--json", *option])
-        expected = evaluate(scorer, dataset.split.test, ["full"])["full"]
-        assert json.loads(capsys.readouterr().out)["full"] == pytest.approx(expected)
-    alone, together = checkpoint.model, mixture
-    for option, scorer in ([], alone), (["--transformer-only"], alone), (["--with-linear"], together):
+        answer = json.loads(capsys.readouterr().out)
+        assert answer["protocols"]["full"] == pytest.approx(evaluate(scorer, dataset.split.test, ["full"])["full"])
+        assert answer["scorer"].endswith(f" + {mixture.weight} x linear baseline" if option else ", network alone")
         main(["recommend", str(trained), "--history", "Toy Story", "-k", "3", "--json", *option])
-        titles = [film["title"] for film in json.loads(capsys.readouterr().out)["recommendations"]]
-        expected = Recommender(scorer, dataset.vocabulary, dataset.log).recommend(["Toy Story"], 3).title
-        assert titles == expected.tolist()
+        again = json.loads(capsys.readouterr().out)
+        expected = Recommender(scorer, dataset.vocabulary, dataset.items).recommend(["Toy Story"], 3).title
+        assert [film["title"] for film in again["recommendations"]] == expected.tolist()
+        assert again["scorer"] == answer["scorer"]
 
 
-def test_evaluate_prints_a_table(trained, capsys):
+def test_evaluate_prints_a_table(trained, dataset, capsys):
     main(["evaluate", str(trained)])
-    lines = capsys.readouterr().out.strip().splitlines()
-    assert lines[0].split() == ["Hit@10", "NDCG@10", "MRR@10"] and len(lines) == 4
+    data, scorer, test, head, *rows = capsys.readouterr().out.strip().splitlines()
+    assert data == f"data: {dataset.counts}"
+    assert scorer == "scorer: modern-both (start: counts, seed 3), network alone"
+    assert test == f"test: the last item of each of {len(dataset.split.test)} users (leave-one-out)"
+    assert head.split() == ["candidates", "Hit@10", "NDCG@10", "MRR@10"]
+    assert [row.split()[0] for row in rows] == PROTOCOLS
 
 
 def test_recommend_as_json(trained):
@@ -158,22 +270,55 @@ def test_recommend_prints_a_table(trained, capsys):
     assert len(capsys.readouterr().out.strip().splitlines()) == 3
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["evaluate", "no-such-folder"], "error: no-such-folder holds no trained model"),
-        (["download", "ml-2m"], "error: there is no release 'ml-2m'"),
-    ],
-)
-def test_errors_are_one_line_and_status_one(arguments, message):
-    done = run(*arguments)
-    assert done.returncode == 1
-    assert done.stderr.startswith(message) and done.stderr.count("\n") == 1
+def test_a_model_of_an_unfinished_run_says_so(dataset, tmp_path, capsys):
+    def interrupt(trainer):
+        raise KeyboardInterrupt
+
+    settings = get_preset("tiny")
+    with pytest.raises(KeyboardInterrupt):
+        fit(new_model(dataset, settings), dataset, settings, folder=tmp_path, on_epoch=interrupt)
+    capsys.readouterr()
+    main(["evaluate", str(tmp_path), "--protocols", "full"])
+    scorer = "modern-both (start: counts, seed 0), UNFINISHED: after epoch 1, network alone"
+    assert f"scorer: {scorer}\n" in capsys.readouterr().out
+    main(["evaluate", str(tmp_path), "--protocols", "full", "--json"])
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["scorer"], answer["finished"]) == (scorer, False)
+    main(["recommend", str(tmp_path), "--history", "Toy Story", "--json"])
+    assert json.loads(capsys.readouterr().out)["scorer"] == scorer
+    for command in (["evaluate", tmp_path], ["recommend", tmp_path, "--history", "Toy Story"]):
+        assert "run is not finished; resume it" in error_of(*command, "--with-linear")
+    done = run("recommend", tmp_path, "--history", "Toy Story")
+    assert done.returncode == 0 and done.stderr.count("\n") == 1
+    assert "is not finished: this is its best epoch of 1 so far" in done.stderr
 
 
-def test_history_of_unknown_titles_is_an_error(trained):
-    done = run("recommend", trained, "--history", "No Such Film")
-    assert done.returncode == 1 and "give at least one film" in done.stderr and not done.stdout
+def test_errors_are_one_line_and_status_one():
+    done = run("evaluate", "no-such-folder")
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: no-such-folder holds no trained model")
+    assert error_of("download", "ml-2m").startswith("error: there is no release 'ml-2m'")
+
+
+def test_the_cpu_can_be_chosen_everywhere(trained, tmp_path, capsys):
+    main(["train", "--preset", "tiny", "--set", "epochs=1", "--out", str(tmp_path), "--device", "cpu"])
+    assert "Training on cpu " in capsys.readouterr().out
+    main(["evaluate", str(trained), "--device", "cpu", "--protocols", "full"])
+    main(["recommend", str(trained), "--device", "cpu", "--history", "Toy Story"])
+    assert load(trained, "cpu").model.device == torch.device("cpu")
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "recommend"])
+def test_a_device_that_is_not_there_is_explained(command, trained):
+    missing = "mps" if torch.cuda.is_available() else "cuda"
+    arguments = {"train": [], "evaluate": [trained], "recommend": [trained, "--history", "Toy Story"]}[command]
+    message = error_of(command, *arguments, "--device", missing)
+    assert message == f"error: PyTorch finds no {missing} device here; leave --device out, or say --device cpu"
+
+
+def test_history_of_unknown_titles_is_an_error(trained, capsys):
+    assert "give at least one film" in error_of("recommend", trained, "--history", "No Such Film")
+    assert not capsys.readouterr().out
 
 
 def test_impossible_seed_is_explained():
@@ -181,15 +326,76 @@ def test_impossible_seed_is_explained():
     assert done.returncode == 2 and "a seed is a whole number from 0" in done.stderr
 
 
-def test_wrong_preset_lists_the_known_ones():
-    done = run("train", "--preset", "huge")
-    assert done.returncode == 2 and "ml-25m" in done.stderr
+def test_wrong_preset_lists_the_known_ones(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["train", "--preset", "huge"])
+    assert stopped.value.code == 2 and "ml-25m" in capsys.readouterr().err
 
 
-def test_a_history_as_a_set_and_its_lift(trained, dataset, capsys):
-    model = load(trained).model
-    recommender = Recommender(model, dataset.vocabulary, dataset.log)
-    for options, how in (["--as-set"], {"as_set": True}), (["--lift", "0.5"], {"lift": 0.5}):
-        main(["recommend", str(trained), "--history", "Toy Story", "Finding Nemo", "--json", *options])
-        titles = [film["title"] for film in json.loads(capsys.readouterr().out)["recommendations"]]
-        assert titles == recommender.recommend(["Toy Story", "Finding Nemo"], **how).title.tolist()
+@pytest.mark.parametrize(
+    ("options", "how"),
+    [
+        (["--as-set"], {"as_set": True}),
+        (["--popularity-penalty", "0.5"], {"popularity_penalty": 0.5}),
+        (["--exclude-series"], {"exclude_series": True}),
+    ],
+)
+def test_ways_to_recommend(trained, dataset, capsys, options, how):
+    recommender = Recommender(load(trained).model, dataset.vocabulary, dataset.items)
+    main(["recommend", str(trained), "--history", "Toy Story", "Finding Nemo", "--json", *options])
+    titles = [film["title"] for film in json.loads(capsys.readouterr().out)["recommendations"]]
+    assert titles == recommender.recommend(["Toy Story", "Finding Nemo"], **how).title.tolist()
+
+
+def start(*arguments, folder):
+    """A process that hears Ctrl-C, as one does that a terminal has started."""
+    hear = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    command = [sys.executable, "-m", "bertrec_utils", *map(str, arguments)]
+    with (folder / "errors.txt").open("w") as errors:
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors, cwd=folder, **hear)
+
+
+def stop(process, sign, folder, is_time):
+    """Send a signal as soon as it is time; what the process has said on stderr."""
+    try:
+        while not is_time():
+            assert process.poll() is None, (folder / "errors.txt").read_text()
+            time.sleep(0.005)
+        process.send_signal(sign)
+        assert process.wait(120) == 1
+    finally:
+        process.kill()
+        process.wait()
+    return (folder / "errors.txt").read_text()
+
+
+SIGNALS = pytest.mark.parametrize(
+    ("sign", "message"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "error: told to stop (SIGTERM); the same")]
+)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="no /proc to see which file a process reads")
+@SIGNALS
+def test_a_process_that_is_stopped_while_it_reads_says_one_line(sign, message, tmp_path):
+    random, size = np.random.default_rng(0), 500_000
+    columns = random.integers(5_000, size=size), random.integers(20_000, size=size), random.integers(10**9, size=size)
+    np.savetxt(tmp_path / "big.csv", np.stack(columns, 1), "%d", ",", header="user,item,timestamp", comments="")
+    process = start("train", "--ratings", "big.csv", "--set", "min_item_ratings=1", folder=tmp_path)
+
+    def is_reading():
+        files = Path(f"/proc/{process.pid}/fd")
+        return any(os.path.realpath(file) == str(tmp_path / "big.csv") for file in files.iterdir())
+
+    said = stop(process, sign, tmp_path, is_reading)
+    assert said.startswith(message) and said.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+@SIGNALS
+def test_a_training_that_is_stopped_says_one_line(sign, message, tmp_path):
+    options = ["--preset", "tiny", "--out", "run", "--set", "epochs=500", "patience=500"]
+    process = start("train", *options, folder=tmp_path)
+    said = stop(process, sign, tmp_path, lambda: "epoch 2/500" in (tmp_path / "errors.txt").read_text())
+    *epochs, last = said.splitlines()
+    assert last.startswith(message) and all(line.startswith("epoch ") for line in epochs)
+    assert len(load(tmp_path / "run").history) >= 1

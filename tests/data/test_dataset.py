@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bertrec_utils.data.dataset import DataCounts, build_sequences, leave_one_out, split_in_time
+from bertrec_utils.data.dataset import DataCounts, Dataset, build_sequences, leave_one_out, split_in_time
 from bertrec_utils.data.releases import load_movielens
 from bertrec_utils.settings import parse_changes
 from conftest import rows
@@ -115,7 +115,7 @@ def test_users_with_two_items_are_not_told_to_lower_what_would_not_help(rows_of_
     for min_item_ratings in (1, 5, 5000):
         with pytest.raises(ValueError) as raised:
             build_sequences(ratings, min_item_ratings)
-        assert str(raised.value) == ("no user has 3 different items, which leave-one-out needs: one for each part")
+        assert str(raised.value) == "no user has 3 different items, which leave-one-out needs: one for each part"
 
 
 def test_max_users_keeps_the_first():
@@ -126,7 +126,7 @@ def test_max_users_keeps_the_first():
 @pytest.fixture
 def hand_worked():
     return log(
-        *((0, 20, 1),),  # a user with a single item
+        (0, 20, 1),  # a user with a single item
         *((1, 10, 1), (1, 20, 2), (1, 10, 3), (1, 30, 4), (1, 99, 5)),  # 10 again
         *((2, 10, 1), (2, 20, 2), (2, 30, 3), (2, 20, 4), (2, 30, 5)),  # 20 and 30 again
         *((3, 10, 1), (3, 20, 2), (3, 98, 3)),  # without the rare 98 a user with two items
@@ -161,8 +161,8 @@ def test_only_what_was_dropped_is_said(hand_worked):
 
 @settings(deadline=None, derandomize=True)
 @given(
-    st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6), st.integers(0, 9)), min_size=1, max_size=50),
-    st.integers(1, 4),
+    st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6), st.integers(0, 9)), min_size=20, max_size=60),
+    st.integers(1, 3),
     st.none() | st.integers(1, 8),
 )
 def test_sequences_and_counts_are_those_of_a_loop_over_the_rows(ratings, min_item_ratings, max_users):
@@ -203,6 +203,12 @@ def test_sequences_and_counts_are_those_of_a_loop_over_the_rows(ratings, min_ite
         kept_users=len(kept),
         kept_items=len({item for history in kept.values() for item in history}),
     )
+
+
+def test_items_need_a_log_that_names_them(dataset):
+    assert dataset.items.equals(dataset.log.item_table())
+    with pytest.raises(ValueError, match="this dataset has no log that names its items"):
+        _ = Dataset(dataset.vocabulary, dataset.sequences).items
 
 
 def test_leave_one_out_by_hand():

@@ -36,12 +36,12 @@ def test_an_item_is_in_the_vocabulary_as_it_is_written_there():
 
 
 def test_looking_for_an_item_does_not_go_through_all():
-    """A scan of all items for each would take minutes, a look-up takes milliseconds."""
+    """Going through all for each would take half a minute, a look-up in a dictionary takes a millisecond."""
     vocabulary = Vocabulary(np.arange(0, 2_000_000, 2))
     assert 0 in vocabulary
     start = time.perf_counter()
-    assert sum(item in vocabulary for item in range(100_000)) == 50_000
-    assert time.perf_counter() - start < 5
+    assert sum(item in vocabulary for item in range(4_000)) == 2_000
+    assert time.perf_counter() - start < 2
 
 
 def test_the_last_token_of_each_row_and_none_of_an_empty_one():

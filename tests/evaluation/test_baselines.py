@@ -111,7 +111,7 @@ def test_linear_next_item_is_the_ridge_regression_written_out(longest, decays):
 @pytest.mark.parametrize("baseline", [EASE, ItemKNN, LinearNextItem])
 def test_a_matrix_of_all_pairs_has_a_limit(baseline):
     """At once, before any memory is taken."""
-    with pytest.raises(ValueError, match="^10,001 items are too many for a matrix of all pairs; at most 10,000$"):
+    with pytest.raises(ValueError, match=r"^10,001 items are too many for a matrix of all pairs; at most 10,000$"):
         baseline(rows([1, 2, 3]), MOST_ITEMS + 1)
 
 

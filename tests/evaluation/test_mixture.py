@@ -32,6 +32,15 @@ def test_mixture_by_hand():
     np.testing.assert_allclose(scores, [expected, expected], rtol=1e-6)
 
 
+def test_a_mixture_takes_the_networks_scores_as_log_probabilities():
+    """Whatever constant a network adds to the scores of a history."""
+    network, baseline = Fixed(np.log([0.5, 0.25, 0.25]) + 7), Fixed([1.0, 2.0, 3.0])
+    log_probabilities, _ = Mixture(network, baseline, 0.5).parts(rows([1], [2]))
+    np.testing.assert_allclose(np.exp(log_probabilities), [[0.5, 0.25, 0.25]] * 2, rtol=1e-6)
+    scores = Mixture(network, baseline, 0.5).score(rows([1]))
+    np.testing.assert_allclose(scores, Mixture(Fixed(np.log([0.5, 0.25, 0.25])), baseline, 0.5).score(rows([1])))
+
+
 @pytest.fixture
 def holdout():
     """Forty users who have seen item 1 and then take one of items 2 to 20."""

@@ -11,6 +11,7 @@ from ir_measures import RR, Success, nDCG
 from sklearn.metrics import ndcg_score, top_k_accuracy_score
 
 from bertrec_utils.data.sequences import Holdout
+from bertrec_utils.evaluation.baselines import Popularity
 from bertrec_utils.evaluation.ranking import (
     NEGATIVES,
     PROTOCOLS,
@@ -24,6 +25,7 @@ from bertrec_utils.evaluation.ranking import (
     intra_list_diversity,
     metrics,
     novelty,
+    per_user_metrics,
     target_ranks,
     top_k,
 )
@@ -134,6 +136,18 @@ def test_metrics_as_fractions():
     assert found["hit@10"] == 3 / 4
     assert found["ndcg@10"] == pytest.approx((1 + 1 / 2 + 1 / math.log2(11)) / 4)  # log2(3 + 1) = 2
     assert found["mrr@10"] == pytest.approx((1 + 1 / 3 + 1 / 10) / 4)
+
+
+def test_a_rank_between_two_is_a_hit_only_if_it_is_not_beyond_the_cutoff():
+    """Tied with one other item, a target is at 9.5 or 10.5: the first is among the best ten, the second is not."""
+    found = per_user_metrics(np.array([9.5, 10, 10.5]), [10])
+    assert found["hit@10"].tolist() == [1, 1, 0]
+    assert found["ndcg@10"].tolist() == pytest.approx([1 / math.log2(10.5), 1 / math.log2(11), 0])
+    assert found["mrr@10"].tolist() == pytest.approx([1 / 9.5, 1 / 10, 0])
+    scores = FixedScores([9] * 9 + [5] * 2 + [1] * 9)  # nine items are above two that tie
+    ranks = target_ranks(scores, Holdout(rows([20], [1, 20]), np.array([10, 11])), ["full"], progress=False)["full"]
+    assert ranks.tolist() == [10.5, 9.5]
+    assert metrics(ranks, [10])["hit@10"] == 1 / 2
 
 
 def test_interval_holds_the_true_mean_as_often_as_it_says():
@@ -299,6 +313,24 @@ def test_popularity_is_counted_in_histories_and_targets():
     found = target_ranks(scorer, others, ["popularity-100", "uniform-100"], negatives=30, progress=False)
     assert (found["popularity-100"] == 1 + 30 / 2).all()  # all level: none of the 300
     assert (found["uniform-100"] > 1 + 30 / 2).all()
+
+
+def test_popular_negatives_are_drawn_as_often_as_they_are_popular():
+    """Of 2,000 items, half occur once and half nine times: nine in ten of the negatives are of the second half.
+
+    A model that puts the second half above the target, and the first below, gets one rank for each of them.
+    """
+    random = np.random.default_rng(0)
+    occurrences = random.permutation(np.repeat(np.arange(1, 2001), np.repeat([1, 9], 1000))).reshape(200, 50)
+    holdout = Holdout(rows(*occurrences[:, 1:]), occurrences[:, 0])
+    scores = np.tile(np.repeat([0.0, 2.0], 1000), (200, 1))
+    scores[np.arange(200), holdout.targets - 1] = 1
+    shares = {
+        protocol: (ranks.mean() - 1) / NEGATIVES
+        for protocol, ranks in target_ranks(ScoresOfUser(scores), holdout, PROTOCOLS[1:], progress=False).items()
+    }
+    assert shares["popularity-100"] == pytest.approx(0.9, abs=0.02)
+    assert shares["uniform-100"] == pytest.approx(0.5, abs=0.02)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS[1:])

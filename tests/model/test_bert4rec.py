@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
 import torch
+from scipy.stats import truncnorm
 from torch import nn
 
+from bertrec_utils.data.sequences import PAD
 from bertrec_utils.model.bert4rec import BERT4Rec, Block
 from bertrec_utils.model.masking import build_batch, training_batches
 from bertrec_utils.model.modern import ModernTransformer, build_network
@@ -113,3 +115,53 @@ def test_a_target_that_is_not_masked_is_refused(bert4rec):
     batch = build_batch(tokens, np.array([2]), masked, next_item, bert4rec.mask_token)
     with pytest.raises(ValueError, match=r"predicts masked items only; set p_cloze to 1 and p_causal to 0"):
         bert4rec(batch)
+
+
+def test_training_drops_embeddings(bert4rec):
+    """Without a block, what comes out are the embeddings: in part dropped, in part scaled up."""
+    bert4rec.blocks = nn.ModuleList()
+    tokens = torch.arange(1, 13).repeat(50, 1)
+    whole = bert4rec.encode(tokens)
+    dropped = bert4rec.train().encode(tokens)
+    is_dropped = dropped == 0
+    assert 0.45 < is_dropped.float().mean() < 0.55
+    torch.testing.assert_close(dropped[~is_dropped], 2 * whole[~is_dropped])
+
+
+@pytest.mark.parametrize("silent", ["attention", "feed-forward"])
+def test_training_drops_what_attention_and_feed_forward_add(silent):
+    """With one of the two silenced and no norms, the difference is what the other adds: in part dropped, else scaled
+    up."""
+    torch.manual_seed(0)
+    block = Block(model_settings(width=24, heads=3, dropout=0.5))
+    for parameter in block.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    part = {"attention": block.attention.out_proj, "feed-forward": block.contract}[silent]
+    for parameter in part.parameters():
+        nn.init.zeros_(parameter)
+    block.attention_norm = block.feed_forward_norm = nn.Identity()
+    states, padding = torch.randn(20, 12, 24), torch.zeros(20, 12, dtype=torch.bool)
+    whole = block.eval()(states, padding) - states
+    added = block.train()(states, padding) - states
+    is_dropped = added == 0
+    assert 0.45 < is_dropped.float().mean() < 0.55
+    torch.testing.assert_close(added[~is_dropped], 2 * whole[~is_dropped], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("network", ["bert4rec", "modern"])
+def test_initial_weights_are_those_of_bert(network):
+    """N(0, .02), cut off at two deviations; biases are 0, and norms change nothing."""
+    torch.manual_seed(0)
+    model = build_network(3000, model_settings(network=network))
+    bound, deviation = 0.04, 0.02 * truncnorm(-2, 2).std()
+    initial = {name: parameter.detach() for name, parameter in model.named_parameters()}
+    assert (initial["item_embedding.weight"][PAD] == 0).all()
+    initial["item_embedding.weight"] = initial["item_embedding.weight"][1:]
+    matrices = {name: value for name, value in initial.items() if value.ndim == 2 and "conv" not in name}
+    assert len(matrices) >= 2 * 4 + 1
+    for name, matrix in matrices.items():
+        assert 0.038 < matrix.abs().max() <= bound, name
+        assert matrix.std().item() == pytest.approx(deviation, rel=0.04), name
+        assert abs(matrix.mean()) < 5 * deviation / matrix.numel() ** 0.5, name
+    for name in initial.keys() - matrices.keys():
+        assert (initial[name] == float("norm.weight" in name)).all(), name

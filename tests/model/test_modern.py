@@ -86,6 +86,17 @@ def test_causal_convolutions_reach_as_far_back_as_they_should(small_model):
     assert changes[2] == 0
 
 
+def test_an_untrained_network_is_one_without_the_causal_convolution_but_learns_it():
+    scores = []
+    for conv_size in (0, 4):
+        torch.manual_seed(0)
+        model = ModernTransformer(30, model_settings(conv_size=conv_size))
+        scores.append(model.score(rows([1, 2, 3, 4, 5], [6, 7])))
+    np.testing.assert_array_equal(scores[0], scores[1])
+    model(masked_batch([[1, 2, 3, 4, 5]], [1], 0.0, 1.0, 31)).backward()
+    assert all((block.conv.weight.grad != 0).any() for block in model.blocks)
+
+
 def test_parts_of_a_batch_make_the_whole(small_model, monkeypatch):
     """One row at a time, three at a time, all at once: the same loss and the same gradients."""
     histories = np.random.default_rng(0).integers(1, 31, (7, 9))

@@ -133,7 +133,9 @@ def test_prices_in_titles_are_no_formulas():
     assert {"tex2jax_ignore", "mathjax_ignore"} <= set(NO_FORMULAS.split())
     panel.search.value = "save"
     assert [button.description for button in panel.suggestions.children] == [titles[3]]
-    labels = [widget.value for widget in all_widgets(panel.widget) if isinstance(widget, (widgets.Label, widgets.HTMLMath))]
+    labels = [
+        widget.value for widget in all_widgets(panel.widget) if isinstance(widget, (widgets.Label, widgets.HTMLMath))
+    ]
     assert labels == ["familiar", "distinctive"]
 
 

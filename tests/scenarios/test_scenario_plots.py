@@ -24,7 +24,13 @@ from bertrec_utils.scenarios.recommender import Recommender
 from bertrec_utils.scenarios.titles import TitleIndex, known_series, scenarios, series_of
 from bertrec_utils.training.checkpoints import load
 
-DOLLARS = ["was $9, now $5", "A$$hole (2000)", "USB_A $3 to USB_C_B $5", "Save $5 & 10% now, $3 off", "$ (Dollars) (1971)"]
+DOLLARS = [
+    "was $9, now $5",
+    "A$$hole (2000)",
+    "USB_A $3 to USB_C_B $5",
+    "Save $5 & 10% now, $3 off",
+    "$ (Dollars) (1971)",
+]
 
 
 @pytest.fixture(scope="module")

@@ -280,8 +280,7 @@ def shelf(bundled):
     for item, name in zip(films.item, films.name, strict=True):
         namesakes[as_people_write(name).casefold()].append(item)
     films["best"] = [
-        max(namesakes[as_people_write(name).casefold()], key=popularity.__getitem__)
-        for name in films.name
+        max(namesakes[as_people_write(name).casefold()], key=popularity.__getitem__) for name in films.name
     ]
     return index, films
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from bertrec_utils import processes
+from bertrec_utils.training import devices
 from bertrec_utils.training.checkpoints import load
 
 SCRIPT = Path(__file__).with_name("train_in_processes.py")
@@ -32,8 +32,8 @@ def run(*arguments):
 
 
 def test_two_processes_train_as_one_does(tmp_path):
-    """The same questions, so the same loss curve but for rounding, full and sampled; without dropout, which each
-    process draws by itself."""
+    """The same targets, so the same loss curve but for rounding, full and sampled; without dropout, which each process
+    draws by itself."""
     for negatives in (0, 100):
         settings = {"dropout": 0.0, "precision": "float32", "negatives": negatives}
         one, two = tmp_path / f"one-{negatives}", tmp_path / f"two-{negatives}"
@@ -45,6 +45,10 @@ def test_two_processes_train_as_one_does(tmp_path):
         first, second = load(one).history, load(two).history
         np.testing.assert_allclose(second.loss, first.loss, rtol=1e-5)
         np.testing.assert_allclose(second["ndcg@10"], first["ndcg@10"], atol=2e-3)  # a tie or two may turn round
+        ends = [json.loads(Path(f"{two}.{rank}.json").read_text()) for rank in (0, 1)]
+        assert ends[0]["seed"] != ends[1]["seed"]  # each has dropout of its own
+        # neither leaves before the main process has finished the model
+        assert [end["found"] for end in ends] == [["items.csv", "model.safetensors"]] * 2
         weights = load(two).model.state_dict()
         for name, value in load(one).model.state_dict().items():
             torch.testing.assert_close(weights[name], value, atol=2e-3, rtol=1e-2)
@@ -78,11 +82,11 @@ def test_when_one_is_killed_all_end_and_one_process_goes_on(tmp_path):
     alone = subprocess.Popen(
         command([sys.executable], folder, **long), stdout=subprocess.PIPE, text=True, env=environment
     )
-    lines = [alone.stdout.readline(), alone.stdout.readline()]
+    lines = [alone.stdout.readline() for _ in range(3)]
     alone.kill()
     alone.wait()
     alone.stdout.close()
-    assert f"after epoch {done}" in lines[0] and "processes in" not in lines[1]
+    assert lines[0].startswith("data: ") and f"after epoch {done}" in lines[1] and "processes in" not in lines[2]
 
 
 def test_a_batch_that_is_too_small_is_explained(tmp_path):
@@ -97,10 +101,15 @@ def test_a_device_that_is_not_there_is_explained(tmp_path):
 
 
 def test_without_torchrun_there_is_one_process():
-    assert processes.count() == 1 and processes.number() == 0 and processes.is_main_process()
+    assert devices.world_size() == 1 and devices.rank() == 0 and devices.is_main_process()
     values = torch.ones(2)
-    assert processes.summed(values) is values and processes.broadcast(b"x") == b"x"
+    assert devices.all_reduce_sum(values) is values and devices.broadcast(b"x") == b"x"
     model = torch.nn.Linear(1, 1)
-    assert processes.together(model) is model
-    with processes.process_group(torch.device("cpu")), processes.main_process_first():
+    assert devices.wrap_ddp(model) is model
+    with devices.process_group(torch.device("cpu")), devices.main_process_first():
         pass
+
+
+def test_a_device_by_its_name():
+    assert devices.find_device("cpu") == devices.find_device(torch.device("cpu")) == torch.device("cpu")
+    assert devices.find_device(None) == devices.best_device()

@@ -8,7 +8,6 @@ from itertools import count
 import numpy as np
 import pytest
 import torch
-from conftest import rows
 
 from bertrec_utils.data.dataset import Dataset, load_dataset
 from bertrec_utils.data.sequences import PAD, Holdout, Split, Vocabulary
@@ -16,7 +15,8 @@ from bertrec_utils.evaluation.baselines import Popularity
 from bertrec_utils.evaluation.mixture import fit_mixture, linear_baseline
 from bertrec_utils.evaluation.ranking import evaluate, top_k
 from bertrec_utils.model.masking import training_batches
-from bertrec_utils.settings import get_preset
+from bertrec_utils.settings import PRESETS, RECIPES, get_preset
+from bertrec_utils.training import devices
 from bertrec_utils.training.checkpoints import FORMAT, load
 from bertrec_utils.training.trainer import (
     UNFINISHED,
@@ -27,6 +27,7 @@ from bertrec_utils.training.trainer import (
     sample_holdout,
     warmup_cosine,
 )
+from conftest import rows
 
 TINY = get_preset("tiny")
 CPU = torch.device("cpu")  # a GPU adds up in any order: other last bits
@@ -70,7 +71,7 @@ def test_it_learns_and_keeps_the_best_epoch(dataset):
 
 
 def test_training_is_the_recipe_written_out_once_more(dataset):
-    """AdamW (beta .9 and .98; decay for matrices only), clipping at 5, a warm-up and half a cosine, dropout: by hand."""
+    """AdamW (beta .9 and .98; decay for matrices only), clipping at 5, warm-up and half a cosine, dropout: by hand."""
     changes = {"precision": "float32", "weight_decay": 2.0, "learning_rate": 0.01, "epochs": 4, "warmup_fraction": 0.3}
     settings = TINY.change(**changes)
 
@@ -207,6 +208,16 @@ def test_same_seed_same_run(dataset):
     assert train(dataset, seed=1)[1].loss.tolist() != first.loss.tolist()
 
 
+def test_each_process_has_dropout_of_its_own(dataset, monkeypatch):
+    losses = {}
+    for rank in (0, 1):
+        monkeypatch.setattr(devices, "rank", lambda rank=rank: rank)  # of batches each still has all rows
+        for dropout in (0.0, 0.2):
+            settings = TINY.change(dropout=dropout)
+            losses[rank, dropout] = Trainer(new_model(dataset, settings, device=CPU), dataset, settings).train_epoch()
+    assert losses[0, 0.0] == losses[1, 0.0] and losses[0, 0.2] != losses[1, 0.2]
+
+
 def test_learning_rate_of_a_run_rises_then_falls(dataset):
     rates = []
     settings = TINY.change(epochs=5, warmup_fraction=0.2, patience=5)
@@ -264,7 +275,9 @@ def test_unfinished_run_of_other_settings_is_left_alone(dataset, tmp_path, chang
         train(dataset, folder=tmp_path, **interrupt_after(1))
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     settings = TINY.change(**changes)
-    with pytest.raises(ValueError, match=r"holds an unfinished run of .*--out DIR.*, or delete .*unfinished\.pt") as found:
+    with pytest.raises(
+        ValueError, match=r"holds an unfinished run of .*--out DIR.*, or delete .*unfinished\.pt"
+    ) as found:
         train(load_dataset(settings.data), settings, tmp_path, seed)
     assert difference in str(found.value) and "layers" not in str(found.value)  # what is the same is not named
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
@@ -451,3 +464,27 @@ def test_validation_is_on_a_random_sample_of_the_users(dataset):
     users = [sample.histories.users.tolist() for sample in samples]
     assert [len(sample) for sample in samples] == [20, 20] and users[0] != users[1]
     assert dataset.sequences.users[:20].tolist() not in users
+
+
+def test_presets(monkeypatch):
+    assert list(PRESETS) == ["tiny", "small", "ml-1m", "ml-20m", "ml-25m", "ml-32m"]
+    assert get_preset().preset == "tiny"  # conftest.py sets BERTREC_PRESET
+    monkeypatch.delenv("BERTREC_PRESET")
+    assert get_preset().preset == "small"
+    with pytest.raises(ValueError, match=r"no preset 'huge'.*tiny, small, ml-1m"):
+        get_preset("huge")
+    with pytest.raises(ValueError, match=r"no recipe 'ours'.*bert4rec, modern-cloze, modern-next, modern-both"):
+        get_preset("tiny", "ours")
+    with pytest.raises(ValueError, match=r"the setting dropout is -0\.1"):
+        get_preset("tiny").change(dropout=-0.1)
+
+
+def test_recipes_are_what_they_are_called():
+    chosen = {recipe: get_preset("small", recipe) for recipe in RECIPES}
+    networks = {recipe: settings.model.network for recipe, settings in chosen.items()}
+    assert networks == {recipe: recipe.split("-")[0] for recipe in RECIPES}
+    shares = {recipe: (settings.training.p_causal, settings.training.p_cloze) for recipe, settings in chosen.items()}
+    assert shares["bert4rec"] == shares["modern-cloze"] == (0, 1) and shares["modern-next"] == (1, 0)
+    assert sum(shares["modern-both"]) < 1
+    assert [recipe for recipe, settings in chosen.items() if settings.model.causal] == ["modern-next"]
+    assert [recipe for recipe, settings in chosen.items() if settings.start == "random"] == ["bert4rec"]

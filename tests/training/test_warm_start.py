@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 import torch
-from conftest import model_settings, rows
 
 from bertrec_utils.model.modern import ModernTransformer
 from bertrec_utils.training.warm_start import (
@@ -12,6 +11,7 @@ from bertrec_utils.training.warm_start import (
     strongest,
     warm_start,
 )
+from conftest import model_settings, rows
 
 
 def test_cooccurrence_by_hand():

@@ -1,14 +1,22 @@
-"""What test_processes.py starts with torchrun: the command line, with a preset that takes longer or drops nothing out.
+"""What test_devices.py starts with torchrun: the command line, with a preset that has other settings.
 
-torchrun --nproc-per-node 2 tests/train_in_processes.py '{"epochs": 3}' train --preset tiny --out FOLDER
+    torchrun --nproc-per-node 2 tests/training/train_in_processes.py '{"epochs": 3}' train --preset tiny --out FOLDER
+
+A process that ends well leaves FOLDER.RANK.json: what it has found in FOLDER at its end, and the seed of its dropout.
 """
 
 import json
+import os
 import sys
-from dataclasses import replace
+from pathlib import Path
+
+import torch
 
 from bertrec_utils.__main__ import main
 from bertrec_utils.settings import PRESETS
 
-PRESETS["tiny"] = replace(PRESETS["tiny"], **json.loads(sys.argv[1]))
+PRESETS["tiny"] |= json.loads(sys.argv[1])
 main(sys.argv[2:])
+found = sorted(path.name for path in Path(sys.argv[-1]).glob("[!.]*"))
+end = {"found": found, "seed": torch.initial_seed()}
+Path(f"{sys.argv[-1]}.{os.environ.get('RANK', 0)}.json").write_text(json.dumps(end))
