@@ -129,7 +129,10 @@ def best_sum(models: dict[str, Scorer], dataset: Dataset) -> tuple[dict[str, flo
     """The weights of the best sum on validation data, and its scores of validation and test."""
     holdouts = [numbered(holdout) for holdout in (dataset.split.validation, dataset.split.test)]
     scores = [{name: standardise(all_scores(models[name], holdout)) for name in SUMMED} for holdout in holdouts]
-    tried = [dict(zip(SUMMED, (1.0, *shares), strict=True)) for shares in itertools.product(SHARES, SHARES)]
+    tried = [
+        {name: weight for name, weight in zip(SUMMED, (1.0, *shares), strict=True) if weight}
+        for shares in itertools.product(SHARES, SHARES)
+    ]
     weights = max(tried, key=lambda weights: quality(weighted_sum(scores[0], weights), holdouts[0]))
     return weights, *(weighted_sum(of_holdout, weights) for of_holdout in scores)
 

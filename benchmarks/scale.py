@@ -1,14 +1,14 @@
-"""What ML-25M's size costs: starting, baseline, training, ranking, each in a process of its own, with its peak memory.
+"""What ML-25M's size costs: start, warm start, training, ranking, each in a process of its own, with its peak memory.
 
     python benchmarks/generate_release.py ml-25m FOLDER
     BERTREC_DATA=FOLDER python benchmarks/scale.py ml-25m [--parts start warm-start ...] [--name NAME]
 
-results/scale-RELEASE[-NAME].json. All films are kept, those with one rating too, so that the catalogue is as large as
+results/scale-RELEASE[-NAME].json. All items are kept, those with one rating too, so that the catalogue is as large as
 it can be. Where a part has a plain and a fast version they are measured in the same process, one after the other: the
-warm start from all pairs of films and from the strongest; steps of training on the same batches, the loss over a sample
-and over all films, and that with each batch as a whole in place of parts that fit into a processor's cache;
-`two-processes` trains with a thread each. `learning` is a whole run of few epochs, and compares the model with others
-that count. `growth` trains some steps with one setting changed at a time, `compiled` by what torch.compile makes of the
+warm start from all pairs of items and from the strongest; steps of training on the same batches, the loss over a sample
+and over all items, and that with each batch as a whole in place of parts that fit into a processor's cache;
+`two-processes` trains with a thread each. `learning` is a whole run of few epochs, and compares the model with two
+baselines. `growth` trains some steps with one setting changed at a time, `compiled` by what torch.compile makes of the
 network.
 """
 
@@ -20,26 +20,24 @@ import resource
 import subprocess
 import sys
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 
 import numpy as np
 import torch
-from record_run import CODE, write_result
+from baselines import BASELINES
+from recording import CODE, path_of, read_result, write_result
 
-from bertrec_utils import cpu, warm_start
-from bertrec_utils.evaluation.baselines import MarkovChain, Popularity
-from bertrec_utils.training.batches import ahead, epoch_batches
-from bertrec_utils.training.checkpoints import best_device
+from bertrec_utils.common import PROJECT, print_status
 from bertrec_utils.data.dataset import load_dataset
-from bertrec_utils.evaluation.ranking import draw_negatives, metrics, target_ranks, negative_weights
-from bertrec_utils.common import PROJECT
-from bertrec_utils.settings import get_preset
-from bertrec_utils.training.devices import count, process_group
-from bertrec_utils.common import say
 from bertrec_utils.data.releases import find_release
-from bertrec_utils.training.trainer import Trainer, sample_holdout
-from bertrec_utils.training.trainer import fit, new_model
+from bertrec_utils.evaluation.ranking import draw_negatives, metrics, negative_weights, target_ranks
+from bertrec_utils.model import modern
+from bertrec_utils.settings import Settings, get_preset
+from bertrec_utils.training import warm_start
+from bertrec_utils.training.batches import epoch_batches, prefetch
+from bertrec_utils.training.devices import best_device, process_group, world_size
+from bertrec_utils.training.trainer import Trainer, fit, new_model, sample_holdout
 
 PARTS = ("start", "warm-start", "training", "two-processes", "ranking", "learning", "growth", "compiled")
 GROWTH = (
@@ -70,130 +68,127 @@ def timed(function, *arguments):
     return result, time.perf_counter() - started
 
 
-def start(preset, _):
-    """The first time reads the ratings; the second time reads what the first has kept."""
-    kept = f"*.sequences-{preset.min_item_ratings}-{preset.max_users or 'all'}.npz"
-    for file in find_release(preset.release).glob(kept):
+def start(settings: Settings, _):
+    """The first time reads the ratings; the second time reads what the first has cached."""
+    data = settings.data
+    for file in find_release(data.release).glob(f"*.sequences-{data.min_item_ratings}-{data.max_users or 'all'}.npz"):
         file.unlink()
-    first, second = (timed(load_dataset, preset) for _ in range(2))
-    data = first[0]
+    (dataset, first), (_, second) = (timed(load_dataset, data) for _ in range(2))
     return {
-        "users": len(data.sequences),
-        "items": len(data.vocabulary),
-        "interactions": len(data.sequences.tokens),
-        "seconds": first[1],
-        "seconds, second time": second[1],
+        "users": len(dataset.sequences),
+        "items": len(dataset.vocabulary),
+        "interactions": len(dataset.sequences.tokens),
+        "seconds": first,
+        "seconds, second time": second,
     } | peak()
 
 
-def baseline(preset, _):
-    data = load_dataset(preset)
-    train, before = data.split.train, peak()["peak GB"]
+def vectors(settings: Settings, _):
+    dataset = load_dataset(settings.data)
+    train, before = dataset.split.train, peak()["peak GB"]
     rows = {}
     for name, most in (("strongest pairs", warm_start.MOST_PAIRS), ("all pairs", 10**12)):
         warm_start.MOST_PAIRS = most
-        _, seconds = timed(warm_start.item_vectors, train, len(data.vocabulary), preset.width)
+        _, seconds = timed(warm_start.item_vectors, train, len(dataset.vocabulary), settings.model.width)
         rows[name] = {"seconds": seconds} | peak()
     return rows | {"peak GB before": before}
 
 
-def training(preset, steps):
+def training(settings: Settings, steps: int):
     """The plain version last, since it takes the most memory."""
-    data = load_dataset(preset)
-    rows = {f"{preset.negatives} negatives": steps_of(data, preset, steps)}
-    rows["all items"] = steps_of(data, replace(preset, negatives=0), steps)
-    cpu.CACHED_STATES = 10**9
-    return rows | {"all items, whole batches": steps_of(data, replace(preset, negatives=0), steps)}
+    dataset = load_dataset(settings.data)
+    rows = {f"{settings.training.negatives} negatives": steps_of(dataset, settings, steps)}
+    rows["all items"] = steps_of(dataset, settings.change(negatives=0), steps)
+    modern.CACHED_STATES = 10**9
+    return rows | {"all items, whole batches": steps_of(dataset, settings.change(negatives=0), steps)}
 
 
-def preset_alone(preset, steps):
+def preset_alone(settings: Settings, steps: int):
     """The loss over a sample only: with one setting changed, or in two processes."""
-    return steps_of(load_dataset(preset), preset, steps)
+    return steps_of(load_dataset(settings.data), settings, steps)
 
 
-def compiled(preset, steps):
+def compiled(settings: Settings, steps: int):
     """Compiling takes the time of many steps: it is left out."""
-    data = load_dataset(preset)
-    return {name: steps_of(data, preset, steps, 30, name == "compiled") for name in ("as it is", "compiled")}
+    dataset = load_dataset(settings.data)
+    return {name: steps_of(dataset, settings, steps, 30, name == "compiled") for name in ("as it is", "compiled")}
 
 
-def steps_of(data, preset, steps, before=3, is_compiled=False):
-    run = Trainer(new_model(data, replace(preset, warm_start=False)), data, seed=0)
-    run.model.train()
+def steps_of(dataset, settings: Settings, steps: int, before=3, is_compiled=False):
+    settings = settings.change(start="random")
+    trainer = Trainer(new_model(dataset, settings), dataset, settings)
+    trainer.model.train()
     if is_compiled:
-        for block in run.model.blocks:
+        for block in trainer.model.blocks:
             block.compile(dynamic=True)
-    batches = ahead(epoch_batches(data.split.train, len(data.vocabulary), preset, np.random.default_rng(0)))
+    item_count, random = len(dataset.vocabulary), np.random.default_rng(0)
+    batches = prefetch(epoch_batches(dataset.split.train, item_count, settings, random))
     for _ in range(before):
-        run.train_step(next(batches))  # what happens once only
-    users = questions = 0
+        trainer.train_step(next(batches))  # what happens once only
+    users = targets = 0
 
     def some():
-        nonlocal users, questions
+        nonlocal users, targets
         for _, batch in zip(range(steps), batches, strict=False):
-            run.train_step(batch)
-            users += len(batch.questions.history) * count()
-            questions += len(batch.used) * count()
+            trainer.train_step(batch)
+            users += len(batch.masked.history) * world_size()
+            targets += len(batch.valid) * world_size()
 
     _, seconds = timed(some)
     return {
         "steps": steps,
         "users/s": users / seconds,
-        "questions/s": questions / seconds,
-        "minutes an epoch": len(data.sequences) / users * seconds / 60,
-        "precision": "bfloat16" if run.is_bfloat16 else "float32",
-        "users a batch": preset.batch_size,
-        "items": len(data.vocabulary),
+        "targets/s": targets / seconds,
+        "minutes an epoch": len(dataset.sequences) / users * seconds / 60,
+        "precision": "bfloat16" if trainer.is_bfloat16 else "float32",
+        "users a batch": settings.training.batch_size,
+        "items": item_count,
     } | peak()
 
 
-def ranking(preset, _):
+def ranking(settings: Settings, _):
     """All users against all items, by a network that has learned nothing: it takes as long. And draws of negatives."""
-    data = load_dataset(preset)
-    model = new_model(data, replace(preset, warm_start=False))
-    data.split.test.histories.counts(len(data.vocabulary))  # the split itself takes memory
+    dataset = load_dataset(settings.data)
+    model, test = new_model(dataset, settings.change(start="random")), dataset.split.test
+    item_count = len(dataset.vocabulary)
+    test.histories.counts(item_count)  # the split itself takes memory
     before = peak()["peak GB"]
-    rows = {"users": len(data.sequences), "items": len(data.vocabulary), "peak GB before": before}
-    _, seconds = timed(target_ranks, model, data.split.test, ["full"])
+    rows = {"users": len(dataset.sequences), "items": item_count, "peak GB before": before}
+    _, seconds = timed(target_ranks, model, test, ["full"])
     rows["full"] = {"seconds": seconds} | peak()
     for protocol in ("uniform-100", "popularity-100"):
-        weights = negative_weights(protocol, data.split.test, len(data.vocabulary))
-        _, seconds = timed(draw_negatives, data.split.test, weights, np.random.default_rng(0))
+        weights = negative_weights(protocol, test, item_count)
+        _, seconds = timed(draw_negatives, test, weights, np.random.default_rng(0))
         rows[f"drawing {protocol}"] = {"seconds": seconds} | peak()
     return rows
 
 
-def learning(preset, _):
-    """A whole run, but a short one: its learning rate comes down within few epochs. And models that count."""
-    data = load_dataset(preset)
-    model, counted = timed(new_model, data, preset)
+def learning(settings: Settings, _):
+    """A whole run, but a short one: its learning rate comes down within few epochs. And two baselines."""
+    dataset, training = load_dataset(settings.data), settings.training
+    model, start_seconds = timed(new_model, dataset, settings)
     peaks = []
-    folder = PROJECT / "runs" / f"scale-{preset.name}"
-    history, seconds = timed(
-        partial(fit, model, data, folder=folder, on_epoch=lambda _: peaks.append(peak()["peak GB"]))
-    )
+    folder = PROJECT / "runs" / f"scale-{settings.preset}"
+    train = partial(fit, model, dataset, settings, folder=folder)
+    history, seconds = timed(partial(train, on_epoch=lambda _: peaks.append(peak()["peak GB"])))
     found = {
-        "epochs": preset.epochs,
-        "negatives": preset.negatives,
-        "warm start, seconds": counted,
+        "epochs": training.epochs,
+        "negatives": training.negatives,
+        "warm start, seconds": start_seconds,
         "seconds": seconds,
         "history": history.to_dict("records"),
         "peak GB of epochs": peaks,
     } | peak()
-    holdout = sample_holdout(data.split.validation, preset.validation_users, seed=0)
-    others = {"Popularity": Popularity, "Markov chain": MarkovChain}
-    scores = {
-        name: metrics(target_ranks(kind(data.split.train, model.item_count), holdout, ["full"])["full"], [10])
-        for name, kind in others.items()
-    }
-    return found | {
-        "users asked": len(holdout.targets),
-        "ndcg@10": {name: row["ndcg@10"] for name, row in scores.items()},
-    }
+    holdout = sample_holdout(dataset.split.validation, training.validation_users, seed=0)
+    scores = {}
+    for name in ("popularity", "markov-chain"):
+        ranks = target_ranks(BASELINES[name].build(dataset), holdout, ["full"])["full"]
+        scores[name] = metrics(ranks, [10])["ndcg@10"]
+    return found | {"validation users": len(holdout), "ndcg@10": scores}
 
 
 MEASURES = dict(
-    zip(PARTS, (start, baseline, training, preset_alone, ranking, learning, preset_alone, compiled), strict=True)
+    zip(PARTS, (start, vectors, training, preset_alone, ranking, learning, preset_alone, compiled), strict=True)
 )
 
 
@@ -209,72 +204,6 @@ def measure(part: str, arguments, change: dict) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def readme_rows(parts: dict) -> list[str]:
-    """The lines of README's table: what, the plain version, this one."""
-    started, counted, trained = parts["start"], parts["warm-start"], parts["training"]
-    plain, full, sample = (trained[name] for name in ("all items, whole batches", "all items", "1024 negatives"))
-    two = parts["two-processes"]
-    ranked, learned = parts["ranking"], parts["learning"]
-    epoch_minutes = learned["history"][0]["seconds"] / 60
-    drawn = " and ".join(f"{ranked[f'drawing {name}']['seconds']:.0f} s" for name in ("uniform-100", "popularity-100"))
-
-    def memory(row):
-        return f"{row['peak GB']:.1f} GB"
-
-    def counting_row(row):
-        return f"{row['seconds']:.0f} s, {memory(row)}"
-
-    def speed(row):
-        return f"{row['users/s']:.0f} users/s, {memory(row)}"
-
-    return [
-        f"| from the ratings file to sequences | {started['seconds']:.0f} s, {memory(started)} | "
-        f"the second time {started['seconds, second time']:.2f} s |",
-        f"| warm start | from all pairs {counting_row(counted['all pairs'])} | "
-        f"from the strongest pairs {counting_row(counted['strongest pairs'])} |",
-        f"| training, loss over all films | {speed(plain)} | parts of a batch that fit into the cache {speed(full)} |",
-        f"| training, loss over samples | | {speed(sample)} |",
-        f"| the same in two processes of a thread each | | {two['users/s']:.0f} users/s |",
-        f"| one epoch, and its {learned['users asked']:,} validation users | | {epoch_minutes:.0f} min |",
-        f"| all users against all films | | {ranked['full']['seconds'] / 60:.1f} min, {memory(ranked['full'])} |",
-        f"| 100 negatives for each user, evenly and by popularity | | {drawn} |",
-    ]
-
-
-def readme_comparison(runs: list[dict]) -> list[str]:
-    """The lines of README's table of what was learned: models that count, then the best epoch of each of the `runs`."""
-    rows = {name: runs[0]["parts"]["learning"]["ndcg@10"][name] for name in ("Popularity", "Markov chain")}
-    for run in runs:
-        learned = run["parts"]["learning"]
-        loss = f"samples of {learned['negatives']:,}" if learned["negatives"] else "all films"
-        device = f"{run['machine']['cores']} CPU cores" if run["device"] == "cpu" else run["device"]
-        name = f"ModernTransformer, {learned['epochs']} epochs, loss over {loss}, {device}"
-        rows[name] = max(row["ndcg@10"] for row in learned["history"])
-    return [f"| {name} | {value:.4f} |" for name, value in rows.items()]
-
-
-def readme_growth(parts: dict) -> list[str]:
-    """The lines of README's table of what grows with what."""
-    return [
-        f"| {change_in_words(row)} | {row['questions/s']:,.0f} | {row['minutes an epoch']:.0f} min | "
-        f"{row['peak GB']:.1f} GB |"
-        for row in parts["growth"]
-    ]
-
-
-def change_in_words(row: dict) -> str:
-    if "min_item_ratings" in row["change"]:
-        return f"{row['items']:,} films"
-    names = {
-        "max_users": "{:,} users",
-        "max_length": "history {}",
-        "batch_size": "batches of {:,} users",
-        "negatives": "{:,} negatives",
-    }
-    changes = [names.get(name, name + " {}").format(value) for name, value in row["change"].items()]
-    return changes[0] if changes else "the preset, all films kept"
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("release", choices=("ml-1m", "ml-20m", "ml-25m", "ml-32m"))
@@ -285,17 +214,16 @@ def main():
     parser.add_argument("--name", help="of the machine, say")
     parser.add_argument("--alone", type=json.loads, help=argparse.SUPPRESS)  # one part, printed as JSON
     arguments = parser.parse_args()
-    preset = replace(get_preset(arguments.release), negatives=arguments.negatives, epochs=arguments.epochs)
-    if preset.name != "ml-1m":
-        preset = replace(preset, min_item_ratings=1)
+    settings = get_preset(arguments.release).change(negatives=arguments.negatives, epochs=arguments.epochs)
+    if settings.preset != "ml-1m":
+        settings = settings.change(min_item_ratings=1)
     if arguments.alone is not None:
         with process_group(best_device()):
-            found = MEASURES[arguments.parts[0]](replace(preset, **arguments.alone), arguments.steps)
-            say(json.dumps(found))
+            found = MEASURES[arguments.parts[0]](settings.change(**arguments.alone), arguments.steps)
+            print_status(json.dumps(found))
         return
     name = f"scale-{arguments.release}" + (f"-{arguments.name}" if arguments.name else "")
-    path = PROJECT / "results" / f"{name}.json"
-    before = json.loads(path.read_text()) if path.exists() else {"parts": {}}
+    before = read_result(name) if path_of(name).exists() else {"parts": {}}
     found, origins = before["parts"], before.get("origins", {})
 
     def record(part, result):
@@ -303,7 +231,7 @@ def main():
         origins[part] = {"date": datetime.date.today().isoformat(), "code": CODE, "steps": arguments.steps}
         device = torch.cuda.get_device_name() if best_device().type == "cuda" else "cpu"
         command = f"python benchmarks/scale.py {arguments.release}"
-        write_result(name, command, preset=asdict(preset), device=device, origins=origins, parts=found)
+        write_result(name, command, settings=asdict(settings), device=device, origins=origins, parts=found)
 
     for part in arguments.parts:
         if part == "growth":

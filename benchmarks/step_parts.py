@@ -30,10 +30,10 @@ def losses(items: int, targets: int) -> dict[str, Callable[[], torch.Tensor]]:
     states, weight, bias = (value.requires_grad_() for value in (states, weight, torch.zeros(items)))
     labels = torch.randint(0, items, (targets,))
     sides = {
-        "ours": lambda: ChunkedCrossEntropy.apply(states, weight, bias, labels),
+        "bertrec_utils": lambda: ChunkedCrossEntropy.apply(states, weight, bias, labels),
         "cross_entropy": lambda: F.cross_entropy(F.linear(states, weight, bias), labels),
     }
-    if hasattr(F, "linear_cross_entropy"):
+    if hasattr(torch.nn, "LinearCrossEntropyOptions"):
         for name, options in {"": {}, f", {CACHED_ROWS} rows": {"batch_chunk_size": CACHED_ROWS}}.items():
             chunked = torch.nn.LinearCrossEntropyOptions(**options)
             sides[f"linear_cross_entropy{name}"] = partial(
@@ -45,7 +45,7 @@ def losses(items: int, targets: int) -> dict[str, Callable[[], torch.Tensor]]:
 def dropouts() -> dict[str, Callable[[], torch.Tensor]]:
     states = torch.randn(STATES, WIDTH, requires_grad=True)
     ours, theirs = Dropout(0.2), torch.nn.Dropout(0.2)
-    return {"ours": lambda: ours(states).sum(), "PyTorch's": lambda: theirs(states).sum()}
+    return {"bertrec_utils": lambda: ours(states).sum(), "torch": lambda: theirs(states).sum()}
 
 
 def milliseconds(side: Callable[[], torch.Tensor]) -> float:
@@ -64,7 +64,7 @@ def main():
     for name, sides in (parts | {f"dropout, {STATES:,} states": dropouts()}).items():
         rounds = [{side: milliseconds(work) for side, work in sides.items()} for _ in range(ROUNDS + 1)][1:]
         found[name] = {side: statistics.median(row[side] for row in rounds) for side in sides}
-        ours = found[name]["ours"]
+        ours = found[name]["bertrec_utils"]
         shown = ", ".join(f"{side} {value:.1f} ms ({value / ours:.2f} x)" for side, value in found[name].items())
         print(f"{name}: {shown}")
     write_result("step-parts", "OMP_NUM_THREADS=1 python benchmarks/step_parts.py", milliseconds=found)

@@ -47,8 +47,10 @@ def models(data: str) -> Table:
 
 def published() -> Table:
     rows = {
-        row["model"]: [*(pair(row["scores"][name]) if name in row["scores"] else "" for name in PROTOCOLS)]
-        + [row["source"], row["differs"]]
+        row["model"]: [
+            *(pair(row["scores"][name]) if name in row["scores"] else "" for name in PROTOCOLS),
+            *(row["source"], row["differs"]),
+        ]
         for row in read_result("published")["rows"]
     }
     return Table("published, ml-1m", ["model", *PROTOCOLS, "source", "what differs"], rows)
@@ -86,7 +88,7 @@ def scaling() -> Table:
             seconds(started),
             f"the second time {started['seconds, second time']:.2f} s",
         ],
-        "warm start": [
+        "start from counts": [
             f"from all pairs {seconds(vectors['all pairs'])}",
             f"from the strongest pairs {seconds(vectors['strongest pairs'])}",
         ],
@@ -109,12 +111,13 @@ def scaling() -> Table:
 def learned_at_scale() -> Table:
     """Baselines, then the best epoch of each recorded run."""
     runs = [read_result(f"scale-ml-25m{name}") for name in SCALE_RUNS]
-    found = {name: runs[0]["parts"]["learning"]["ndcg@10"][name] for name in ("popularity", "markov-chain")}
+    baselines = runs[0]["parts"]["learning"]["ndcg@10"]
+    found = {f"`{name}`": baselines[name] for name in ("popularity", "markov-chain")}
     for run in runs:
         learned = run["parts"]["learning"]
         loss = f"samples of {learned['negatives']:,}" if learned["negatives"] else "all items"
         device = f"{run['machine']['cores']} CPU cores" if run["device"] == "cpu" else run["device"]
-        name = f"{run['settings']['recipe']}, {learned['epochs']} epochs, loss over {loss}, {device}"
+        name = f"`{run['settings']['recipe']}`, {learned['epochs']} epochs, loss over {loss}, {device}"
         found[name] = max(row["ndcg@10"] for row in learned["history"])
     rows = {name: [f"{value:.4f}"] for name, value in found.items()}
     return Table("what is learned, ml-25m", ["model", "validation NDCG@10"], rows)

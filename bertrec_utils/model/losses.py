@@ -2,8 +2,8 @@
 
 N targets, D width, V items, G samples of S items in all.
 
-PyTorch 2.13 has `F.linear_cross_entropy`, chunked as ours is. Ours works in older versions, too, and is faster with
-many items on a CPU (benchmarks/step_parts.py times both).
+PyTorch 2.13 has `F.linear_cross_entropy`, chunked as ours is, and about as fast if it is told our chunk size; left to
+itself it is much slower with many items on a CPU (benchmarks/step_parts.py). Ours works in older versions, too.
 """
 
 from typing import Any, NamedTuple
