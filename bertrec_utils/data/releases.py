@@ -6,6 +6,7 @@ import tempfile
 import zipfile
 import zlib
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 
 import pandas as pd
@@ -87,7 +88,8 @@ def read_release(name: str, folder: Path) -> Interactions:
 def with_familiar_names(titles: pd.Series) -> pd.Series:
     """Titles with the name people use where MovieLens has a working title or no year (the package's titles.csv). The
     old name stays as an alias: `Avengers: Endgame (a.k.a. Avengers: Infinity War - Part II) (2019)`."""
-    names = pd.read_csv(Path(__file__).with_name("titles.csv"), index_col="title").familiar
+    with (resources.files(__package__) / "titles.csv").open(encoding="utf-8") as file:
+        names = pd.read_csv(file, index_col="title").familiar
     return titles.map(names).fillna(titles)
 
 

@@ -5,6 +5,7 @@ import io
 import re
 import unicodedata
 from functools import cache
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -160,7 +161,8 @@ def _bare(title: str) -> str:
 
 
 def _table(name: str) -> pd.DataFrame:
-    return pd.read_csv(Path(__file__).with_name(name), keep_default_na=False)
+    with (resources.files(__package__) / name).open(encoding="utf-8") as file:
+        return pd.read_csv(file, keep_default_na=False)
 
 
 @cache

@@ -5,7 +5,6 @@ import errno
 import math
 import os
 import re
-import resource
 import subprocess
 import sys
 import threading
@@ -62,6 +61,7 @@ def test_a_run_killed_at_random_moments_ends_as_if_nothing_had_happened(processe
 @contextlib.contextmanager
 def at_most(size):
     """The system refuses to write more than `size` bytes into a file, as it does when the disk is full."""
+    resource = pytest.importorskip("resource")  # Windows has none
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
