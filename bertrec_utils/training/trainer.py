@@ -93,7 +93,8 @@ class Trainer:
         """One pass over the training sequences; the mean loss per target. All its randomness is that of (seed, epoch).
         FloatingPointError if a loss is not finite."""
         epoch = len(self.history)
-        torch.manual_seed(self.seed * 100_003 + epoch + (devices.rank() << 40))  # each process has dropout of its own
+        # each process has dropout of its own; a CPU's generator takes only 32 bits of a seed
+        torch.manual_seed(self.seed * 100_003 + epoch + devices.rank() * 10_000_019)
         random = np.random.default_rng([self.seed, epoch])
         batches = epoch_batches(self.dataset.split.train, self.model.item_count, self.settings, random)
         if self.model.device.type == "cuda":

@@ -46,7 +46,7 @@ def test_two_processes_train_as_one_does(tmp_path):
         np.testing.assert_allclose(second.loss, first.loss, rtol=1e-5)
         np.testing.assert_allclose(second["ndcg@10"], first["ndcg@10"], atol=2e-3)  # a tie or two may turn round
         ends = [json.loads(Path(f"{two}.{rank}.json").read_text()) for rank in (0, 1)]
-        assert ends[0]["seed"] != ends[1]["seed"]  # each has dropout of its own
+        assert ends[0]["random"] != ends[1]["random"]  # each has dropout of its own
         # neither leaves before the main process has finished the model
         assert [end["found"] for end in ends] == [["items.csv", "model.safetensors"]] * 2
         weights = load(two).model.state_dict()
