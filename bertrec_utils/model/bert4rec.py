@@ -6,6 +6,7 @@ dropout; and training is that of all recipes (AdamW at a rate that rises and fal
 Shapes: B users, T positions, M targets per user, D width, V items.
 """
 
+import abc
 import contextlib
 from collections.abc import Iterator
 
@@ -39,7 +40,7 @@ class Block(nn.Module):
         return self.feed_forward_norm(states + self.dropout(processed))  # equation 5
 
 
-class Network(nn.Module):
+class Network(nn.Module, abc.ABC):
     """What both networks share: the item embeddings, which are the output weights, too (equation 7), and the bias.
 
     Tokens: PAD 0, items 1..V, [MASK] V + 1. Column j of the scores belongs to token j + 1: PAD and [MASK] have none,
@@ -60,9 +61,9 @@ class Network(nn.Module):
     def device(self) -> torch.device:
         return self.item_bias.device
 
+    @abc.abstractmethod
     def score(self, histories: Sequences) -> np.ndarray:
         """Scores (B, V) float32 of every item as the next one after each history."""
-        raise NotImplementedError
 
 
 class BERT4Rec(Network):
