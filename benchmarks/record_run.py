@@ -1,4 +1,4 @@
-"""Train a preset, test it once, and write what README and the notebooks quote.
+"""Train a preset, test it once, and write what the documents and notebooks quote.
 
     python benchmarks/record_run.py ml-1m --seeds 0 1 2
     python benchmarks/record_run.py ml-1m --recipe modern-next --start random --seeds 0 1 2

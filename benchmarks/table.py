@@ -1,4 +1,4 @@
-"""One table of all recorded runs and baselines, results/table.json: README and notebook 04 are made from it.
+"""One table of all recorded runs and baselines, results/table.json: docs/results.md and notebook 04 are made from it.
 
     BERTREC_DATA=FOLDER python benchmarks/table.py
 

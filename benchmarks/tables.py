@@ -1,4 +1,4 @@
-"""README's tables, made from results/, as Markdown.
+"""The tables of docs/, made from results/, as Markdown.
 
 python benchmarks/tables.py
 """
