@@ -65,6 +65,7 @@ class TrainingSettings:
 
     negatives: int = 0  # items sampled per four histories for the softmax; 0: the softmax is over all items
     batch_size: int = 128  # users
+    bucket_by_length: bool = True  # a batch is of histories of similar length; false: of users drawn at random
     learning_rate: float = 2e-3  # at its peak
     weight_decay: float = 0.01
     warmup_fraction: float = 0.05  # share of all steps in which the learning rate rises
@@ -167,8 +168,8 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 CLOZE = {"p_causal": 0.0, "p_cloze": 1.0, "p_mask_last": 0.1}
 RECIPES: dict[str, dict[str, Any]] = {  # network-objective
-    "bert4rec": {"network": "bert4rec", **CLOZE, "mask_ratio": 0.2}
-    | {"width": 64, "heads": 2, "conv_size": 0, "patience": 20},
+    "bert4rec": {"network": "bert4rec", "conv_size": 0, **CLOZE, "bucket_by_length": False}
+    | {"batch_size": 32, "learning_rate": 2e-3, "patience": 1000},
     "modern-cloze": CLOZE,
     "modern-next": {"p_causal": 1.0, "causal": True},
     "modern-both": {},

@@ -57,14 +57,18 @@ class MaskedBatch(NamedTuple):
 def training_batches(
     sequences: Sequences, mask_token: int, settings: TrainingSettings, max_length: int, random: np.random.Generator
 ) -> Iterator[MaskedBatch]:
-    """One epoch: every sequence once, masked anew, in batches of similar lengths in random order."""
+    """One epoch: every sequence once, masked anew, in batches of similar lengths in random order, or of users drawn at
+    random, then the shortest history first."""
     starts, ends = sample_windows(sequences.lengths, max_length, random)
-    by_length = np.lexsort((random.random(len(sequences)), ends - starts))
-    batches = np.array_split(by_length, batch_count(sequences, settings.batch_size))
+    lengths = ends - starts
+    order = np.lexsort((random.random(len(sequences)), lengths))
+    if not settings.bucket_by_length:
+        order = random.permutation(len(sequences))
+    batches = np.array_split(order, batch_count(sequences, settings.batch_size))
     for batch in random.permutation(len(batches)):
-        rows = batches[batch]
+        rows = batches[batch][np.argsort(lengths[batches[batch]], kind="stable")]
         tokens = pad_left(sequences, rows, starts[rows], ends[rows])
-        prefix = sample_prefixes(ends[rows] - starts[rows], settings.p_causal, settings.p_cloze, random)
+        prefix = sample_prefixes(lengths[rows], settings.p_causal, settings.p_cloze, random)
         cloze, next_item = sample_targets(tokens, prefix, settings.mask_ratio, settings.next_ratio, random)
         if settings.p_mask_last:
             newest_only = random.random(len(rows)) < settings.p_mask_last  # and it is masked, as in the test

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..data.sequences import Sequences
 from ..settings import ModelSettings
-from .bert4rec import BERT4Rec, Network, evaluating, init_weights
+from .bert4rec import BERT4Rec, Dropout, Network, evaluating, init_weights, scaled_dot_product
 from .losses import Negatives, cross_entropy
 from .masking import MaskedBatch, append_mask
 
@@ -182,37 +182,7 @@ def build_network(item_count: int, settings: ModelSettings) -> Network:
     return BERT4Rec(item_count, settings) if settings.network == "bert4rec" else ModernTransformer(item_count, settings)
 
 
-# what follows is fast on a CPU; elsewhere it is PyTorch's own (benchmarks/step_parts.py compares)
-
-
 def micro_batch_rows(device: torch.device, length: int) -> int:
     """How many rows of `length` states to take through the network together: on a CPU as many as stay in its cache
     from one operation to the next, elsewhere all of them."""
     return max(1, CACHED_STATES // length) if device.type == "cpu" else 2**31
-
-
-def scaled_dot_product(query: Tensor, key: Tensor, value: Tensor, visible: Tensor) -> Tensor:
-    """Attention, (B, H, Q, D / H); on a CPU not in bfloat16, whose kernels are slower there."""
-    if query.device.type != "cpu" or query.dtype != torch.bfloat16:
-        return F.scaled_dot_product_attention(query, key, value, attn_mask=visible)
-    with torch.autocast("cpu", enabled=False):
-        return F.scaled_dot_product_attention(query.float(), key.float(), value.float(), attn_mask=visible)
-
-
-class Dropout(nn.Module):
-    """Dropout; on the CPU, where PyTorch's Bernoulli draws are slow, with one random byte per element, drawn eight at a
-    time, and the rate rounded to 1/256. ValueError unless 0 <= rate < 1."""
-
-    def __init__(self, rate: float):
-        super().__init__()
-        if not 0 <= rate < 1:
-            raise ValueError(f"the dropout rate is {rate}; it must be at least 0 and below 1")
-        self.rate = rate
-
-    def forward(self, states: Tensor) -> Tensor:
-        threshold = min(255, round(256 * self.rate))
-        if not self.training or threshold == 0 or states.device.type != "cpu":
-            return F.dropout(states, self.rate, self.training)
-        eights = torch.empty(-(-states.numel() // 8), dtype=torch.int64).random_(-(2**63), None)
-        kept = eights.view(torch.uint8)[: states.numel()].view(states.shape) >= threshold
-        return states * (kept * (256 / (256 - threshold)))
