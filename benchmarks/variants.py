@@ -33,7 +33,7 @@ from bertrec_utils.data.dataset import Dataset, build_sequences, leave_one_out, 
 from bertrec_utils.data.sequences import Holdout
 from bertrec_utils.evaluation.mixture import linear_baseline, ndcg_by_weight
 from bertrec_utils.evaluation.ranking import Scorer, evaluate
-from bertrec_utils.model.bert4rec import BERT4Rec, evaluating
+from bertrec_utils.model.bert4rec import BERT4Rec, evaluating, init_weights
 from bertrec_utils.model.masking import pad_left
 from bertrec_utils.model.modern import ModernTransformer, build_network
 from bertrec_utils.settings import DEFAULT_RECIPE, PRESETS, Settings, get_preset
@@ -184,28 +184,32 @@ OVERWRITES, SEES_PADDING, LARGE_START = "overwrites the newest item", "sees padd
 
 
 class Mistaken(BERT4Rec):
-    """The paper's network without the projection of equation 7, as the notebook has it, and with some `mistakes`."""
+    """The paper's network as the notebook has it, without what the paper does not mention (two layer norms, the initial
+    weights) and without the projection of equation 7, and with some `mistakes`."""
 
     def __init__(self, item_count, settings, mistakes=()):
         super().__init__(item_count, settings)
         self.mistakes = mistakes
+        self.embedding_norm = nn.Identity()
+        self.apply(init_weights)
         if LARGE_START in mistakes:  # every part as PyTorch makes it
             for module in self.modules():
-                reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
-                if reset:
+                if reset := getattr(module, "reset_parameters", None):
                     reset()
 
     def encode(self, tokens):
         if SEES_PADDING not in self.mistakes:
             return super().encode(tokens)
-        positions = torch.arange(-tokens.shape[1], 0, device=tokens.device) + self.settings.max_length
-        states = self.dropout(self.item_embedding(tokens) + self.position_embedding(positions))
+        states = self.embed(tokens)
         for block in self.blocks:
-            states = block(states, padding=torch.zeros_like(tokens, dtype=torch.bool))
+            states = block(states, states, torch.ones_like(tokens, dtype=torch.bool))
         return states
 
-    def logits(self, states):
-        return F.linear(states, self.item_embedding.weight[1:-1], self.item_bias)
+    def target_states(self, tokens, positions):
+        return self.encode(tokens).gather(1, positions[:, :, None].expand(-1, -1, self.settings.width))
+
+    def transform(self, states):
+        return states
 
     @torch.inference_mode()
     def score(self, histories):
@@ -264,7 +268,7 @@ def ladder() -> list[Variant]:
 
     changes |= {"min_item_ratings": 1, "max_length": 50, "width": 64, "layers": 2, "heads": 2, "conv_size": 0}
     changes |= {"dropout": 0.2, "start": "random", "mask_ratio": 0.15, "p_mask_last": 0.0, **CLOZE}
-    changes |= {"batch_size": 128, "learning_rate": 1e-3, "epochs": 20, "patience": 1000}
+    changes |= {"batch_size": 128, "bucket_by_length": True, "learning_rate": 1e-3, "epochs": 20, "patience": 1000}
     rung("the starting notebook", OVERWRITES, SEES_PADDING, LARGE_START)
     rungs[0] = rungs[0]._replace(split=split_of_the_notebook)
     rung("ties in file order, an item held out for validation", OVERWRITES, SEES_PADDING, LARGE_START)

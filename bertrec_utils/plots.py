@@ -106,24 +106,25 @@ def _grid(
 
 def plot_network(ax: Axes | None = None) -> Axes:
     """The paper's network, drawn from the bottom up: what happens to a history of five films of which one is masked."""
-    ax = _axes(ax, figsize=(8.5, 6.2))
+    ax = _axes(ax, figsize=(8.5, 6.8))
     tokens, masked = ["11", "12", "[MASK]", "14", "15"], 2
     colors = [TOKEN_COLORS(2 if position == masked else 1) for position in range(len(tokens))]
     for position, (token, color) in enumerate(zip(tokens, colors, strict=True)):
         _box(ax, position + 0.1, 0, 0.8, token, color)
         _box(ax, position + 0.02, 1, 0.96, f"embedding of {token}\n+ of position {position}", "white")
-        _box(ax, position + 0.1, 5.6, 0.8, "state", color)
-        for start, end in ((0.6, 1), (1.6, 2.1), (5.1, 5.6)):
+        _box(ax, position + 0.1, 6.35, 0.8, "state", color)
+        for start, end in ((0.6, 1), (1.6, 2.1), (5.85, 6.35)):
             _arrow(ax, position + 0.5, start, end)
-    layers = ("attention over all films", "add, layer norm", "feed-forward, at each position", "add, layer norm")
-    for height, layer in enumerate(layers):
-        _box(ax, 0.1, 2.1 + 0.75 * height, 4.8, layer, "0.88" if height % 2 else "white")
-    ax.text(5.05, 3.5, "one block;\nthe paper\nstacks two", va="center")
-    _arrow(ax, masked + 0.5, 6.2, 6.7)
-    _box(ax, 0.1, 6.7, 4.8, "project, then a dot product with every item embedding: V scores (equation 7)", "white")
-    _arrow(ax, masked + 0.5, 7.3, 7.8)
-    _box(ax, 1.3, 7.8, 2.4, "softmax: P(film) behind [MASK]", colors[masked])
-    ax.set(xlim=(0, 6), ylim=(-0.1, 8.5), title="BERT4Rec, from the history (below) to an answer")
+    block = ("attention over all films", "add, layer norm", "feed-forward, at each position", "add, layer norm")
+    for height, layer in enumerate(("layer norm", *block)):
+        _box(ax, 0.1, 2.1 + 0.75 * height, 4.8, layer, "white" if "norm" in layer else "0.88")
+    ax.text(5.05, 4.3, "one block;\nthe paper\nstacks two", va="center")
+    _arrow(ax, masked + 0.5, 6.95, 7.45)
+    output = "project, layer norm, then a dot product with every item embedding: V scores (equation 7)"
+    _box(ax, 0.1, 7.45, 4.8, output, "white")
+    _arrow(ax, masked + 0.5, 8.05, 8.55)
+    _box(ax, 1.3, 8.55, 2.4, "softmax: P(film) behind [MASK]", colors[masked])
+    ax.set(xlim=(0, 6), ylim=(-0.1, 9.25), title="BERT4Rec, from the history (below) to an answer")
     ax.axis("off")
     return ax
 

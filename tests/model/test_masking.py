@@ -223,6 +223,16 @@ def test_batches_come_in_random_order_and_mix_users_of_equal_length():
     assert partners[0] != partners[1]
 
 
+def test_batches_of_users_drawn_at_random_have_the_shortest_history_first():
+    sequences = many(high=200)
+    batches = epoch(sequences, max_length=200, batch_size=32, bucket_by_length=False, p_causal=1.0)  # nothing is masked
+    assert len(batches) == 10 and sum(len(batch.history) for batch in batches) == len(sequences)
+    lengths = [(batch.history > 0).sum(1).tolist() for batch in batches]
+    assert sorted(sum(lengths, [])) == sorted(sequences.lengths.tolist())
+    assert all(each == sorted(each) for each in lengths)
+    assert all(min(each) < 60 and max(each) > 140 for each in lengths)  # of 30 drawn at random from 1 to 199
+
+
 def test_mask_is_appended_and_sees_the_newest_items():
     batch = append_mask(rows([1, 2, 3], [4], [5, 6, 7, 8, 9]), max_length=4)
     assert batch.history.tolist() == [[0, 1, 2, 3], [0, 0, 0, 4], [6, 7, 8, 9]]
