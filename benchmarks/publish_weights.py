@@ -16,13 +16,16 @@ from bertrec_utils.evaluation.ranking import PROTOCOLS, bootstrap_interval, per_
 from bertrec_utils.training.checkpoints import MODEL, load
 
 RUNS = {  # folder in pretrained/ -> the run
-    "ml-latest-2k": "small-seed0",
-    "ml-latest-2k-bert4rec": "small-bert4rec-seed0",
+    "small": "small-seed0",
+    "small-modern-cloze": "small-modern-cloze-seed0",
     "ml-1m": "ml-1m-seed0",
 }
+OLD_NAMES = {"ml-latest-2k": "ml-latest-2k (now the first 2,148 users of ml-5k)"}
 LICENCE = {
     "ml-latest-2k": "GroupLens's conditions for *ml-latest* (data/README.md): research, no commercial use without "
     "permission, name the source.",
+    "ml-5k": "GroupLens's conditions (data/README.md): research, no commercial use without permission, name the "
+    "source.",
     "ml-1m": "Trained on MovieLens 1M, which GroupLens does not allow to be passed on: these are weights and film ids, "
     "and hold none of its rows. Research, no commercial use without permission from GroupLens. Titles come from your "
     "own copy, `python -m bertrec_utils download ml-1m`.",
@@ -69,9 +72,9 @@ def card(folder: str, name: str) -> str:
     return CARD.format(
         folder=folder, name=name, recipe=run["recipe"], start=start, licence=LICENCE[data["release"]],
         rows=metric_rows(name, run), users=counts["users"], items=counts["items"], interactions=counts["interactions"],
-        release=data["release"], least=data["min_item_ratings"], width=model["width"], layers=model["layers"],
-        heads=model["heads"], length=model["max_length"], epochs=len(run["history"]), seed=run["seed"],
-        parameters=run["parameters"], command=run["command"], date=run["date"],
+        release=OLD_NAMES.get(data["release"], data["release"]), least=data["min_item_ratings"], width=model["width"],
+        layers=model["layers"], heads=model["heads"], length=model["max_length"], epochs=len(run["history"]),
+        seed=run["seed"], parameters=run["parameters"], command=run["command"], date=run["date"],
         commit=(run["code"]["commit"] or "?")[:10],
     )  # fmt: skip
 

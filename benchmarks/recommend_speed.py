@@ -24,7 +24,7 @@ from bertrec_utils.scenarios.recommender import Recommender
 from bertrec_utils.settings import get_preset
 from bertrec_utils.training.checkpoints import load
 
-ITEMS, FILMS, SHIPPED = 87_000, 20, "pretrained/ml-latest-2k"
+ITEMS, FILMS, SHIPPED = 87_000, 20, "pretrained/small"
 
 
 def median_seconds(act, repeats: int = 15) -> float:

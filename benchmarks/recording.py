@@ -4,13 +4,15 @@ import datetime
 import json
 import platform
 import subprocess
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
 from bertrec_utils.common import PROJECT, replace_file
-from bertrec_utils.settings import DEFAULT_STARTS
+from bertrec_utils.settings import DEFAULT_STARTS, GROUPS
+from bertrec_utils.training.checkpoints import rename_release
 from bertrec_utils.training.devices import best_device
 
 RESULTS = PROJECT / "results"
@@ -56,6 +58,12 @@ def path_of(name: str) -> Path:
 
 def read_result(name: str) -> dict:
     return json.loads(path_of(name).read_text())
+
+
+def settings_of_today(recorded: dict) -> dict:
+    """Recorded settings as a run would have them now: by the release's new name, and with what was no setting then."""
+    groups = {name: recorded[name] for name in GROUPS} | {"data": rename_release(recorded["data"])}
+    return recorded | {name: asdict(kind(**groups[name])) for name, kind in GROUPS.items()}
 
 
 def write_result(name: str, command: str, **contents) -> None:

@@ -132,7 +132,7 @@ def main():
     table = {}
     for preset in PRESETS:
         models = runs_of(preset) | baselines_of(preset)
-        table[get_preset(preset).data.release] = {
+        table[preset] = {
             "models": {name: row_of(*model) for name, model in tqdm(models.items(), desc="bootstrap")},
             "differences": differences_of(models),
         }

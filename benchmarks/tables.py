@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from baselines import BASELINES
 from recording import read_result
+from table import PRESETS
 
 from bertrec_utils.evaluation.ranking import PROTOCOLS
 
@@ -157,7 +158,7 @@ def changed(row: dict) -> str:
 
 def tables() -> list[Table]:
     return [
-        *(models(data) for data in ("ml-1m", "ml-latest-2k")),
+        *(models(data) for data in PRESETS),
         *(published(), ensembles(), scaling(), learned_at_scale(), sampled_softmax(), growth()),
     ]
 

@@ -3,11 +3,13 @@
     python benchmarks/variants.py ablations small
     python benchmarks/variants.py tuning small --only modern-next
     python benchmarks/variants.py sampled-softmax ml-1m --seeds 0 1 2
+    python benchmarks/variants.py cloze-to-next small --seeds 0 1
     python benchmarks/variants.py ladder ml-1m
 
 `ablations` takes one ingredient out at a time; validation data, alone and mixed with the linear baseline.
 `tuning` tries the same learning rates for all recipes, each with two numbers of epochs; validation data.
 `sampled-softmax` compares losses over all items, over samples of them, and gBCE; validation and test.
+`cloze-to-next` goes from the cloze to next-item targets, one difference at a time; validation data.
 `ladder` repairs the notebook this project started from, one mistake on each rung; test, and nothing is chosen by it.
 
 A run that is recorded with the same title, settings and seed is not repeated. `--name` keeps the runs of another
@@ -26,7 +28,7 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from recording import model_name, path_of, read_result, write_result
+from recording import model_name, path_of, read_result, settings_of_today, write_result
 from torch import nn
 
 from bertrec_utils.data.dataset import Dataset, build_sequences, leave_one_out, load_dataset
@@ -141,6 +143,56 @@ TUNING = [
     for rate in (1e-3, 2e-3)
     for epochs in numbers
 ]
+
+
+# From the cloze to next-item targets
+
+
+class HidesTheRight(ModernTransformer):
+    """A share of the masked items is predicted from what comes before alone; with `causal` settings the items before
+    are read from left to right, too."""
+
+    def __init__(self, item_count, settings, share=1.0):
+        super().__init__(item_count, settings)
+        self.share = share
+
+    def forward(self, batch, valid=None, negatives=None):
+        before = torch.minimum(batch.visible_until, batch.target_positions)
+        hides = torch.rand(before.shape, device=before.device) < self.share
+        batch = batch._replace(visible_until=torch.where(hides, before, batch.visible_until))
+        if self.settings.causal:
+            upto = torch.arange(batch.history.shape[1], device=before.device) + 1
+            batch = batch._replace(history_visible_until=upto.expand_as(batch.history))
+        return super().forward(batch, valid, negatives)
+
+
+AT_NEXT = {"epochs": 16, "causal": True}  # as many epochs as the cloze has on `small`
+CLOZE_TO_NEXT = {
+    variant.title: variant
+    for variant in (
+        Variant("the recipe: now and then the newest item alone", {}, "modern-cloze"),
+        Variant("cloze alone: .3 of the items masked", {"p_mask_last": 0.0}, "modern-cloze"),
+        *(
+            Variant(
+                f"what follows is hidden from {what}",
+                {"p_mask_last": 0.0},
+                "modern-cloze",
+                build=partial(HidesTheRight, share=share),
+            )
+            for what, share in {"half of the targets": 0.5, "all targets": 1.0}.items()
+        ),
+        Variant(
+            "and from the items before them",
+            {"p_mask_last": 0.0, "causal": True},
+            "modern-cloze",
+            build=HidesTheRight,
+        ),
+        Variant(
+            "no item is masked: next-item targets at .3 of the positions", AT_NEXT | {"next_ratio": 0.3}, "modern-next"
+        ),
+        Variant("next-item targets at all positions", AT_NEXT, "modern-next"),
+    )
+}
 
 
 # Sampled softmax
@@ -294,6 +346,7 @@ STUDIES = {
         "tried",
         lambda model, dataset: {},
     ),
+    "cloze-to-next": Study(CLOZE_TO_NEXT, lambda preset, name: f"cloze-to-next-{preset}", "runs", lambda *_: {}),
     "sampled-softmax": Study(SOFTMAX, lambda preset, name: f"sampled-softmax-{preset}", "rows", full_test),
     "ladder": Study(
         {variant.title: variant for variant in ladder()},
@@ -314,7 +367,8 @@ def recorded_runs(file: str, runs_key: str | None) -> list[dict]:
 
 def is_same(recorded: dict, wanted: dict) -> bool:
     """Whether a run is recorded; some older ones have no settings or no seed, which was 0."""
-    known = {"settings": wanted["settings"], "seed": 0} | recorded
+    settings = settings_of_today(recorded["settings"]) if "settings" in recorded else wanted["settings"]
+    known = {"seed": 0} | recorded | {"settings": settings}
     return wanted.items() <= known.items()
 
 

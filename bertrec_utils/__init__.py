@@ -8,8 +8,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .data.dataset import build_sequences, load_dataset
-    from .data.logs import load_interactions
+    from .data.dataset import build_dataset, build_sequences, load_dataset
+    from .data.logs import from_frame, load_interactions
     from .data.releases import load_movielens
     from .scenarios.recommender import Recommender
     from .settings import Settings, get_preset
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from .training.trainer import fit, new_model
 
 __all__ = ["Recommender", "Settings", "build_sequences", "fit", "get_preset", "load", "load_dataset"]
-__all__ += ["load_interactions", "load_movielens", "new_model"]
+__all__ += ["build_dataset", "from_frame", "load_interactions", "load_movielens", "new_model"]
 _MODULES = {"Recommender": "scenarios.recommender", "Settings": "settings", "build_sequences": "data.dataset"}
 _MODULES |= {"fit": "training.trainer", "get_preset": "settings", "load": "training.checkpoints"}
 _MODULES |= {"load_dataset": "data.dataset", "load_interactions": "data.logs", "load_movielens": "data.releases"}
-_MODULES |= {"new_model": "training.trainer"}
+_MODULES |= {"build_dataset": "data.dataset", "from_frame": "data.logs", "new_model": "training.trainer"}
 
 
 def __getattr__(name: str) -> Any:

@@ -75,8 +75,8 @@ def progress_bar(iterable: Any = None, *, show: bool = True, **options: Any) -> 
     return tqdm(iterable, disable=not (show and is_interactive() and is_main_process()), **options)
 
 
-def print_status(text: str) -> None:
-    """Print a line above the progress bars; of several processes, one prints."""
+def print_status(text: str, file: Any = None) -> None:
+    """Print a line above the progress bars, on stdout if no `file` is given; of several processes, one prints."""
     if is_main_process():
-        tqdm.write(text)
-        sys.stdout.flush()  # at once, also into a log file
+        tqdm.write(text, file=file)
+        (file or sys.stdout).flush()  # at once, also into a log file

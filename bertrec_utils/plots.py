@@ -240,6 +240,26 @@ def plot_scores(rows: Mapping[str, Mapping], title: str, ax: Axes | None = None)
     return ax
 
 
+def plot_comparison(
+    scores: Mapping[str, tuple], differences: Mapping[str, tuple], own: str, margin: float
+) -> np.ndarray:
+    """The NDCG@10 of each model, and that of `own` less that of each other one, as mean, low and high of an interval;
+    a difference whose interval lies within the grey band of +-`margin` does not matter."""
+    names = sorted(scores, key=lambda name: -scores[name][0])
+    _, axes = plt.subplots(1, 2, figsize=(11, 1.2 + 0.3 * len(names)), sharey=True, layout="constrained")
+    axes[1].axvspan(-margin, margin, color="0.85")
+    axes[1].axvline(0, color="0.4", lw=1)
+    for ax, intervals in zip(axes, (scores, differences), strict=True):
+        for name, (mean, low, high) in intervals.items():
+            reach, color = [[mean - low], [high - mean]], "C3" if name == own else "C0"
+            ax.errorbar(mean, names.index(name), xerr=reach, fmt="o", capsize=3, color=color)
+        ax.locator_params("x", nbins=6)
+    axes[0].set_yticks(range(len(names)), names)
+    axes[0].set(xlabel="NDCG@10, full ranking, test", ylim=(len(names) - 0.5, -0.5))
+    axes[1].set(xlabel=f"{own} less the model of the row")
+    return axes
+
+
 def plot_ladder(scores: pd.DataFrame, title: str) -> np.ndarray:
     """One bar a rung (row) in a panel for each protocol (column)."""
     _, axes = plt.subplots(1, scores.shape[1], figsize=(11, 0.9 + 0.36 * len(scores)), sharey=True)

@@ -15,15 +15,19 @@ STARTS = ("random", "counts")
 class DataSettings:
     """Which ratings are read, and which of them are kept."""
 
-    release: str = "ml-latest-2k"
+    release: str = "ml-5k"
     ratings_file: str | None = None  # a log of your own, read instead of the release
     items_file: str | None = None  # the titles of that log
+    columns: str | None = None  # what their columns are: user=who item=what timestamp=when
     max_users: int | None = None  # keep the first users only
     min_item_ratings: int = 5  # drop items with fewer ratings
+    time_split: float | None = None  # of an own log: train before this quantile of its timestamps, test after it
 
     def __post_init__(self) -> None:
         _require(self, "max_users", self.max_users is None or self.max_users >= 1, "none or at least 1")
         _require(self, "min_item_ratings", self.min_item_ratings >= 1, "at least 1")
+        in_time = self.time_split is None or (self.ratings_file is not None and 0 < self.time_split < 1)
+        _require(self, "time_split", in_time, "none, or between 0 and 1 for a log of your own")
 
 
 @dataclass(frozen=True)
@@ -161,7 +165,8 @@ TUNED = {"width": 128, "heads": 4, "next_ratio": 1.0, "learning_rate": 1e-3}
 LARGE = {"width": 128, "heads": 4, "negatives": 1024, "batch_size": 256, "epochs": 10, "patience": 2}
 PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {"max_users": 120, "max_length": 50, "width": 32, "epochs": 3, "batch_size": 32},
-    "small": TUNED | {"batch_size": 16, "epochs": 8},
+    "small": TUNED | {"max_users": 2_148, "batch_size": 16, "epochs": 8},  # of ml-5k, those that ml-latest gave
+    "medium": TUNED | {"batch_size": 32, "epochs": 12},  # all of ml-5k
     "ml-1m": TUNED | {"release": "ml-1m", "batch_size": 32, "epochs": 18},
     **{name: LARGE | {"release": name} for name in ("ml-20m", "ml-25m", "ml-32m")},
 }
@@ -169,7 +174,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 CLOZE = {"p_causal": 0.0, "p_cloze": 1.0, "p_mask_last": 0.1}
 RECIPES: dict[str, dict[str, Any]] = {  # network-objective
     "bert4rec": {"network": "bert4rec", "conv_size": 0, **CLOZE, "bucket_by_length": False}
-    | {"batch_size": 32, "learning_rate": 2e-3, "patience": 1000},
+    | {"learning_rate": 2e-3, "patience": 1000},  # it goes on learning until the rate has fallen to zero
     "modern-cloze": CLOZE,
     "modern-next": {"p_causal": 1.0, "causal": True},
     "modern-both": {},
@@ -178,7 +183,8 @@ DEFAULT_RECIPE = "modern-both"
 DEFAULT_STARTS = dict.fromkeys(RECIPES, "counts") | {"bert4rec": "random"}  # the paper's
 # a random start takes longer, and so does the cloze, which has fewer targets in a pass
 EPOCHS = {
-    "small": {"bert4rec": 40, "modern-cloze": 16, "modern-next-random": 32},
+    "small": {"bert4rec": 100, "modern-cloze": 16, "modern-next-random": 32},
+    "medium": {"bert4rec": 80, "modern-cloze": 24, "modern-next-random": 24},
     "ml-1m": {"bert4rec": 100, "modern-cloze": 30, "modern-next-random": 36},
 }
 

@@ -7,7 +7,6 @@ import torch
 
 from bertrec_utils.common import PROJECT
 from bertrec_utils.data.dataset import load_dataset
-from bertrec_utils.data.releases import load_movielens
 from bertrec_utils.data.sequences import Sequences
 from bertrec_utils.model.modern import ModernTransformer
 from bertrec_utils.settings import ModelSettings, Settings, get_preset
@@ -32,7 +31,8 @@ def settings(**changes) -> Settings:
 
 @pytest.fixture(scope="session")
 def bundled():
-    return load_movielens("ml-latest-2k")
+    """The log of preset small: the first users of the bundled ratings."""
+    return load_dataset(get_preset("small").data).log
 
 
 @pytest.fixture(scope="session")

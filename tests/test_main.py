@@ -1,4 +1,5 @@
 import contextlib
+import gzip
 import json
 import os
 import re
@@ -13,13 +14,16 @@ import numpy as np
 import pytest
 import torch
 
-from bertrec_utils.__main__ import main
-from bertrec_utils.evaluation.ranking import evaluate
+from bertrec_utils.__main__ import main, read_run
+from bertrec_utils.common import PROJECT
+from bertrec_utils.data.dataset import load_dataset
+from bertrec_utils.evaluation.ranking import bootstrap_interval, evaluate
 from bertrec_utils.scenarios.recommender import Recommender
 from bertrec_utils.settings import get_preset
 from bertrec_utils.training.checkpoints import load
 from bertrec_utils.training.trainer import fit, new_model
 
+CASES = Path(__file__).parent / "cases"
 HISTORY = ["Toy Story (1995)", "finding nemo", "Toy Story 9 (2031)", "No Such Film At All (1983)"]
 PROTOCOLS = ["full", "uniform-100", "popularity-100"]
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")  # all but the end of a line
@@ -158,14 +162,44 @@ def test_log_that_has_moved(own_log, tmp_path, capsys):
 
 
 def test_log_with_few_items_is_evaluated_by_the_full_ranking(tmp_path, monkeypatch, capsys):
-    lines = [f"{reader},{(reader * 7 + day) % 40},{day}" for reader in range(30) for day in range(20)]
-    (tmp_path / "few.csv").write_text("user,item,timestamp\n" + "\n".join(lines) + "\n")
+    """tests/cases/ten-items: nobody has a hundred unseen items, and everybody's target is among the first ten."""
+    shutil.copy(Path(__file__).parent / "cases" / "ten-items" / "log.csv", tmp_path)
     monkeypatch.chdir(tmp_path)
-    main(["train", "--preset", "tiny", "--ratings", "few.csv"])
-    assert "--protocols full" in error_of("evaluate", "runs/few-tiny")
+    main(["train", "--preset", "tiny", "--ratings", "log.csv"])
     capsys.readouterr()
-    main(["evaluate", "runs/few-tiny", "--protocols", "full", "--json"])
+    main(["evaluate", "runs/log-tiny"])
+    said = capsys.readouterr()
+    assert said.err == "the sampled protocols need 100 unseen items for each user: they are left out\n"
+    assert "\ntest: the last item of each of 116 users (leave-one-out)\n" in said.out
+    assert said.out.splitlines()[-1].split()[:2] == ["full", "1.0000"]
+    main(["evaluate", "runs/log-tiny", "--json"])
     assert list(json.loads(capsys.readouterr().out)["protocols"]) == ["full"]
+    message = error_of("evaluate", "runs/log-tiny", "--protocols", "full", "uniform-100")
+    assert message == "error: a user has fewer than 100 unseen items; use --protocols full, the full ranking"
+
+
+def test_a_split_in_time_trains_on_what_came_before(tmp_path, monkeypatch, capsys):
+    """Twelve readers take eight of ten items on days 0 to 7. Five of them come back on day 10 for a ninth, and on day
+    11 for an item that nobody has had before."""
+    early = [f"{reader},{(reader + day) % 10},{day}" for reader in range(12) for day in range(8)]
+    late = [f"{reader},{(reader + 8) % 10},10\n{reader},new,11" for reader in range(5)]
+    (tmp_path / "log.csv").write_text("user,item,timestamp\n" + "\n".join(early + late) + "\n")
+    monkeypatch.chdir(tmp_path)
+    assert "it must be none, or between 0 and 1 for a log of your own" in error_of("train", "--set", "time_split=0.92")
+    main(["train", "--preset", "tiny", "--ratings", "log.csv", "--set", "time_split=0.92"])
+    assert "data: cut in time: 10 items, 12 users before the cut, 5 after it\n" in capsys.readouterr().out
+    checkpoint = load("runs/log-tiny")
+    assert checkpoint.vocabulary.items.tolist() == [str(item) for item in range(10)]
+    main(["evaluate", "runs/log-tiny", "--run", "run.txt"])
+    assert "test: the first item after the 0.92 quantile of time of each of 5 users\n" in capsys.readouterr().out
+    listed = {(line.split()[0], line.split()[2]) for line in Path("run.txt").read_text().splitlines()}
+    assert listed == {(str(reader), str((reader + left) % 10)) for reader in range(5) for left in (8, 9)}
+
+    other = [f"{reader},{(reader + 9) % 10},{day}" for reader in range(5, 12) for day in (10, 12)]  # after the cut
+    (tmp_path / "log.csv").write_text("user,item,timestamp\n" + "\n".join(early + other[:10]) + "\n")
+    dataset = load_dataset(checkpoint.settings.data)
+    assert dataset.fingerprint["sequences"] == checkpoint.fingerprint["sequences"]
+    assert dataset.split.test.histories.users.tolist() == [5, 6, 7, 8, 9]
 
 
 READERS = 125  # more than the users that preset tiny keeps of a release
@@ -212,8 +246,49 @@ def test_ids_that_are_texts_from_training_to_titles(tmp_path, monkeypatch, capsy
     assert not CONTROL.search(error_of("recommend", "run", "--history", "No\x1b[2J\x9bsuch"))
 
 
+def test_a_model_remembers_the_columns_of_its_log(tmp_path, monkeypatch, capsys):
+    """A packed log with semicolons, names of its own and American dates, and titles between tabs."""
+    lines = [f"{(reader * 7 + day) % 40};r{reader};12/{day + 5}/2020 9:30" for reader in range(30) for day in range(20)]
+    (tmp_path / "loans.csv.gz").write_bytes(gzip.compress("\n".join(["what;who has it;when", *lines]).encode()))
+    (tmp_path / "books.tsv").write_text("what\tcalled\n" + "".join(f"{book}\tVolume {book}\n" for book in range(40)))
+    monkeypatch.chdir(tmp_path)
+    log = ["--ratings", "loans.csv.gz", "--items", "books.tsv"]
+    told = ["--columns", "user=who has it", "item=what", "timestamp=when", "title=called"]
+    assert "do not tell the user, the item, the timestamp" in error_of("train", *log)
+    main(["train", "--preset", "tiny", *log, *told, "--set", "epochs=1"])
+    said = "loans.csv.gz: user=who has it item=what timestamp=when; books.tsv: id=what title=called\n"
+    assert capsys.readouterr().err.startswith(said)
+    assert load("runs/loans-tiny").settings.data.columns == " ".join(told[1:])
+    main(["evaluate", "runs/loans-tiny", "--protocols", "full", "--json"])
+    found = capsys.readouterr()
+    assert json.loads(found.out)["users"] == 30 and found.err == said
+    main(["recommend", "runs/loans-tiny", "--history", "Volume 3", "--json"])
+    assert json.loads(capsys.readouterr().out)["recommendations"][0]["title"].startswith("Volume ")
+
+
+@pytest.mark.parametrize(
+    ("log", "users", "option"),
+    [
+        ("tiny-logs/one-user-50.csv", 1, "--set min_item_ratings=1"),
+        ("tiny-logs/4items.csv", 30, "--start random"),
+        ("tiny-logs/all-same-time.csv", 30, None),
+        ("ten-items/log.csv", 116, None),  # of 126, ten have fewer than three different items
+    ],
+)
+def test_a_tiny_log_trains_or_names_the_option_with_which_it_does(log, users, option, tmp_path, capsys):
+    train = ["train", "--preset", "tiny", "--ratings", str(CASES / log), "--out", str(tmp_path), "--set", "epochs=1"]
+    if option:
+        assert option in error_of(*train)
+        train += [*option.split(), "epochs=1"] if "--set" in option else option.split()
+    main(train)
+    capsys.readouterr()
+    main(["evaluate", str(tmp_path), "--protocols", "full", "--json"])
+    assert json.loads(capsys.readouterr().out)["users"] == users
+
+
 def test_items_without_their_log_are_refused(tmp_path):
     assert "give that log with --ratings" in error_of("train", "--items", tmp_path / "titles.csv")
+    assert "give that log with --ratings" in error_of("train", "--columns", "user=who")
 
 
 def test_rare_items_of_an_own_log(own_log):
@@ -256,6 +331,131 @@ def test_evaluate_prints_a_table(trained, dataset, capsys):
     assert [row.split()[0] for row in rows] == PROTOCOLS
 
 
+RUN_FILES = {
+    "plain": "u 1 .5\nu 2 -3\n",
+    "TREC": "u Q0 1 1 0.5 a,tag\nu Q0 2 2 -3 a,tag\n",
+    "TREC, with tabs": "u\tQ0\t1\t1\t0.5\ta tag\nu\tQ0\t2\t2\t-3\ta tag\n",
+    "RecTools, to_csv": "user_id,item_id,score,rank\nu,1,0.5,1\nu,2,-3.0,2\n",
+    "RecBole's columns": "score:float\tuser_id:token\titem_id:token\n0.5\tu\t1\n-3\tu\t2\n",
+    "commas, quotes, from Windows": '\ufeff"u","1",5e-1\r\n\r\n"u","2",-3\r\n',
+}
+
+
+@pytest.mark.parametrize("text", RUN_FILES.values(), ids=RUN_FILES)
+def test_run_files_of_any_tool_are_read(text, tmp_path):
+    (tmp_path / "run.txt").write_bytes(text.encode())
+    table = read_run(tmp_path / "run.txt")
+    assert [*map(tuple, table.astype({"user": str, "item": str}).to_numpy())] == [("u", "1", 0.5), ("u", "2", -3.0)]
+
+
+def test_ids_in_run_files_are_taken_as_they_are_written(tmp_path):
+    ids = ["001", "NA", "nan", "", 'a "b', "x y", "1e5", "é, ñ"]
+    (tmp_path / "run.txt").write_text("".join(f"{each}\t{each}\t1\n" for each in ids), encoding="utf-8")
+    assert read_run(tmp_path / "run.txt").item.tolist() == ids
+
+
+def comparison(capsys, *arguments):
+    """What `compare` says: the lines before the table, and its rows, model -> (seeds, mean of NDCG@10, its interval,
+    Hit@10, and of the difference the mean, low and high of NDCG@10, those of Hit@10, verdict)."""
+    capsys.readouterr()
+    main(["compare", *map(str, arguments)])
+    lines = capsys.readouterr().out.splitlines()
+    head = next(number for number, line in enumerate(lines) if "verdict" in line)
+    rows = [re.sub(r"[\[\],]", " ", line).split() for line in lines[head + 1 : -1]]
+    numbers = {row[0]: tuple(float(text) if text[-1].isdigit() else text for text in row[1:]) for row in rows}
+    return lines[:head], numbers
+
+
+def test_a_model_and_its_own_run_are_equivalent(trained, dataset, tmp_path, capsys):
+    main(["evaluate", str(trained), "--protocols", "full", "--run", str(tmp_path / "run.txt")])
+    said = capsys.readouterr()
+    assert f"run.txt: the best 100 items of {len(dataset.split.test)} users" in said.err
+    hit, ndcg, _ = map(float, said.out.splitlines()[-1].split()[1:])
+    notes, rows = comparison(capsys, trained, tmp_path / "run.txt")
+    users = len(dataset.split.test)
+    assert notes[0] == f"{users} users; full ranking; in brackets, 95 % intervals (a paired bootstrap over users)"
+    own, other = rows[str(trained)], rows[str(tmp_path / "run.txt")]
+    assert own == other[:5] and (own[1], own[4]) == (ndcg, hit) and own[2] < ndcg < own[3]
+    assert other[5:] == (0, 0, 0, 0, 0, 0, "equivalent")
+
+
+def test_models_are_compared_user_by_user(trained, dataset, tmp_path, capsys):
+    """Against NDCG@10 as numpy gives it from all scores; and then for some of the users only."""
+    checkpoint = load(trained)
+    test, gains = dataset.split.test, {}
+    for name, scorer in (("alone", checkpoint.model), ("mixed", checkpoint.with_linear(dataset))):
+        scores = scorer.score(test.histories).astype(float)
+        for row in range(len(test)):
+            scores[row, test.histories[row] - 1] = -np.inf
+        ranks = 1 + (scores > scores[np.arange(len(test)), test.targets - 1][:, None]).sum(1)
+        gains[name] = np.where(ranks <= 10, 1 / np.log2(ranks + 1), 0)
+    mixed = f"{trained}:with-linear"
+    _, rows = comparison(capsys, mixed, trained, "--plot", tmp_path / "plot.png")
+    expected = bootstrap_interval(gains["mixed"] - gains["alone"])
+    assert rows[str(trained)][5:8] == pytest.approx(expected, abs=6e-5)
+    assert rows[mixed][1] == pytest.approx(gains["mixed"].mean(), abs=6e-5)
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+    for margin, verdict in (("1", "equivalent"), ("0", "better" if expected.low > 0 else "undecided")):
+        assert comparison(capsys, mixed, trained, "--margin", margin)[1][str(trained)][-1] == verdict
+
+    main(["evaluate", str(trained), "--protocols", "full", "--run", str(tmp_path / "run.txt"), "--with-linear"])
+    some = test.histories.users[:40].tolist()
+    lists = [line.split() for line in (tmp_path / "run.txt").read_text().splitlines()]
+    plain = [f"{line[0]} {line[2]} {line[4]}\n" for line in lists if int(line[0]) in some]
+    (tmp_path / "some.txt").write_text("".join([*plain, "nobody 1 2\n"]))
+    notes, rows = comparison(capsys, tmp_path / "some.txt", trained)
+    assert notes[0].endswith("some.txt: lines of users who are not in the test (left out): 1")
+    assert notes[1].endswith(f": {len(test) - 40} users are left out, for whom another model has no list")
+    assert notes[2].startswith("40 users; ")
+    assert rows[str(trained)][5] == pytest.approx((gains["mixed"] - gains["alone"])[:40].mean(), abs=6e-5)
+
+
+def test_a_model_in_the_recorded_table(capsys):
+    """Its differences, from the ranks themselves."""
+    results = PROJECT / "results"
+    gains = {}
+    for path in (results / "ranks").glob("*small*.npz"):
+        for name, doubled in np.load(path).items():
+            gains[path.stem, name] = np.where(doubled <= 20, 1 / np.log2(doubled / 2 + 1), 0)
+    own = f"{results / 'ranks' / 'baselines-small.npz'}:ease"
+    notes, rows = comparison(capsys, own, "--against", results, "--preset", "small")
+    assert notes[0].startswith("2,061 users; ")
+    means = [row[1] for row in rows.values()]
+    assert means == sorted(means, reverse=True)
+    ease = gains["baselines-small", "ease/full"]
+    for key, name in (("test", "modern-both"), ("test-with-linear", "modern-both-with-linear")):
+        seeds = [gain for (run, model), gain in gains.items() if run[:-1] == "small-seed" and model == f"{key}/full"]
+        difference = bootstrap_interval(ease - np.mean(seeds, axis=0))
+        assert rows[name][0] == len(seeds) >= 3
+        assert rows[name][5:8] == pytest.approx(difference, abs=6e-5)
+        assert rows[name][-1] == "worse"
+    assert rows["ease"][5:] == (0, 0, 0, 0, 0, 0, "equivalent") and rows["ease"][:5] == rows[own]
+    assert rows["popularity"][-1] == "better"
+
+
+def test_what_cannot_be_compared_is_explained(trained, own_log, tmp_path, monkeypatch):
+    ranks, run = PROJECT / "results" / "ranks", tmp_path / "run.txt"
+    run.write_text("1 2 3\n")
+    for arguments, message in (
+        ([trained], "another model, or --against results/"),
+        ([trained / "no", trained], "there is no "),
+        ([run, run], "name their data: --data PRESET, --data DIR of a trained model, or --ratings FILE"),
+        ([ranks / "small-seed0.npz", ranks / "ml-1m-seed0.npz"], "small-seed0.npz has 2,061 test users, "),
+        ([ranks / "baselines-small.npz", run], "name one of them, as in "),
+        ([f"{trained}:linear", trained], ":linear; of a trained model there is DIR:with-linear"),
+        ([trained, "--against", PROJECT / "results"], "name one: --preset NAME"),
+        ([own_log / "runs" / "books-tiny", "--against", PROJECT / "results"], "trained on other items than the data"),
+        ([trained, own_log / "runs" / "books-tiny"], "trained on other items than the data at hand"),
+        ([run, trained], "fewer than two test users have a list of every model"),
+    ):
+        assert message in error_of("compare", *arguments)
+    for text in ("1 2\n", "", "x 2 3\n", "1 2 x\n", "1,2,3,4\n", "1 2 3\n1 2 3 4\n", "1 2 3\n1 2\n"):
+        run.write_text(text)
+        assert f"{run}: " in error_of("compare", run, trained)
+    monkeypatch.setitem(sys.modules, "bertrec_utils.plots", None)  # as if what it needs were not installed
+    assert "pip install 'bertrec-utils[plots]'" in error_of("compare", trained, run, "--plot", tmp_path / "plot.png")
+
+
 def test_recommend_as_json(trained):
     done = run("recommend", trained, "--history", *HISTORY, "-k", "5", "--json")
     found = json.loads(done.stdout)
@@ -266,9 +466,27 @@ def test_recommend_as_json(trained):
     assert "is newer than this release" in done.stderr and "closest" in done.stderr
 
 
-def test_recommend_prints_a_table(trained, capsys):
+def test_recommend_prints_a_table_with_ids(trained, capsys):
     main(["recommend", str(trained), "--history", "Toy Story", "-k", "2"])
-    assert len(capsys.readouterr().out.strip().splitlines()) == 3
+    head, first, second = capsys.readouterr().out.strip().splitlines()
+    assert head.split() == ["rank", "item", "title", "genres", "score"]
+    main(["recommend", str(trained), "--history", "id:1", "-k", "2"])  # which is Toy Story
+    assert capsys.readouterr().out.strip().splitlines() == [head, first, second]
+    main(["recommend", str(trained), "--history", f"id:{second.split()[1]}", "-k", "2", "--json"])
+    assert json.loads(capsys.readouterr().out)["unknown"] == []
+
+
+def test_many_unknown_titles_are_one_line(trained, capsys):
+    main(["recommend", str(trained), "--history", "Toy Story", *(f"No Film {number}" for number in range(1038))])
+    assert capsys.readouterr().err == (
+        "1,038 of 1,039 titles are unknown: 'No Film 0', 'No Film 1', 'No Film 2' ... and 1,035 more\n"
+    )
+
+
+def test_a_list_of_nothing_is_a_sentence(own_log, capsys):
+    everything = [f"Volume {number}" for number in range(1, SHELF + 1)]
+    main(["recommend", str(own_log / "runs" / "books-tiny"), "--history", *everything])
+    assert capsys.readouterr().out == f"nothing is left to recommend of the {SHELF} items that the model knows\n"
 
 
 def test_a_model_of_an_unfinished_run_says_so(dataset, tmp_path, capsys):

@@ -23,7 +23,7 @@ def assert_the_recorded_ranks(folder, run):
 
 
 @pytest.mark.parametrize(
-    ("folder", "run"), [("ml-latest-2k", "small-seed0"), ("ml-latest-2k-bert4rec", "small-bert4rec-seed0")]
+    ("folder", "run"), [("small", "small-seed0"), ("small-modern-cloze", "small-modern-cloze-seed0")]
 )
 def test_the_shipped_weights_give_the_recorded_ranks(folder, run):
     assert_the_recorded_ranks(folder, run)
@@ -36,8 +36,8 @@ def test_the_shipped_ml_1m_weights_give_the_recorded_ranks(ml_1m_folder):
 @pytest.mark.parametrize(
     ("preset", "recipe", "folder"),
     [
-        ("small", "modern-both", "ml-latest-2k"),
-        ("small", "bert4rec", "ml-latest-2k-bert4rec"),
+        ("small", "modern-both", "small"),
+        ("small", "modern-cloze", "small-modern-cloze"),
         ("ml-1m", "modern-both", "ml-1m"),
     ],
 )
@@ -52,9 +52,9 @@ def test_the_shipped_weights_are_found_and_are_of_their_settings(preset, recipe,
 
 def test_your_own_run_comes_before_the_shipped_weights(tmp_path, monkeypatch, capsys):
     settings = get_preset("small")
-    shipped = load(PROJECT / "pretrained" / "ml-latest-2k")
+    shipped = load(PROJECT / "pretrained" / "small")
     monkeypatch.setattr(checkpoints, "PROJECT", tmp_path)
-    checkpoints.save(tmp_path / "pretrained" / "ml-latest-2k", shipped)
+    checkpoints.save(tmp_path / "pretrained" / "small", shipped)
     load_trained(settings)
     assert "weights that come with the project" in capsys.readouterr().out
     checkpoints.save(tmp_path / "runs" / "small", shipped)

@@ -16,7 +16,7 @@ import pandas as pd
 from ..common import display_path, replace_file
 from ..settings import DataSettings
 from .logs import Interactions, load_interactions
-from .releases import RELEASES, find_release, read_release
+from .releases import RELEASES, find_file, find_release, read_release
 from .sequences import Holdout, Sequences, Split, Vocabulary
 
 CACHED_FROM = 50_000_000  # bytes of a ratings file; the sequences of a smaller one are built in seconds
@@ -214,6 +214,14 @@ class Dataset:
         """The `other_split`, or leave-one-out."""
         return self.other_split or leave_one_out(self.sequences)
 
+    @property
+    def summary(self) -> str:
+        """What came in and what was kept, for people."""
+        if self.counts:
+            return str(self.counts)
+        users = f"{len(self.split.train):,} users before the cut, {len(self.split.test):,} after it"
+        return f"cut in time: {len(self.vocabulary):,} items, {users}"
+
     @cached_property
     def fingerprint(self) -> dict[str, str]:
         """SHA-256 of the `items` and of the `sequences`: equal for equal data, whatever file it was read from."""
@@ -225,23 +233,35 @@ class Dataset:
         }
 
 
+def build_dataset(log: Interactions, min_item_ratings: int = 5, max_users: int | None = None) -> Dataset:
+    """What a model is trained on, from a log that was read (`load_interactions`, `from_frame`). Raises what
+    `build_sequences` raises."""
+    vocabulary, sequences, counts = build_sequences(log.ratings, min_item_ratings, max_users)
+    return Dataset(vocabulary, sequences, log, counts=counts)
+
+
 def load_dataset(settings: DataSettings) -> Dataset:
     """Read a release, or a log of your own, and build the sequences, or take those that an earlier start has cached.
+    With a `time_split` the sequences are those of training, up to the cut.
     Raises what `load_movielens`, `load_interactions` and `build_sequences` raise."""
     if settings.ratings_file:
-        files = [Path(file).absolute() for file in (settings.ratings_file, settings.items_file) if file]
-        read = partial(load_interactions, files[0], files[1] if settings.items_file else None)
+        files = [Path(file).expanduser().absolute() for file in (settings.ratings_file, settings.items_file) if file]
+        read = partial(load_interactions, files[0], files[1] if settings.items_file else None, columns=settings.columns)
+        if settings.time_split:
+            log = read()
+            is_kept = pd.factorize(log.ratings.user, sort=True)[0] < (settings.max_users or len(log.ratings))
+            ratings = log.ratings[is_kept]
+            vocabulary, split = split_in_time(ratings, settings.time_split, settings.min_item_ratings)
+            return Dataset(vocabulary, split.train, log, other_split=split)
     else:
         folder = find_release(settings.release)
-        files = [folder / RELEASES[settings.release].ratings_file]
-        read = partial(read_release, settings.release, folder)
+        files = [find_file(folder, RELEASES[settings.release].ratings_file)]
+        read = partial(read_release, settings.release, folder, settings.max_users)
     name = f"{files[0].name}.sequences-{settings.min_item_ratings}-{settings.max_users or 'all'}.npz"
     path, key = files[0].with_name(name), _cache_key(files, settings)
     if key and (cached := _read_cache(path, key)):
         return replace(cached, source=read)
-    log = read()
-    vocabulary, sequences, counts = build_sequences(log.ratings, settings.min_item_ratings, settings.max_users)
-    dataset = Dataset(vocabulary, sequences, log, counts=counts)
+    dataset = build_dataset(read(), settings.min_item_ratings, settings.max_users)
     if key:
         _write_cache(path, key, dataset)
     return dataset
@@ -252,7 +272,7 @@ def _cache_key(files: list[Path], settings: DataSettings) -> str | None:
     if not all(file.is_file() for file in files) or files[0].stat().st_size < CACHED_FROM:
         return None
     states = [(file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    return f"version {CACHE_VERSION}, {'own log' if settings.ratings_file else settings.release}, {states}"
+    return f"version {CACHE_VERSION}, {settings.columns if settings.ratings_file else settings.release}, {states}"
 
 
 def _write_cache(path: Path, key: str, dataset: Dataset) -> None:

@@ -1,16 +1,25 @@
-"""Reads rating logs, GroupLens's own files or a CSV of yours, by pandas' fast parser; what that refuses is read again
-line by line, to name the line."""
+"""Reads rating logs, GroupLens's own files or yours, by pandas' fast parser; what that refuses is read again line by
+line, to name the line."""
 
 import csv
+import gzip
+import io
+import lzma
 import re
-from collections.abc import Callable, Iterable, Iterator
+import sys
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pandas as pd
+from pandas.api import types
+
+from ..common import print_status
 
 RATING_TYPES = {"user": "int32", "item": "int32", "rating": "float32", "timestamp": "int64"}
 ML_100K_GENRES = (
@@ -18,7 +27,22 @@ ML_100K_GENRES = (
     *("Fantasy", "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western"),
 )
 Lines = Iterator[tuple[int, str]]  # numbers and texts
+DAMAGED = (lzma.LZMAError, gzip.BadGzipFile, zlib.error, zipfile.BadZipFile, EOFError)  # raised if a packed file is
 UNREADABLE = re.compile("[\0\udc80-\udcff]")  # NUL, and what "surrogateescape" makes of bytes that are no text
+
+LOG, ITEMS = ("user", "item", "timestamp", "rating"), ("id", "title", "genres")  # what their columns are
+OPTIONAL = ("rating", "genres")
+USUAL_NAMES = {  # of columns, in small letters alone, "id" left out: user is user_id, userId, RecBole's user_id:token
+    "user": "user uid visitor session customer client member reviewer reader account username",
+    "item": "item iid aid movie film product asin parentasin article book isbn song track sku stockcode business game",
+    "timestamp": "timestamp time ts date datetime unixreviewtime reviewtime eventtime eventdate invoicedate tdat",
+    "rating": "rating score stars overall",
+    "title": "title name itemname itemtitle movietitle filmtitle productname producttitle prodname booktitle",
+    "genres": "genres genre category categories class",
+}
+USUAL_NAMES["id"] = USUAL_NAMES["item"] + " id"
+SEPARATORS = ("\t", "::", "|", ";", ",", " ")
+USER_AND_ITEMS = re.compile(r"\d+(?:[ \t]+\d+)+[ \t]*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -36,45 +60,163 @@ class Interactions:
         return self.items.assign(ratings=self.items.item.map(counts).fillna(0).astype("int64"))
 
 
-def load_interactions(ratings_csv: str | Path, items_csv: str | Path | None = None, noun: str = "item") -> Interactions:
-    """Read a log of your own: a CSV in UTF-8 with columns user, item, timestamp (rating optional), one row per line.
+@dataclass(frozen=True)
+class _Table:
+    """A file or frame as it was read: a column for each role, what was taken for what, and where a row stands."""
 
-    Ids are whole numbers or texts. Timestamps are numbers, kept as they are, or ISO dates such as 2020-01-31, which
-    become seconds since 1970 in UTC; the first row decides which. They are int64 if all are whole, else float64.
-    Ratings are float64, 1.0 without such a column. `items_csv` (item, title, genres; genres optional) names the items;
-    one without a title there is named by its id. `noun` is what one of them is called on screen. Raises
-    FileNotFoundError, or ValueError that names file and line.
+    name: str
+    columns: pd.DataFrame
+    taken: str
+    place: Callable[[int], str]
+
+    def refuse(self, role: str, bad: np.ndarray | pd.Series, problem: str) -> None:
+        """Raise the ValueError for the first row in which `bad` is true, if there is one."""
+        if bad.any():
+            row = int(np.asarray(bad).argmax())
+            value = f"{role} {_abbreviate(str(self.columns[role].iloc[row]))}"
+            raise ValueError(f"{self.place(row)}: {value} {problem}; correct or drop the row")
+
+
+def load_interactions(
+    ratings_file: str | Path, items_file: str | Path | None = None, noun: str = "item", columns: str | None = None
+) -> Interactions:
+    """Read a log of your own: text in UTF-8 with a header (CSV, tabs, semicolons, RecBole's .inter), GroupLens's own
+    files, lines of whole numbers that are a user and items in order of time, or parquet; also packed (.gz, .xz, .zip).
+
+    A row has a user, an item, a timestamp, and perhaps a rating (1.0 without such a column, NaN where it is blank; no
+    model reads it). Columns are known by USUAL_NAMES, or told: "user=who item=what timestamp=4", by number if there is
+    no header; with "timestamp=none" the rows are in order of time. `items_file` has an item, a title and perhaps
+    genres (told as id, title, genres); an item without a title is named by its id. What was taken for what is printed,
+    unless it is called so. `noun` is what an item is called on screen.
+
+    Ids are whole numbers (int64; 55.0 throughout is one, too) or texts as they are written. A title is also found for
+    an id that is the same number in another form: 0055 for 55. Timestamps are numbers, kept as they are, or dates,
+    which become seconds since 1970, in UTC unless they have an offset; the first row decides which.
+
+    Raises FileNotFoundError, or ValueError that names file and line: a value is missing, no number or no date; a line
+    has too many values; no column may be the user, or two; the items of the log are not those of `items_file`.
     """
-    titles = pd.DataFrame({"item": [], "title": [], "genres": []}, dtype=str)
-    if items_csv:
-        titles = _read_texts(items_csv, ["item", "title"], "genres", default="")
-        _refuse(items_csv, titles.item, titles.item == "", "must not be empty")
-        _refuse(items_csv, titles.item, titles.item.duplicated(), "is listed before")
-    ratings = _read_texts(ratings_csv, ["user", "item", "timestamp"], "rating", default="1")
-    for column in ("user", "item", "timestamp"):
-        _refuse(ratings_csv, ratings[column], ratings[column] == "", "must not be empty")
-    values = pd.to_numeric(ratings.rating, errors="coerce").astype("float64")
-    _refuse(ratings_csv, ratings.rating, ~np.isfinite(values), "is not a finite number")
-    ratings = ratings.assign(rating=values, timestamp=_times(ratings.timestamp, ratings_csv))
-    items = pd.concat([titles, ratings[["item"]]]).drop_duplicates("item").fillna("")
+    told = _parse_columns(columns)
+    log = _read_table(ratings_file, LOG, told)
+    titles = _read_table(items_file, ITEMS, told) if items_file else None
+    return _interactions(log_name(ratings_file), log, titles, noun)
+
+
+def log_name(path: str | Path) -> str:
+    """What a log is called: log, of log.csv.gz."""
+    return Path(re.sub(r"\.(gz|xz|zip)$", "", Path(path).name)).stem
+
+
+def from_frame(frame: Any, titles: Any = None, noun: str = "item", **columns: str) -> Interactions:
+    """A log from a data frame of pandas, polars or pyarrow, read as by `load_interactions`: from_frame(df, user="who",
+    item="what", timestamp="when"), each only if it has no usual name; timestamps may be datetimes. `titles` is a frame
+    with an item and a title, or a dictionary from items to titles. ValueError names the row, from 1."""
+    if unknown := columns.keys() - USUAL_NAMES:
+        raise TypeError(f"{', '.join(unknown)}: a column is one of {', '.join(USUAL_NAMES)}")
+    if isinstance(titles, Mapping):
+        titles = pd.DataFrame({"item": list(titles), "title": list(titles.values())})
+    log = _table_of(frame, "frame", LOG, columns)
+    return _interactions("frame", log, None if titles is None else _table_of(titles, "titles", ITEMS, columns), noun)
+
+
+def _interactions(name: str, log: _Table, titles: _Table | None, noun: str) -> Interactions:
+    (user_codes, users), (item_codes, ids) = _ids(log, "user"), _ids(log, "item")
+    said = [f"{Path(table.name).name}: {table.taken}" for table in (log, titles) if table and table.taken]
+    items = pd.DataFrame({"item": ids, "title": "", "genres": ""})
+    if titles:
+        known, notes = _titles(titles, ids, log.name)
+        items, said = pd.concat([known, items]).drop_duplicates("item"), said + notes
     items["title"] = items.title.where(items.title != "", items.item)
     if _are_whole(items.item):  # the same kind of id in both tables
-        items["item"], ratings["item"] = items.item.astype("int64"), ratings.item.astype("int64")
-    if _are_whole(ratings.user):
-        ratings["user"] = ratings.user.astype("int64")
-    items = items.sort_values("item", ignore_index=True)
-    return Interactions(Path(ratings_csv).stem, ratings[list(RATING_TYPES)], items, noun)
+        items["item"], ids = items.item.astype("int64"), ids.astype("int64")
+    users = users.astype("int64") if _are_whole(users) else users
+    ratings = pd.DataFrame({"user": users.to_numpy()[user_codes], "item": ids.to_numpy()[item_codes], "rating": 1.0})
+    if "rating" in log.columns:
+        ratings["rating"] = pd.to_numeric(log.columns.rating, errors="coerce").astype("float64")
+    ratings["timestamp"] = _times(log)
+    if said:
+        print_status("; ".join(said), file=sys.stderr)
+    return Interactions(name, ratings, items.sort_values("item", ignore_index=True), noun)
 
 
-def read_ratings(path: Path, separator: str) -> pd.DataFrame:
-    """GroupLens's ratings, separated by "," (with a header), "::" or a tab: columns and dtypes of RATING_TYPES. Raises
-    ValueError that names the file and the first malformed line."""
+def _ids(table: _Table, role: str) -> tuple[np.ndarray, pd.Series]:
+    """The different ids of a column, as texts, and which of them each row has."""
+    codes, values = pd.factorize(table.columns[role])
+    texts = pd.Series([str(value) for value in values], dtype=str)
+    table.refuse(role, (codes < 0) | np.append(texts == "", True)[codes], "must not be empty")
+    table.refuse(role, texts.str.contains("[\0\r\n]").to_numpy()[codes], "must be on one line")
+    if texts.str.fullmatch(r"-?\d+\.0+").all():  # so pandas writes whole numbers if one of them was missing
+        texts = texts.str.partition(".")[0]
+    codes_of_texts, texts = pd.factorize(texts)
+    return codes_of_texts[codes], pd.Series(texts, dtype=str)
+
+
+def _titles(table: _Table, ids: pd.Series, log: str) -> tuple[pd.DataFrame, list[str]]:
+    """Item, title and genres, with the items as the log writes them, and what is to be said about them."""
+    codes, texts = _ids(table, "item")
+    table.refuse("item", pd.Series(codes).duplicated(), "is listed before")
+    titles = pd.DataFrame({"item": texts.to_numpy()[codes], "title": "", "genres": ""})
+    for name in table.columns.columns[1:]:
+        values = (str(value) if pd.notna(value) else "" for value in table.columns[name])
+        titles[name] = [re.sub(r"[\0\r\n]+", " ", value) for value in values]
+
+    def numbers(items: pd.Series, name: str) -> pd.DataFrame:
+        return pd.DataFrame({name: items, "number": items.str.extract(r"^0*(\d+?)(?:\.0+)?$")[0]}).dropna()
+
+    lost, free = ids[~ids.isin(titles.item)], titles.item[~titles.item.isin(ids)]
+    pairs = numbers(lost, "ours").merge(numbers(free, "theirs"), on="number")  # the same number in another form
+    if (twice := pairs[pairs.number.duplicated(keep=False)]).size:
+        same = twice[twice.number == twice.number.iloc[0]]
+        problem = f"items {', '.join(pd.unique(same[['ours', 'theirs']].to_numpy().ravel()))} are one number"
+        raise ValueError(f"{table.name}: {problem}, here and in {log}; write each item alike in both files")
+    joined = dict(zip(pairs.theirs, pairs.ours, strict=True))
+    titles["item"] = [joined.get(item, item) for item in titles.item]
+    untitled = len(lost) - len(pairs)
+    if untitled == len(ids):
+        problem = f"here items are such as {_abbreviate(titles.item[0])}, and in {log} such as {_abbreviate(ids[0])}"
+        raise ValueError(f"{table.name}: {problem}; write them alike in both files")
+    notes = [f"{untitled:,} of {len(ids):,} items have no title"] * (untitled > 0)
+    if len(pairs):
+        notes.append(f"{len(pairs):,} items find their title by number, {pairs.ours[0]} that of {pairs.theirs[0]}")
+    return titles, notes
+
+
+def open_packed(path: str | Path, mode: str = "rb", **options: Any) -> IO[Any]:
+    """Open a file, to be unpacked as it is read if xz, gzip or zip packed it."""
+    return (_unpacker(path) or open)(path, mode, **options)
+
+
+def _unpacker(path: str | Path) -> Callable[..., IO[Any]] | None:
+    with open(path, "rb") as file:
+        start = file.read(6)
+    return next((unpack for magic, unpack in PACKED.items() if start.startswith(magic)), None)
+
+
+def _open_zip(path: str | Path, mode: str, **options: Any) -> IO[Any]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if not name.endswith("/") and not name.startswith("__MACOSX/")]
+            if len(names) != 1:
+                raise ValueError(f"{path} holds {len(names)} files; unpack it, and give one of them")
+            member = archive.open(names[0])
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:  # damaged, of another method, encrypted
+        raise ValueError(f"{path} cannot be unpacked ({error})") from None
+    return member if mode == "rb" else io.TextIOWrapper(member, **options)
+
+
+# by a file's first bytes
+PACKED: dict[bytes, Callable[..., IO[Any]]] = {b"\xfd7zXZ\0": lzma.open, b"\x1f\x8b": gzip.open, b"PK\3\4": _open_zip}
+
+
+def read_ratings(path: Path, separator: str, row_count: int | None = None) -> pd.DataFrame:
+    """GroupLens's ratings, separated by "," (with a header), "::" or a tab: columns and dtypes of RATING_TYPES; the
+    first `row_count` of them if that is given. Raises ValueError that names the file and the first malformed line."""
     lines = _lines(path, "utf-8")
     if separator == ",":
         _skip_header(lines, path, "userId,movieId,rating,timestamp")
-    ratings = _parse_ratings(path, separator)
+    ratings = _parse_ratings(path, separator, row_count)
     if ratings is None:
-        rows = _parse_lines(lines, path, lambda line: _rating(line, separator))
+        rows = _parse_lines(islice(lines, row_count), path, lambda line: _rating(line, separator))
         ratings = pd.DataFrame(rows, columns=list(RATING_TYPES)).astype(RATING_TYPES)
     if ratings.empty:
         raise ValueError(f"{path} holds no ratings")
@@ -96,14 +238,18 @@ def read_movies(path: Path, separator: str, encoding: str) -> pd.DataFrame:
 
 def _lines(path: str | Path, encoding: str) -> Lines:
     """Number, counted as an editor does, and text of every line that is not blank."""
-    with open(path, encoding=encoding, errors="surrogateescape") as file:
-        for number, line in enumerate(file, start=1):
-            text = line.removesuffix("\n")
-            text = text.removeprefix("\ufeff") if number == 1 else text  # the byte order mark that Excel writes
-            if UNREADABLE.search(text):
-                raise ValueError(f"{path}, line {number}: expected text saved as {encoding}, found {_abbreviate(text)}")
-            if text.strip(" \t"):
-                yield number, text
+    with open_packed(path, "rt", encoding=encoding, errors="surrogateescape") as file:
+        try:
+            for number, line in enumerate(file, start=1):
+                text = line.removesuffix("\n")
+                text = text.removeprefix("\ufeff") if number == 1 else text  # the byte order mark that Excel writes
+                if UNREADABLE.search(text):
+                    expected = f"expected text saved as {encoding}, found {_abbreviate(text)}"
+                    raise ValueError(f"{path}, line {number}: {expected}")
+                if text.strip(" \t"):
+                    yield number, text
+        except DAMAGED as error:
+            raise ValueError(f"{path} is damaged ({error})") from None
 
 
 def _parse_lines(lines: Iterable[tuple[int, str]], path: str | Path, parse: Callable[[str], Any]) -> Iterator[Any]:
@@ -125,30 +271,37 @@ def _skip_header(lines: Lines, path: Path, header: str) -> None:
         raise ValueError(f"{path}, line 1: expected the header {header}, found {_abbreviate(line)}")
 
 
-def _abbreviate(text: str) -> str:
-    return repr(text if len(text) <= 80 else text[:77] + "...")
+def _abbreviate(text: str, most: int = 80) -> str:
+    return repr(text if len(text) <= most else text[: most - 3] + "...")
 
 
-def _parse_table(path: str | Path, **options: Any) -> pd.DataFrame | None:
+def _parse_table(path: str | Path, line_count: int | None = None, **options: Any) -> pd.DataFrame | None:
     """A table by pandas' fast parser; None if it fails, or if the first row is too long (pandas makes it an index)."""
-    with open(path, "rb") as file:
-        if any(b"\0" in part for part in iter(lambda: file.read(2**20), b"")):  # pandas before 3 reads over it
-            return None
+    source: Any = path
     try:
+        with open_packed(path) as file:
+            parts: Iterable[bytes] = iter(lambda: file.read(2**20), b"")
+            if line_count or _unpacker(path):  # unpacked once, and no further than needed
+                content = b"".join(islice(file, line_count) if line_count else parts)
+                parts, source = [content], io.BytesIO(content)
+            if any(b"\0" in part for part in parts):  # pandas before 3 reads over it
+                return None
         with np.errstate(all="ignore"):
-            table = pd.read_csv(path, header=None, keep_default_na=False, compression=None, **options)
-    except (ValueError, TypeError, OverflowError):
+            table = pd.read_csv(source, header=None, keep_default_na=False, compression=None, **options)
+    except (ValueError, TypeError, OverflowError, *DAMAGED):
         return None
     return table if isinstance(table.index, pd.RangeIndex) else None
 
 
-def _parse_ratings(path: Path, separator: str) -> pd.DataFrame | None:
+def _parse_ratings(path: Path, separator: str, row_count: int | None) -> pd.DataFrame | None:
     """The ratings by the fast parser, None if anything in the file is not as it should be."""
     # that parser takes one-character separators only: "::" is read as ":" with empty columns between
     columns = list(range(0, 7, 2) if separator == "::" else range(4))
     types = dict.fromkeys(range(columns[-1] + 1), "float32") | dict(zip(columns, RATING_TYPES.values(), strict=True))
-    layout = {"sep": separator[0], "skiprows": 1 if separator == "," else 0, "names": list(types), "dtype": types}
-    table = _parse_table(path, **layout, quoting=csv.QUOTE_NONE, na_values=[""])
+    header = 1 if separator == "," else 0
+    layout = {"sep": separator[0], "skiprows": header, "names": list(types), "dtype": types}
+    line_count = row_count and row_count + header
+    table = _parse_table(path, line_count, **layout, quoting=csv.QUOTE_NONE, na_values=[""])
     if table is None or table.drop(columns=columns).notna().any(axis=None):
         return None
     ratings = table[columns].set_axis(list(RATING_TYPES), axis=1)
@@ -169,7 +322,7 @@ def _rating(line: str, separator: str) -> tuple[int, int, float, int]:
 
 
 def _film(line: str, separator: str, seen: set[int]) -> tuple[int, str, str]:
-    fields = _csv_fields(line) if separator == "," else line.split(separator)
+    fields = _fields(line, separator, separator == ",")
     if separator == "|":  # two dates and an address after the title, then one 0/1 flag a genre
         expected = "item|title|date|date|address|19 flags"
         if len(fields) == 24 and set(fields[5:]) <= {"0", "1"}:
@@ -190,47 +343,162 @@ def _is_whole(text: str, limit: int = 2**31) -> bool:
     return re.fullmatch("[0-9]{1,19}", text) is not None and int(text) < limit
 
 
-def _csv_fields(line: str, width: int | None = None) -> list[str]:
+def _fields(line: str, separator: str, is_quoted: bool, width: int | None = None) -> list[str]:
     """The values of a line; with a `width`, so many at most, and filled up with empty ones."""
     try:
-        fields = next(csv.reader([line], strict=True))
+        fields = next(csv.reader([line], delimiter=separator, strict=True)) if is_quoted else line.split(separator)
     except csv.Error as error:  # "unexpected end of data" for a quote that is not closed
         raise ValueError(f"expected values in closed quotes or none ({error})") from None
     if width is not None and len(fields) > width:
-        raise ValueError(f"expected {width} values as in the header")
+        raise ValueError(f"expected {width} values as in line 1")
     return fields + [""] * ((width or 0) - len(fields))
 
 
-def _read_texts(path: str | Path, needed: list[str], optional: str, default: str) -> pd.DataFrame:
-    """The columns of a CSV with every value as it is written: an id may be NA, None or 001. The `optional` column is
-    all `default` if the file lacks it."""
-    if not Path(path).is_file():
+def _parse_columns(text: str | None) -> dict[str, str]:
+    """Which column is what, of "user=who item=what"; a name may have spaces."""
+    told = {}
+    for part in re.split(r"\s+(?=\w+=)", text.strip()) if text else ():
+        role, _, name = part.partition("=")
+        if role not in USUAL_NAMES or not name:
+            known = "user=NAME item=NAME timestamp=NAME; also rating, and id, title, genres of the items"
+            raise ValueError(f"columns are told as {known}; not as {part!r}")
+        told[role] = name
+    return told
+
+
+def _fits(name: str, role: str, told: dict[str, str]) -> bool:
+    if role in told:
+        return name == told[role]
+    letters = re.sub("[^a-z0-9]", "", name.partition(":")[0].lower())
+    usual = USUAL_NAMES[role].split()
+    is_told = role == "id" and name == told.get("item") and not name.isdigit()  # called as in the log
+    return is_told or letters in usual or letters.removesuffix("id") in usual
+
+
+def _choose(names: list[str], roles: tuple[str, ...], told: dict[str, str], place: str) -> dict[str, int]:
+    """The number of the column that has each role; ValueError if that is not clear."""
+    chosen, unclear = {}, {}
+    for role in roles:
+        fits = [at for at, name in enumerate(names) if _fits(name, role, told)]
+        plain = [at for at in fits if names[at] == ("item" if role == "id" else role)]
+        fits = plain if plain and role not in told else fits  # "user" is the user, whatever else might be
+        if len(fits) == 1:
+            chosen[role] = fits[0]
+        elif told.get(role, "none" if role in OPTIONAL else "") != "none" or role not in (*OPTIONAL, "timestamp"):
+            unclear[role] = [names[at] for at in fits]
+    if unclear:
+        what = ", ".join(f"the {role}" + f" ({' or '.join(fits)}?)" * bool(fits) for role, fits in unclear.items())
+        option = " ".join(f"{role}={fits[0] if fits else 'NAME'}" for role, fits in unclear.items())
+        notes = "; timestamp=none if the rows are in order of time" * (unclear.get("timestamp") == [])
+        notes += "; by number, user=1, if there is no header" * (len(unclear) > 1)
+        found = _abbreviate(", ".join(names), 300)
+        raise ValueError(f"{place}: the columns {found} do not tell {what}; tell {option} (--columns){notes}")
+    return chosen
+
+
+def _table_of(
+    frame: Any, name: str, roles: tuple[str, ...], told: dict[str, str], place: Callable[[int], str] | None = None
+) -> _Table:
+    """The columns of a frame that have a role."""
+    names = [str(column) for column in getattr(frame, "column_names", frame.columns)]
+    chosen = _choose(names, roles, told, f"{name}, line 1" if place else name)
+    if isinstance(frame, pd.DataFrame):
+        columns = frame.iloc[:, [*chosen.values()]].reset_index(drop=True)
+    else:
+        columns = pd.DataFrame({at: frame[names[at]].to_numpy() for at in chosen.values()})
+    columns = columns.set_axis(["item" if role == "id" else role for role in chosen], axis=1)
+    if columns.empty:
+        raise ValueError(f"{name} holds no rows")
+    taken = [f"{role}={names[at]}" for role, at in chosen.items()]
+    is_plain = [names[at] for at in chosen.values()] == list(columns)
+    if "user" in columns and "timestamp" not in columns:
+        columns["timestamp"], is_plain = np.arange(len(columns)), False
+        taken.append("timestamp=none: the rows are in order of time")
+    return _Table(name, columns, "" if is_plain else " ".join(taken), place or (lambda row: f"{name}, row {row + 1}"))
+
+
+def _read_table(path: str | Path, roles: tuple[str, ...], told: dict[str, str]) -> _Table:
+    """The columns of a file, every value as it is written: an id may be NA, None or 001."""
+    path = Path(path).expanduser()
+    if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}; check its name (a relative one counts from {Path.cwd()})")
-    lines = _lines(path, "utf-8")
-    header = _first(lines)
-    names = next(_parse_lines([(1, header)], path, _csv_fields))
-    wanted = [*needed, *({optional} & set(names))]
-    if any(names.count(column) != 1 for column in wanted):
-        expected = f"the columns {', '.join(wanted)} (each once, with commas between)"
-        raise ValueError(f"{path}, line 1: expected {expected}, found {_abbreviate(header)}")
-    table = _parse_table(path, skiprows=1, names=range(len(names)), dtype=str)
-    # a stray quote swallows the lines up to the next one
-    if table is None or any(table[column].str.contains("[\0\r\n]").any() for column in table):
-        rows = list(_parse_lines(lines, path, lambda line: _csv_fields(line, len(names))))
-        table = pd.DataFrame(rows, columns=range(len(names)), dtype=str)
-    if table.empty:
-        raise ValueError(f"{path} holds no rows below its header")
-    table = table[[names.index(column) for column in wanted]].set_axis(wanted, axis=1)
-    return table if optional in names else table.assign(**{optional: default})
+    with path.open("rb") as file:
+        is_parquet = file.read(4) == b"PAR1"
+    if is_parquet:
+        try:
+            frame = pd.read_parquet(path).reset_index()  # what pandas had as its index is a column, too
+        except ImportError:
+            raise ValueError(f"{path} is parquet, which needs pyarrow: pip install 'bertrec-utils[parquet]'") from None
+        except (ValueError, OSError) as error:  # as pyarrow's own are
+            raise ValueError(f"{path} is damaged ({str(error).splitlines()[0]})") from None
+        return _table_of(frame, str(path), roles, told)
+    first = _first(_lines(path, "utf-8"))
+    numbered = [role for role in roles if told.get(role, "").isdigit()]
+    named = {role: name for role, name in told.items() if role not in numbered}
+
+    def fitting(separator: str) -> int:
+        names = [name.strip(' "') for name in first.split(separator)]
+        return sum(any(_fits(name, role, named) for role in roles) for name in names)
+
+    separator = max((separator for separator in SEPARATORS if separator in first), key=fitting, default=",")
+    has_header = fitting(separator) > bool(numbered)
+
+    def place(row: int) -> str:
+        number, _ = next(islice(_lines(path, "utf-8"), row + has_header, None))
+        return f"{path}, line {number}"
+
+    if not has_header and (known := _without_header(path, roles, told, separator, first)):
+        return _table_of(known[0], str(path), roles, known[1], place)
+    is_quoted = separator in (",", ";") or ('"' in first and len(separator) == 1)
+    names = next(_parse_lines([(1, first)], path, lambda line: _fields(line, separator, is_quoted)))
+    table, width = None, len(names)
+    if len(separator) == 1 and separator != " ":  # pandas takes no longer one, and a blank line for empty values
+        layout: dict[str, Any] = {"sep": separator, "skiprows": int(has_header), "names": range(width)}
+        table = _parse_table(path, **layout, quoting=0 if is_quoted else csv.QUOTE_NONE, dtype=str)
+    if table is None or len(table) != sum(1 for _ in _lines(path, "utf-8")) - has_header:  # a quote may swallow lines
+        lines = islice(_lines(path, "utf-8"), int(has_header), None)
+        rows = list(_parse_lines(lines, path, lambda line: _fields(line, separator, is_quoted, width)))
+        table = pd.DataFrame(rows, columns=range(width), dtype=str)
+    if numbered:
+        names = [str(number) for number in range(1, width + 1)]
+    table.columns = [name.strip() for name in names]
+    return _table_of(table, str(path), roles, told, place)
 
 
-def _refuse(path: str | Path, texts: pd.Series, bad: pd.Series, problem: str) -> None:
-    """Raise the ValueError for the first row of a CSV in which `bad` is true, if there is one."""
-    if bad.any():
-        row = int(bad.to_numpy().argmax())
-        number, _ = next(islice(_lines(path, "utf-8"), row + 1, None))  # + 1 for the header
-        value = f"{texts.name} {_abbreviate(texts[row])}"
-        raise ValueError(f"{path}, line {number}: {value} {problem}; correct or drop the row")
+def _without_header(
+    path: Path, roles: tuple[str, ...], told: dict[str, str], separator: str, first: str
+) -> tuple[pd.DataFrame, dict[str, str]] | None:
+    """What is known to have no header, and what its columns are: GroupLens's own files, lines of a user and items."""
+    width, in_order = len(first.split(separator)), told.get("timestamp") == "none"
+    if any(role in told and not (in_order and role == "timestamp") for role in roles):
+        return None
+    if roles == ITEMS:
+        if (separator, width) not in (("::", 3), ("|", 24)):
+            return None
+        try:
+            films = read_movies(path, separator, "utf-8")
+        except ValueError:
+            films = read_movies(path, separator, "latin-1")
+        return films.set_axis([*"123"], axis=1), {"id": "1", "title": "2", "genres": "3"}
+    if width == 4 and not in_order and (separator == "::" or re.fullmatch(r"[\d.\t]+", first)):
+        ratings = read_ratings(path, separator).set_axis([*"1234"], axis=1)
+        return ratings, {"user": "1", "item": "2", "rating": "3", "timestamp": "4"}
+    if not USER_AND_ITEMS.fullmatch(first) or (separator != " " and width > 2):
+        return None
+
+    def numbers(line: str) -> list[str]:
+        if not USER_AND_ITEMS.fullmatch(line):
+            raise ValueError("expected whole numbers with spaces between, a user and then items")
+        return line.split()
+
+    lines = list(_parse_lines(_lines(path, "utf-8"), path, numbers))
+    counts = np.array([len(line) - 1 for line in lines])
+    if counts[0] > 1 and (counts == counts[0]).all() and not in_order:
+        problem = f"{path}, line 1: {counts[0] + 1} numbers, as on every line, and no header; tell user=1 item=2"
+        raise ValueError(f"{problem} timestamp=3 (--columns), or timestamp=none for a user and items in order of time")
+    users = np.repeat(np.array([line[0] for line in lines], dtype=object), counts)
+    items = [item for line in lines for item in line[1:]]
+    return pd.DataFrame({"1": users, "2 and on": items}), {"user": "1", "item": "2 and on", "timestamp": "none"}
 
 
 def _are_whole(texts: pd.Series) -> bool:
@@ -238,15 +506,39 @@ def _are_whole(texts: pd.Series) -> bool:
     return bool(texts.str.fullmatch("0|-?[1-9][0-9]{0,17}").all())
 
 
-def _times(texts: pd.Series, path: str | Path) -> pd.Series:
+def _times(log: _Table) -> pd.Series:
     """Numbers as they are, dates as seconds since 1970."""
-    numbers = pd.to_numeric(texts, errors="coerce")
-    if pd.notna(numbers[0]):
-        _refuse(path, texts, ~(numbers.abs() < 2.0**63), "is not a finite 64-bit number, as the first row's is")
-        return numbers
+    values = log.columns.timestamp
+    log.refuse("timestamp", values.isna() | (values == ""), "must not be empty")
+    if types.is_datetime64_any_dtype(values):
+        values = pd.to_datetime(values, utc=True).dt.tz_localize(None).astype(str)
+    if pd.notna(pd.to_numeric(values[:1], errors="coerce")[0]):
+        numbers = pd.to_numeric(values, errors="coerce")
+        is_good = numbers.astype("float64").abs() < 2.0**63
+        log.refuse("timestamp", ~is_good, "is not a finite 64-bit number, as the first row's is")
+        return numbers.astype("int64" if types.is_integer_dtype(numbers) else "float64")
+    texts = _as_iso(values.astype(str), log)
     dates = pd.to_datetime(texts, format="ISO8601", errors="coerce", utc=True)
     # the pattern shuts out what pandas takes for dates too: now, today, a bare number
-    fits = texts.str.match(r"\s*\d{4}-\d") & dates.dt.year.between(1678, 2261)
-    _refuse(path, texts, ~fits, "is neither a number nor an ISO date like 2020-01-31 of the years 1678 to 2261")
+    fits = texts.str.match(r"\d{4}-\d", na=False) & dates.dt.year.between(1678, 2261)
+    log.refuse("timestamp", ~fits, "is neither a number nor a date like 2020-01-31 of the years 1678 to 2261")
     nanoseconds = dates.dt.as_unit("ns").astype("int64")
     return nanoseconds // 10**9 if (nanoseconds % 10**9 == 0).all() else nanoseconds / 1e9
+
+
+def _as_iso(texts: pd.Series, log: _Table) -> pd.Series:
+    """Dates as ISO 8601 has them, from "2020-01-31 12:00 UTC", "2020/01/31", and from "1/31/2020" if a day beyond the
+    twelfth, anywhere in the column, tells which is the month; else ValueError."""
+    texts = texts.str.strip().str.removesuffix(" UTC")
+    if re.match(r"\d{4}/\d", texts[0]):
+        return texts.str.replace("/", "-", regex=False)
+    if not re.match(r"\d{1,2}[/.]\d{1,2}[/.]\d{4}", texts[0]):
+        return texts
+    parts = texts.str.extract(r"^(\d{1,2})[/.](\d{1,2})[/.](\d{4})(?:[T ]+(\d.*))?$")
+    day_first, month_first = ((pd.to_numeric(parts[at]) > 12).any() for at in (0, 1))
+    if day_first == month_first:
+        problem = f"timestamp {_abbreviate(texts[0])}: the column does not tell which is the day and which the month"
+        raise ValueError(f"{log.place(0)}: {problem}; write dates as 2020-01-31")
+    day, month = (0, 1) if day_first else (1, 0)
+    hours = parts[3].fillna("00:00").str.replace(r"^(\d):", r"0\1:", regex=True)
+    return parts[2] + "-" + parts[month].str.zfill(2) + "-" + parts[day].str.zfill(2) + " " + hours

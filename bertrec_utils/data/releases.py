@@ -1,4 +1,4 @@
-"""Finds, downloads, verifies and reads a MovieLens release."""
+"""Finds, downloads, verifies and reads a MovieLens release, or one of those that come with the project."""
 
 import logging
 import os
@@ -16,17 +16,13 @@ from ..common import PROJECT, is_interactive, move_file
 from .logs import Interactions, read_movies, read_ratings
 
 ARCHIVE_URL = "https://files.grouplens.org/datasets/movielens/{name}.zip"
-BUNDLED = "ml-latest-2k"
-RESTORE = (
-    f"it comes with a clone of the project, in data/{BUNDLED}: run this inside the clone (`git checkout -- "
-    f"data/{BUNDLED}` restores it), or train on a log of your own with --ratings FILE"
-)
+BUNDLED = ("ml-5k", "movietweetings")  # they come with the project
 MOST_COMPRESSED = 100  # times an archive may grow when it is unpacked; releases grow about four times
 
 
 @dataclass(frozen=True)
 class Release:
-    """How GroupLens lays out and publishes one release."""
+    """How one release is laid out and published."""
 
     md5: str | None = None  # None: the archive changes over time
     rating_count: int | None = None
@@ -34,10 +30,13 @@ class Release:
     movies_file: str = "movies.csv"
     separator: str = ","
     encoding: str = "utf-8"
+    first_part: tuple[int, int] | None = None  # users and ratings at its start, read alone if no more users are wanted
+    users_file: str | None = None  # where its users come from
 
 
 RELEASES = {
-    BUNDLED: Release(rating_count=206_423),
+    "ml-5k": Release(rating_count=594_319, first_part=(2_148, 206_423), users_file="users.csv"),
+    "movietweetings": Release(rating_count=141_695),
     "ml-latest-small": Release(),
     "ml-100k": Release("0e33842e24a9c977be4e0107933c0723", 100_000, "u.data", "u.item", "\t", "latin-1"),
     "ml-1m": Release("c4d9eecfca2ab87c1945afe126590906", 1_000_209, "ratings.dat", "movies.dat", "::", "latin-1"),
@@ -48,14 +47,18 @@ RELEASES = {
 }
 
 
-def load_movielens(name: str) -> Interactions:
-    """Read a MovieLens release: from `$BERTREC_DATA/NAME`, `data/NAME` or `notebooks/NAME`, else download it first.
+def load_movielens(name: str, max_users: int | None = None) -> Interactions:
+    """Read a release: from `$BERTREC_DATA/NAME`, `data/NAME` or `notebooks/NAME`, else download it first. Its files may
+    be packed (ratings.csv.xz or .gz).
+
+    If only the first `max_users` are wanted, no more than needed may be read: of ml-5k its first 2,148 users, those of
+    ml-latest, which are as ever the same log, whatever has been added behind them.
 
     Raises ValueError (unknown name, malformed row), FileNotFoundError (a file of the release is missing),
     ConnectionError (nothing on disk and no network) or OSError (no room or no permission to download); each message
     says what to do next.
     """
-    return read_release(name, find_release(name))
+    return read_release(name, find_release(name), max_users)
 
 
 def find_release(name: str) -> Path:
@@ -64,25 +67,49 @@ def find_release(name: str) -> Path:
     places = (_home(), PROJECT / "data", PROJECT / "notebooks")
     folder = next((place / name for place in places if (place / name).is_dir()), None) or download(name)
     for file in (release.ratings_file, release.movies_file):
-        if not (folder / file).is_file():
+        if not find_file(folder, file).is_file():
             raise FileNotFoundError(f"{folder / file} is missing; {_repair(name)}")
     return folder
 
 
-def read_release(name: str, folder: Path) -> Interactions:
-    """Read a release that lies in `folder`. Raises ValueError as `load_movielens` does."""
-    release = _release(name)
-    ratings_file, movies_file = folder / release.ratings_file, folder / release.movies_file
+def find_file(folder: Path, name: str) -> Path:
+    """A file of a release, as it is or packed; the path it should have if it is missing."""
+    paths = [folder / f"{name}{ending}" for ending in ("", ".xz", ".gz")]
+    return next((path for path in paths if path.is_file()), paths[0])
+
+
+def read_release(name: str, folder: Path, max_users: int | None = None) -> Interactions:
+    """Read a release that lies in `folder`, as `load_movielens` does. Raises ValueError as that does."""
+    release, row_count = _release(name), None
+    if release.first_part and max_users and max_users <= release.first_part[0]:
+        row_count = release.first_part[1]
+    ratings_file, movies_file = (find_file(folder, file) for file in (release.ratings_file, release.movies_file))
     try:
-        ratings = read_ratings(ratings_file, release.separator)
+        ratings = read_ratings(ratings_file, release.separator, row_count)
         movies = read_movies(movies_file, "|" if name == "ml-100k" else release.separator, release.encoding)
     except ValueError as error:
         raise ValueError(f"{error}; {_repair(name)}") from None
-    if release.rating_count and len(ratings) != release.rating_count:
+    expected = row_count or release.rating_count
+    if expected and len(ratings) != expected:
         official = f"the official {name} {release.rating_count:,}"
         message = "%s holds %s ratings, %s: is the file cut off?"
         logging.getLogger(__name__).warning(message, ratings_file, f"{len(ratings):,}", official)
+    if row_count:
+        movies = movies[movies.item.isin(ratings.item)].reset_index(drop=True)
     return Interactions(name, ratings, movies.assign(title=with_familiar_names(movies.title)))
+
+
+def load_users(name: str = "ml-5k") -> pd.DataFrame:
+    """Where the users of a release come from that was put together from several: user, release, user_there. A history
+    ends when its release was cut: for a cut in calendar time use the users of one. ValueError if it is of one release;
+    else raises as `find_release` does."""
+    users_file = _release(name).users_file
+    if users_file is None:
+        raise ValueError(f"the users of {name} come from one release: there is nothing to tell apart")
+    path = find_file(find_release(name), users_file)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing; {_repair(name)}")
+    return pd.read_csv(path).set_axis(["user", "release", "user_there"], axis=1)
 
 
 def with_familiar_names(titles: pd.Series) -> pd.Series:
@@ -96,10 +123,10 @@ def with_familiar_names(titles: pd.Series) -> pd.Series:
 def download(name: str) -> Path:
     """Fetch, verify and unpack the official archive into `$BERTREC_DATA` if that is set, else `data/`; the folder. An
     archive already lying there as NAME.zip is used when its checksum fits, and kept if there is no room to unpack it.
-    ml-latest-2k, which comes with the project, is a FileNotFoundError."""
+    What comes with the project is a FileNotFoundError."""
     release = _release(name)
-    if name == BUNDLED:
-        raise FileNotFoundError(f"{name} cannot be downloaded; {RESTORE}")
+    if name in BUNDLED:
+        raise FileNotFoundError(f"{name} cannot be downloaded; {_repair(name)}")
     home = _home()
     folder, archive = home / name, home / f"{name}.zip"
     if folder.exists():
@@ -144,7 +171,12 @@ def _unpack(archive: Path, target: Path, ratings_file: str) -> Path:
 
 
 def _repair(name: str) -> str:
-    return RESTORE if name == BUNDLED else f"unpack {name}.zip there again"
+    if name not in BUNDLED:
+        return f"unpack {name}.zip there again"
+    return (
+        f"it comes with a clone of the project, in data/{name}: run this inside the clone (`git checkout -- "
+        f"data/{name}` restores it), or train on a log of your own with --ratings FILE"
+    )
 
 
 def _release(name: str) -> Release:
@@ -158,5 +190,6 @@ def _home() -> Path:
     own = os.environ.get("BERTREC_DATA")
     if not own:
         return PROJECT / "data"
-    from_root = (PROJECT / own).resolve()
-    return from_root if from_root.is_dir() and not Path(own).is_dir() else Path(own).resolve()
+    path = Path(own).expanduser()
+    from_root = (PROJECT / path).resolve()
+    return from_root if from_root.is_dir() and not path.is_dir() else path.resolve()

@@ -1,22 +1,33 @@
-"""Ranks of the held-out item under a protocol, metrics of ranks and their intervals, and what recommended lists hold.
+"""Ranks of the held-out item under a protocol, metrics of ranks and their intervals, what recommended lists hold,
+and run files: the lists of any tool, to be measured as ours are.
 
 Takes numpy and scipy alone, and any model with a `score` method. Shapes: U users, B users of a batch, V items.
 """
 
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, get_args
+from zipfile import BadZipFile
 
 import numpy as np
 
-from ..common import progress_bar
-from ..data.sequences import Holdout, Sequences
+from ..common import progress_bar, replace_file
+from ..data.sequences import Holdout, Sequences, Vocabulary
+from ..settings import DEFAULT_RECIPE
 
 ProtocolName = Literal["full", "uniform-100", "popularity-100"]
 PROTOCOLS: tuple[ProtocolName, ...] = get_args(ProtocolName)
 CUTOFFS = (1, 5, 10, 20)
 NEGATIVES = 100
 ROUNDS = 4  # of quick draws of negatives for a user
+MARGIN = 0.003  # of NDCG@10: a difference that is surely smaller does not matter
+RUN_LENGTH = 100  # items of a user in a run file
+
+
+class TooFewItems(ValueError):
+    """A user has not as many unseen items as negatives are to be drawn."""
 
 
 class Scorer(Protocol):
@@ -43,9 +54,10 @@ def target_ranks(
 
     full: all items but those of the history. uniform-100, popularity-100: 100 different items that are neither the
     target nor in the history, drawn uniformly or in proportion to their count in `holdout` (targets included), the same
-    for every model with the same `seed`. A tie counts half, so a constant score ranks in the middle, not first. Try
-    another number of `negatives`, and the mistake of candidates from the history (`rank_history`).
-    ValueError if a score is NaN, or that of a target not finite; and as `draw_negatives` raises.
+    for every model with the same `seed`. A tie counts half, so a constant score ranks in the middle, not first; but a
+    target that scores -inf is not recommended: its rank is infinite. Try another number of `negatives`, and the mistake
+    of candidates from the history (`rank_history`).
+    ValueError if a score is NaN, or that of a target +inf; and as `draw_negatives` raises.
     """
     protocols = list(protocols)
     histories, targets = holdout.histories, holdout.targets
@@ -59,8 +71,8 @@ def target_ranks(
         scores = scorer.score(batch)
         target_columns = np.arange(len(rows)), targets[rows] - 1
         target_scores = scores[target_columns][:, None]
-        if np.isnan(scores.min()) or not np.isfinite(target_scores).all():
-            problem = "gave a score that is NaN, or a target a score that is not finite"
+        if np.isnan(scores.min()) or (target_scores == np.inf).any():
+            problem = "gave a score that is NaN, or a target the score inf"
             raise ValueError(f"{type(scorer).__name__} {problem}; its ranks would mean nothing")
         seen = np.repeat(np.arange(len(rows)), batch.lengths), batch.tokens - 1
         for protocol in protocols:
@@ -77,6 +89,7 @@ def target_ranks(
                 candidates = np.take_along_axis(scores, drawn[protocol][rows] - 1, axis=1)
                 higher, tied = candidates > target_scores, candidates == target_scores
             ranks[protocol][rows] = 1 + count_by_row(higher) + count_by_row(tied) / 2
+            ranks[protocol][rows[target_scores[:, 0] == -np.inf]] = np.inf
     return ranks
 
 
@@ -105,7 +118,7 @@ def draw_negatives(
     A weighted draw without replacement: one after the other in proportion to `weights` (V,), skipping what the user has
     seen. Where little weight is left that would take long, so the rest are then the items with the smallest exponential
     waiting times at rates `weights`: the same distribution (Efraimidis & Spirakis, 2006).
-    ValueError if a user has fewer than `count` such items of positive weight.
+    TooFewItems, a ValueError, if a user has fewer than `count` such items of positive weight.
     """
     negatives = np.empty((len(holdout.targets), count), dtype=np.int32)
     cumulated = np.cumsum(weights, dtype=float)
@@ -123,7 +136,7 @@ def draw_negatives(
             left = np.flatnonzero(rates)
             missing = excluded + count - len(taken)
             if len(left) < missing:
-                raise ValueError(f"a user has fewer than {count} unseen items; use the full ranking (--protocols full)")
+                raise TooFewItems(f"a user has fewer than {count} unseen items; use --protocols full, the full ranking")
             waiting = random.standard_exponential(len(left)) / rates[left]
             taken.update(dict.fromkeys((left[waiting.argpartition(missing - 1)[:missing]] + 1).tolist()))
         negatives[user] = list(islice(taken, excluded, excluded + count))
@@ -147,10 +160,16 @@ def metrics(ranks: np.ndarray, cutoffs: Iterable[int] = CUTOFFS) -> dict[str, fl
 
 
 def evaluate(
-    scorer: Scorer, holdout: Holdout, protocols: Iterable[ProtocolName] = PROTOCOLS, *, progress: bool = True
+    scorer: Scorer, holdout: Holdout, protocols: Iterable[ProtocolName] | None = None, *, progress: bool = True
 ) -> dict[ProtocolName, dict[str, float]]:
-    """protocol -> metric -> value: the `metrics` of `target_ranks`."""
-    ranks = target_ranks(scorer, holdout, protocols, progress=progress)
+    """protocol -> metric -> value: the `metrics` of `target_ranks`. Without `protocols`: of all of them, or of the full
+    ranking alone where a user has not the 100 unseen items that the others need."""
+    try:
+        ranks = target_ranks(scorer, holdout, protocols or PROTOCOLS, progress=progress)
+    except TooFewItems:
+        if protocols:
+            raise
+        ranks = target_ranks(scorer, holdout, ["full"], progress=progress)
     return {protocol: metrics(of_protocol) for protocol, of_protocol in ranks.items()}
 
 
@@ -169,6 +188,13 @@ class Interval(NamedTuple):
         """Of a difference: these users do not tell which of the two is better."""
         return self.low <= 0 <= self.high
 
+    def verdict(self, margin: float = MARGIN) -> str:
+        """Of a difference: "equivalent" if the whole interval lies within -margin .. margin; if not, "better" or
+        "worse" where it lies on one side of 0, and else "undecided": more users might tell."""
+        if max(-self.low, self.high) <= margin:
+            return "equivalent"
+        return "undecided" if self.is_tie else "better" if self.low > 0 else "worse"
+
 
 def bootstrap_interval(values: np.ndarray, seed: int = 0) -> Interval:
     """The mean of a metric's `values` (U,), or of the difference of two on the same users, and its bootstrap interval.
@@ -178,6 +204,11 @@ def bootstrap_interval(values: np.ndarray, seed: int = 0) -> Interval:
     random = np.random.default_rng(seed)
     found = bootstrap((values,), np.mean, n_resamples=2000, batch=200, method="percentile", rng=random)
     return Interval(float(values.mean()), *map(float, found.confidence_interval))
+
+
+def mean_over_seeds(seeds: Sequence[np.ndarray], metric: str) -> np.ndarray:
+    """The hit@10 or ndcg@10 of each user, (U,), from the ranks (U,) of each seed of a model."""
+    return np.mean([per_user_metrics(ranks, [10])[metric] for ranks in seeds], axis=0)
 
 
 def best_columns(scores: np.ndarray, k: int) -> Iterator[np.ndarray]:
@@ -192,18 +223,106 @@ def best_columns(scores: np.ndarray, k: int) -> Iterator[np.ndarray]:
         yield columns[np.lexsort((columns, -row[columns]))][:k]
 
 
-def top_k(scorer: Scorer, histories: Sequences, k: int = 10, batch_size: int = 256) -> np.ndarray:
-    """The tokens (U, k) of the best items after each history, best first, without those of the history. ValueError if a
-    user has fewer than `k` items left."""
-    lists: list[np.ndarray] = []
+def best_lists(
+    scorer: Scorer, histories: Sequences, k: int, batch_size: int = 256
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """For each history the tokens of the best items, best first, without those of the history, and their scores: k of
+    them, or fewer if fewer are finite."""
     for rows in np.array_split(np.arange(len(histories)), -(-len(histories) // batch_size)):
         batch = histories.rows(rows)
         scores = scorer.score(batch).copy()
         scores[np.repeat(np.arange(len(rows)), batch.lengths), batch.tokens - 1] = -np.inf
-        if (np.isfinite(scores).sum(1) < k).any():
-            raise ValueError(f"a user has fewer than {k} items left to recommend")
-        lists.extend(best_columns(scores, k))
-    return np.array(lists) + 1
+        for row, columns in zip(scores, best_columns(scores, k), strict=True):
+            yield columns + 1, row[columns]
+
+
+def top_k(scorer: Scorer, histories: Sequences, k: int = 10, batch_size: int = 256) -> np.ndarray:
+    """The tokens (U, k) of the best items after each history, best first, without those of the history. ValueError if a
+    user has fewer than `k` items left."""
+    lists = [tokens for tokens, _ in best_lists(scorer, histories, k, batch_size)]
+    if min(map(len, lists)) < k:
+        raise ValueError(f"a user has fewer than {k} items left to recommend")
+    return np.array(lists)
+
+
+def write_run(path: Path, scorer: Scorer, histories: Sequences, vocabulary: Vocabulary, k: int = RUN_LENGTH) -> None:
+    """Write the `k` best items of each user, without those of the history, as a TREC run (user, Q0, item, rank, score,
+    tag, between tabs), which trec_eval, ir-measures, pytrec_eval and ranx read. Ids are those of the log; users come in
+    the order of `histories`, their items best first, equals in the order of the vocabulary."""
+
+    def write(partial: Path) -> None:
+        with open(partial, "w", encoding="utf-8", newline="\n") as file:
+            lists = best_lists(scorer, histories, k)
+            for user, (tokens, scores) in zip(histories.users.tolist(), lists, strict=True):
+                texts = scores.astype(str)  # with all digits that tell one score from another
+                for rank, (item, score) in enumerate(zip(vocabulary.item_ids(tokens), texts, strict=True), 1):
+                    file.write(f"{user}\tQ0\t{item}\t{rank}\t{score}\tbertrec\n")
+
+    replace_file(path, write)
+
+
+def run_ranks(
+    users: Iterable, items: Iterable, scores: np.ndarray, holdout: Holdout, vocabulary: Vocabulary
+) -> tuple[np.ndarray, list[str]]:
+    """The rank (U,) of each target, full ranking, in lists of any tool, and what should be known about them. Given are
+    user, item and score of each place of a list: ids of the log, numbers or texts, in any order.
+
+    The score decides; a tie counts half, as far as the lists show it. Items of the history are left out, as in
+    `target_ranks`. A target that is not in its user's list has an infinite rank, a user without a list NaN. ValueError
+    if a score is NaN, a list has an item twice, or no list is that of a test user.
+    """
+    histories, count = holdout.histories, len(holdout)
+    known_users = {str(user): row for row, user in enumerate(histories.users.tolist())}
+    known_items = {str(item): token for token, item in enumerate(vocabulary.items.tolist(), 1)}
+    rows = np.array([known_users.get(str(user), -1) for user in users], dtype=int)
+    tokens = np.array([known_items.get(str(item), 0) for item in items], dtype=int)
+    is_test = rows >= 0
+    notes = {"lines of users who are not in the test (left out)": (~is_test).sum()}
+    rows, tokens, scores = rows[is_test], tokens[is_test], np.asarray(scores)[is_test]
+    if not tokens.any():
+        example = f"user {next(iter(known_users))}, item {next(iter(known_items))}"
+        raise ValueError(f"the lists have no item for a test user; give the ids of the log, such as {example}")
+    pairs = rows * (len(vocabulary) + 1) + tokens
+    if np.isnan(scores).any() or (np.diff(np.sort(pairs[tokens > 0])) == 0).any():
+        raise ValueError("the lists have an item twice for a user, or a score that is NaN; give each item once")
+    seen = np.repeat(np.arange(count), histories.lengths) * (len(vocabulary) + 1) + histories.tokens
+    kept, has_list = ~np.isin(pairs, seen) & (scores > -np.inf), np.bincount(rows, minlength=count) > 0
+    notes["lines with an item of the user's history, or the score -inf (left out)"] = (~kept).sum()
+    notes["lines with an item that is not in the data (they count as recommended)"] = (tokens == 0).sum()
+    rows, tokens, scores = rows[kept], tokens[kept], scores[kept]
+    is_target, target_scores = tokens == holdout.targets[rows], np.full(count, np.nan)
+    target_scores[rows[is_target]] = scores[is_target]
+    higher, tied = scores > target_scores[rows], (scores == target_scores[rows]) & ~is_target
+    ranks = 1 + np.bincount(rows[higher], minlength=count) + np.bincount(rows[tied], minlength=count) / 2
+    ranks[np.isnan(target_scores)] = np.inf
+    is_short = has_list & np.isinf(ranks) & (np.bincount(rows, minlength=count) < 10)
+    notes["lists of fewer than 10 unseen items, without the target (no hit)"] = is_short.sum()
+    return np.where(has_list, ranks, np.nan), [f"{what}: {number:,}" for what, number in notes.items() if number]
+
+
+def read_ranks(path: Path) -> dict[str, np.ndarray]:
+    """scorer -> the ranks (U,) of the full ranking, in a file of results/ranks. ValueError if it is none."""
+    try:
+        with open(path, "rb") as file, np.load(file) as kept:
+            return {name.removesuffix("/full"): kept[name] / 2 for name in kept if name.endswith("/full")}
+    except (BadZipFile, EOFError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is no file of ranks, as those in results/ranks are, or damaged") from error
+
+
+def recorded_ranks(results: Path, preset: str | None) -> dict[str, list[np.ndarray]]:
+    """model -> the ranks (U,) of each seed, full ranking: all that RESULTS/ranks holds for a preset. ValueError if that
+    is nothing."""
+    models: dict[str, list[np.ndarray]] = {}
+    for path in sorted((results / "ranks").glob("*.npz")):
+        run = re.fullmatch(rf"{preset}(?:-(.+))?-seed\d+", path.stem)
+        if run or path.stem == f"baselines-{preset}":
+            for scorer, ranks in read_ranks(path).items():
+                name = scorer.replace("test", run[1] or DEFAULT_RECIPE) if run else scorer
+                models.setdefault(name, []).append(ranks)
+    if not models:
+        known = [path.stem.removeprefix("baselines-") for path in (results / "ranks").glob("baselines-*.npz")]
+        raise ValueError(f"{results} has ranks of {', '.join(sorted(known)) or 'no preset'}; name one: --preset NAME")
+    return models
 
 
 def coverage(lists: np.ndarray, item_count: int) -> float:

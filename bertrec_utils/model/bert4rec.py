@@ -120,7 +120,9 @@ class BERT4Rec(Network):
         if (batch.history[rows, batch.target_positions.flatten()[valid]] != self.mask_token).any():
             raise ValueError("this network predicts masked items only; set p_cloze to 1 and p_causal to 0")
         states = self.target_states(batch.history, batch.target_positions).flatten(0, 1)[valid]
-        return cross_entropy(self.transform(states), self.item_embedding.weight[1:-1], self.item_bias, labels, negatives)
+        return cross_entropy(
+            self.transform(states), self.item_embedding.weight[1:-1], self.item_bias, labels, negatives
+        )
 
     def target_states(self, tokens: Tensor, positions: Tensor) -> Tensor:
         """Final states (B, M, D) of `tokens` (B, T) at `positions` (B, M): those of `encode`, for less work.

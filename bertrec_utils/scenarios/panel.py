@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from .recommender import Recommender
-from .titles import split_year
+from .titles import look_alikes, split_year, sum_up
 
 SUGGESTIONS = 6
 MOST_REASONS = 30  # films of a history; with more, an answer would take seconds
@@ -24,6 +24,7 @@ class Panel:
     def __init__(self, recommender: Recommender, history: Sequence[str] = (), k: int = 10):
         self.recommender, self.titles = recommender, recommender.items.title
         items, self.unknown = recommender.look_up(history)
+        self.notes = [f"Left out: {line}" for line in sum_up(self.unknown, len(history))]
         self.items = list(dict.fromkeys(items))
         self.search = widgets.Text(placeholder=f"Type the title of a {recommender.noun} you like", layout=WIDE)
         self.suggestions = widgets.VBox()
@@ -97,8 +98,11 @@ class Panel:
         if 1 < len(self.items) <= MOST_REASONS:
             gains = self.recommender.explain(self.items, found.item, as_set)
             reasons = [self.titles[item] for item in gains.idxmax()]
-        notes = [f"<p class='{NO_FORMULAS}'>Left out: {escape(str(error))}</p>" for error in self.unknown.values()]
-        self.table.value = "".join(notes) + self.html(found.assign(because=reasons))
+        notes = [*self.notes, *look_alikes(self.unknown, found.title)]
+        if found.empty:
+            notes.append(f"Nothing is left to recommend of the {self.recommender.noun}s that the model knows.")
+        head = "".join(f"<p class='{NO_FORMULAS}'>{escape(note)}</p>" for note in notes)
+        self.table.value = head if found.empty else head + self.html(found.assign(because=reasons))
 
     def html(self, found: pd.DataFrame) -> str:
         """The recommendations as a table; a bar is exp(score), as a share of the best one's."""

@@ -1,5 +1,6 @@
 """Recommends films: titles in, titles out."""
 
+import logging
 from collections.abc import Iterable, Sequence
 from itertools import islice, permutations
 from typing import Any
@@ -8,9 +9,10 @@ import numpy as np
 import pandas as pd
 from scipy.special import log_softmax
 
+from ..common import progress_bar
 from ..data.sequences import Sequences, Vocabulary
 from ..evaluation.ranking import Scorer, best_columns
-from .titles import NewerTitle, TitleIndex, UnknownTitle, series_of
+from .titles import NewerTitle, TitleIndex, UnknownTitle, look_alikes, series_of
 
 ORDERS = 16  # of a history that is read as a set
 
@@ -36,15 +38,19 @@ class Recommender:
         self.sort_keys = np.random.default_rng(0).random((ORDERS, len(vocabulary) + 1), dtype=np.float32)
 
     def look_up(self, history: Iterable[str]) -> tuple[list[Any], dict[str, UnknownTitle]]:
-        """The items of a history, and for each title the model does not know the error that says why."""
+        """The items of a history (titles, or ids written `id:2707`; see `TitleIndex`), and for each title the model
+        does not know the error that says why. Of items with one title, the one that the model knows is meant. TypeError
+        if the history is one string, or something in it is none."""
         if isinstance(history, str):
             raise TypeError("a history is a list of titles, not one string")
         items, unknown = [], {}
-        for title in history:
+        for title in progress_bar(history, desc="titles", delay=1, leave=False):
+            if not isinstance(title, str):
+                raise TypeError(f"{title!r} is no title; name an item by its id as 'id:{title}', or to recommend_items")
             try:
-                item = self.titles.find(title)
+                item = self.titles.find(title, self.vocabulary)
                 if item not in self.vocabulary:
-                    raise UnknownTitle(title, [], "has too few ratings in the model's data to be known")
+                    raise UnknownTitle(title, "has too few ratings in the model's data to be known")
                 items.append(item)
             except UnknownTitle as error:
                 unknown[title] = error
@@ -78,11 +84,13 @@ class Recommender:
         popularity_penalty: float = 0.0,
         exclude_series: bool = False,
     ) -> pd.DataFrame:
-        """`recommend` for item ids; `unknown` titles are passed on in `.attrs`.
+        """`recommend` for item ids; `unknown` titles are passed on in `.attrs`, and a warning is logged if one of them
+        may be a film of the list under another name.
 
         The score is `log_probabilities`, less `popularity_penalty` times the log of how many people rated the film: at
         0 the list has what is likely, at 1 what this history makes more likely than it is for everybody.
-        `exclude_series` leaves out films of the same series as one of the history. ValueError for an empty history.
+        `exclude_series` leaves out films of the same series as one of the history. The table is empty if nothing is
+        left. ValueError for an empty history, KeyError for an item that the model does not know.
         """
         if k < 1:
             raise ValueError(f"k is {k}; ask for at least one recommendation")
@@ -90,8 +98,13 @@ class Recommender:
             rule = "it goes from 0 (familiar) to 1 (distinctive)"
             raise ValueError(f"popularity_penalty is {popularity_penalty}; {rule}")
         if not len(items):
-            problem = f"none of {', '.join(map(repr, unknown))} is known" if unknown else "the history is empty"
+            some = ", ".join(map(repr, unknown[:3])) + (f" and {len(unknown) - 3:,} more" if unknown[3:] else "")
+            problem = f"none of {some} is known" if unknown else "the history is empty"
             raise ValueError(f"{problem}; give at least one {self.noun} the model knows")
+        for item in items:
+            if item not in self.vocabulary:
+                first = self.vocabulary.items[:1].tolist()[0]
+                raise KeyError(f"the model knows no item {item!r}; its ids are such as {first!r}")
         scores = self.log_probabilities([items], as_set)[0] - popularity_penalty * self.log_popularity
         scores[self.vocabulary.tokens(items) - 1] = -np.inf
         if exclude_series:
@@ -101,6 +114,8 @@ class Recommender:
         table = pd.DataFrame({"rank": np.arange(1, len(best) + 1), "item": self.vocabulary.item_ids(best + 1)})
         table = table.join(self.items[["title", "genres"]], on="item").assign(score=scores[best])
         table.attrs["unknown"] = list(unknown)
+        for sentence in look_alikes(unknown, table.title):
+            logging.getLogger(__name__).warning(sentence)
         return table
 
     def log_probabilities(self, histories: Sequence[Sequence[Any]], as_set: bool = False) -> np.ndarray:

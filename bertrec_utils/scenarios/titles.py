@@ -1,12 +1,17 @@
 """Titles: finds a film however people write it, reads lists of watched films, knows series and scenarios."""
 
-import csv
 import io
+import logging
 import re
 import unicodedata
-from functools import cache
+import warnings
+import zipfile
+import zlib
+from collections import defaultdict
+from collections.abc import Callable, Container, Iterable, Mapping
+from functools import cache, cached_property
 from importlib import resources
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pandas as pd
@@ -21,24 +26,73 @@ YEAR = re.compile(r"\s*\((\d{4})(?:\s*[-–]\s*(?:\d{4})?)?\)\s*$")
 TYPED_YEAR = re.compile(r"\s+\(?(\d{4})\)?\s*$")
 LAST_PARENTHESES = re.compile(r"(?<=\S)\s+\(((?:[^()]|\([^()]*\))*)\)\s*$")
 ALSO_KNOWN_AS = re.compile(r"^\s*a\.?k\.?a\.?\s+", re.IGNORECASE)
-# ø, ł and the like are letters of their own, which Unicode does not take apart
-DATES = ("Watched Date", "Date Rated", "Date")  # the first that an export has tells the order
-NAMES = ("Name", "Title")  # Letterboxd's column, IMDb's
+NUMBERS = ("one two three four five six seven eight nine ten", "i ii iii iv v vi vii viii ix x")
+FIGURES = {word: str(number) for words in NUMBERS for number, word in enumerate(words.split(), 1)}
+NUMERAL = re.compile(rf"(?<=\w )(?:{'|'.join(FIGURES)})\b")  # not the first word of a name
+SUBTITLE = re.compile(r": | [-–] ")
+NUMBER = re.compile(rf"[: ]+(?:(?:part|chapter|episode) )?(?:\d+|[ivx]+)(?:{SUBTITLE.pattern})", re.IGNORECASE)
+WHOSE = re.compile(r"(?:\S+ ){0,3}\S*(?:'s|s') ")  # `Monty Python's Life of Brian`
 LONGEST = 500  # letters of a title that are looked at
-PLAIN = str.maketrans({"ø": "o", "ł": "l", "đ": "d", "æ": "ae", "œ": "oe", "&": " and ", "'": ""})
+# ø, ł and the like are letters of their own, which Unicode does not take apart
+PLAIN = str.maketrans({"ø": "o", "ł": "l", "đ": "d", "æ": "ae", "œ": "oe", "&": " and ", "+": " and ", "'": ""})
+
+# Columns of exports, in small letters without spaces; the first that is there counts
+NAMES = ("name", "title")
+DATES = ("watcheddate", "watchedat", "lastwatchedat", "daterated", "ratedat", "created", "date")
+LETTERBOXD = ("diary.csv", "watched.csv", "ratings.csv")  # of a whole export; the first that has a film tells its day
+BULLET = re.compile(r"(?:\d+[.)]|[-*•])\s+")
+NETFLIX_EPISODE = re.compile(r": (?:(?:Season|Series|Volume|Book|Chapter) \d+|Limited Series|Miniseries):")
 
 
 class UnknownTitle(LookupError):
-    """No film has this title; `.closest` lists the titles most like it."""
+    """No film has this title; `.closest` lists the titles most like it, looked for when first asked for."""
 
-    def __init__(self, title: str, closest: list[str], reason: str = "is not a title here"):
-        self.title, self.closest = title, closest
-        hint = f"; closest: {' | '.join(closest)}" if closest else ""
-        super().__init__(f"{title!r} {reason}{hint}")
+    def __init__(self, title: str, reason: str = "is not a title here", find_closest: Callable | None = None):
+        super().__init__(title, reason)
+        self.title, self.reason, self.find_closest = title, reason, find_closest
+
+    @cached_property
+    def closest(self) -> list[str]:
+        return self.find_closest(self.title) if self.find_closest else []
+
+    def __str__(self) -> str:
+        return f"{self.title!r} {self.reason}" + (f"; closest: {' | '.join(self.closest)}" if self.closest else "")
 
 
 class NewerTitle(UnknownTitle):
     """The title's year lies after the last film of the release."""
+
+
+class AmbiguousTitle(UnknownTitle):
+    """Several films have this title; `.items` lists their ids."""
+
+    def __init__(self, title: str, items: list[Any], titles: Mapping[Any, str]):
+        named = " | ".join(f"id:{item} {titles[item]}" for item in items[:5])
+        super().__init__(title, f"is the title of {len(items):,} items; name one by its id: {named}")
+        self.items = items
+
+
+def sum_up(unknown: Mapping[str, UnknownTitle], count: int, most: int = 5) -> list[str]:
+    """What to say of the unknown ones of `count` titles: a line for each, or one line for all of more than `most`."""
+    if len(unknown) <= most:
+        return [str(error) for error in unknown.values()]
+    some = ", ".join(map(repr, list(unknown)[:3]))
+    return [f"{len(unknown):,} of {count:,} titles are unknown: {some} ... and {len(unknown) - 3:,} more"]
+
+
+def look_alikes(unknown: Iterable[str], titles: Iterable[str]) -> list[str]:
+    """A sentence for each unknown title that may be one of `titles` under another name: the names are alike, or one is
+    part of the other, word for word; and the years, if both have one, differ by one at most."""
+    names = [(f" {_bare(name)} ", split_year(title)[1], title) for title in titles for name in names_of(title)]
+    sentences = []
+    for title in unknown:
+        wanted, year = f" {_bare(title)} ", split_year(title)[1]
+        for name, its_year, known in names if wanted.strip() else []:
+            is_alike = wanted in name or name in wanted or fuzz.ratio(wanted, name) >= 85
+            if name.strip() and is_alike and abs((year or its_year or 0) - (its_year or year or 0)) <= 1:
+                sentences.append(f"{title!r} is unknown; did you mean {known!r}, which is in this list?")
+                break
+    return sentences
 
 
 def split_year(title: str) -> tuple[str, int | None]:
@@ -60,58 +114,108 @@ def names_of(title: str) -> list[str]:
 
 def normalise(name: str) -> str:
     """The words of a name, one space between them: no accents, case or punctuation."""
-    letters = unicodedata.normalize("NFKD", name.casefold().translate(PLAIN))
-    letters = "".join(letter for letter in letters if not unicodedata.combining(letter))
+    letters = name.casefold().translate(PLAIN)
+    if not letters.isascii():
+        letters = unicodedata.normalize("NFKD", letters)
+        letters = "".join(letter for letter in letters if not unicodedata.combining(letter))
     return " ".join(re.findall(r"[^\W_]+", letters)) or name
 
 
 def spellings(name: str) -> tuple[str, str, str, str]:
     """Four forms of a name to look up, from strict to tolerant. The name in small letters, its article in front
-    (`Avengers, The` is `the avengers`); that normalised; without the article; without spaces too."""
+    (`Avengers, The` is `the avengers`); that normalised; without the article; without spaces and with numbers in
+    figures too."""
     name = " ".join(name.casefold().replace("’", "'").split())
     bare = ARTICLE_BEFORE.sub("", name)
     if behind := ARTICLE_BEHIND.fullmatch(name):
         bare, article = behind.groups()
         name = article + bare if article == "l'" else f"{article} {bare}"
     words = normalise(bare)
-    return name, normalise(name), words, words.replace(" ", "")
+    squeezed = NUMERAL.sub(lambda number: FIGURES[number[0]], words).replace(" ", "")
+    return name, words if bare == name else normalise(name), words, squeezed
+
+
+def short_names(name: str) -> list[str]:
+    """What people shorten a name to: without the number before its subtitle (`Star Wars: The Empire Strikes Back`),
+    without the subtitle, and, if that leaves two words, the subtitle alone and the name without its owner."""
+    subtitles, owner = list(SUBTITLE.finditer(name)), WHOSE.match(name)
+    shorter = [short for found in subtitles[:1] for short in (NUMBER.sub(": ", name), name[: found.start()])]
+    return shorter + [name[found.end() :] for found in [*subtitles, owner] if found and " " in name[found.end() :]]
 
 
 class TitleIndex:
     """Finds films by title, whatever the article, year, alias, accents or case.
 
-    Several films may fit: one of the very year asked for comes first (one year off is forgiven), then the strictest
-    spelling, then the main name before an alias, then the item with more ratings. `items` has the columns item and
-    title, and ratings if they are known.
+    `id:2707` is the item of that id. Then the exact title wins; two items that have it are an error. Else several films
+    may fit: one of the very year asked for comes first (one year off is forgiven), then the strictest spelling, then
+    the main name before an alias (in parentheses at the title's end, or in the package's aliases.csv). Films that fit
+    alike are an error if a year was asked for, else the one with more ratings is meant. A title with a year that fits
+    none may also be the one film of that year whose name people shorten so (`short_names`). An item without a title,
+    named by its id, is found by that alone. `items` has the columns item and title, and ratings if they are known.
     """
 
     def __init__(self, items: pd.DataFrame):
         self.titles = dict(zip(items.item.tolist(), items.title.tolist(), strict=True))
+        self.ids = {str(item): item for item in self.titles}
+        self.same_title: dict[str, list[Any]] = defaultdict(list)
+        for item, title in self.titles.items():
+            self.same_title[title].append(item)
         popularity = dict(zip(items.item.tolist(), items.ratings.tolist(), strict=True)) if "ratings" in items else {}
         self.years = {item: split_year(title)[1] for item, title in self.titles.items()}
         self.last_year = max((year for year in self.years.values() if year), default=None)
         # for each of the four spellings: the spelling -> (whether it is an alias, minus the popularity, item)
         self.films: list[dict[str, list[tuple[bool, int, Any]]]] = [{}, {}, {}, {}]
+        self.shortened: dict[str, set[Any]] = defaultdict(set)  # the last spelling of a name made short: its items
         for item, title in self.titles.items():
-            for number, name in enumerate(names_of(title)):  # aliases from number 2 on
-                film = (number > 1, -int(popularity.get(item, 0)), item)
+            names = names_of(title)
+            own = len(names[:2])  # the whole and the main name; the others are aliases
+            for alias in known_aliases().get(f"{names[:2][-1]} ({self.years[item]})", []) if names else []:
+                names.append(alias)
+                if split_year(alias)[1]:
+                    self.same_title[alias].append(item)
+            for number, name in enumerate(names):
+                film = (number >= own, -int(popularity.get(item, 0)), item)
                 for films, spelling in zip(self.films, spellings(name), strict=True):
                     films.setdefault(spelling, []).append(film)
+                for short in short_names(name):
+                    self.shortened[spellings(short)[-1]].add(item)
 
-    def find(self, title: str) -> Any:
-        """The item of a title. Raises UnknownTitle, or NewerTitle if its year lies after the release's last."""
+    def find(self, title: str, known: Container[Any] = ()) -> Any:
+        """The item of a title; of several, that which is `known`. Raises AmbiguousTitle if several are left,
+        UnknownTitle if there is none, and its kind NewerTitle if the title's year lies after the release's last."""
+        if title.startswith("id:") and (named := title.removeprefix("id:").strip()) in self.ids:
+            return self.ids[named]
+        found = self.same_title.get(title) or self._fitting(title)
+        found = [item for item in found if item in known] or found
+        if len(found) > 1:
+            raise AmbiguousTitle(title, found, self.titles)
+        if found:
+            return found[0]
         year = split_year(title)[1]
-        for name in names_of(title):  # an alias counts only if the names before it are unknown
+        if year and self.last_year and year > self.last_year:
+            raise NewerTitle(title, f"is newer than this release, whose last film is of {self.last_year}")
+        raise UnknownTitle(title, find_closest=self.closest)
+
+    def _fitting(self, title: str) -> list[Any]:
+        """The items that fit a title best, alike."""
+        year, names = split_year(title)[1], names_of(title)
+        for name in names:  # an alias counts only if the names before it are unknown
             candidates = [
                 (self._years_off(film[-1], year), tolerance, film)
                 for tolerance, (films, spelling) in enumerate(zip(self.films, spellings(name), strict=True))
                 for film in films.get(spelling, [])
+                if self.titles[film[-1]] != str(film[-1])
             ]
             if candidates and min(candidates)[0] <= 1:
-                return min(candidates)[-1][-1]
-        if year and self.last_year and year > self.last_year:
-            raise NewerTitle(title, [], f"is newer than this release, whose last film is of {self.last_year}")
-        raise UnknownTitle(title, self.closest(title))
+                off, tolerance, best = min(candidates)
+                alike = [film[-1] for *how, film in candidates if [*how, film[0]] == [off, tolerance, best[0]]]
+                return list(dict.fromkeys(alike)) if year else [best[-1]]
+        for name in names[:2] if year else []:
+            spelling = spellings(NUMBER.sub(": ", name))[-1]
+            items = {film[-1] for film in self.films[-1].get(spelling, [])} | self.shortened.get(spelling, set())
+            if len(items) == 1 and [self.years[item] for item in items] == [year]:
+                return list(items)
+        return []
 
     def _years_off(self, item: Any, year: int | None) -> int:
         """How many years a film is from the year asked for: 0 if none was asked for, 1 if the film has none."""
@@ -128,6 +232,8 @@ class TitleIndex:
     def suggest(self, typed: str, count: int = 8) -> list[Any]:
         """Up to `count` items while a title is being typed: names that begin so or contain it, then misspelt ones. A
         year at the end, with or without parentheses, puts the films of that year first."""
+        if typed.startswith("id:"):
+            return [self.ids[typed[3:].strip()]] if typed[3:].strip() in self.ids else []
         year = TYPED_YEAR.search(typed)
         if year and "(" not in year[0] and self._containing(_bare(typed)):
             year = None  # the number is part of a name, as in Blade Runner 2049
@@ -166,6 +272,12 @@ def _table(name: str) -> pd.DataFrame:
 
 
 @cache
+def known_aliases() -> dict[str, list[str]]:
+    """By title (the main name and the year): other names; one with a year of its own counts as an exact title, too."""
+    return _table("aliases.csv").groupby("title").alias.agg(list).to_dict()
+
+
+@cache
 def known_series() -> pd.DataFrame:
     """By title: the `series` a film belongs to and its `universe` (Marvel, DC, other superheroes); either may be ""."""
     return _table("series.csv").set_index("title")
@@ -189,32 +301,107 @@ def scenarios() -> pd.DataFrame:
 def read_history(path: str | Path) -> list[str]:
     """Titles with their years, `Name (Year)`, oldest first and each once: what `Recommender.look_up` takes.
 
-    A .csv is an export: of Letterboxd (diary.csv, watched.csv or ratings.csv: columns Name, Year, Date or Watched Date)
-    or of IMDb (ratings: Title, Year, Date Rated), in UTF-8. Any other file is a text with one title a line, in its
-    order. FileNotFoundError, or ValueError if the columns are others or no title is there.
+    Read are .csv and .tsv with a column Name or Title, and Year and a date if they are there (commas, semicolons or
+    tabs): exports of Letterboxd (diary, watched, ratings, a list, the layout of its importer), of IMDb (ratings, old
+    and new), of Trakt (watched_at, title, year) and Netflix's viewing history, both without episodes of series; a .zip
+    that is Letterboxd's whole export: the films of its diary, watched and ratings, each on the first day that the diary
+    has for it, else the others'; or that holds one .csv. Any other file is a list with one title a line; numbers and
+    dashes before it and lines that begin with `# ` are dropped. Text is UTF-8 or Windows-1252.
+
+    Whether 3/4/2020 is in March or in April is told by the whole column. A warning is logged if nothing tells it, or if
+    titles have no date: they come first, in the file's order. FileNotFoundError, or ValueError if the file is JSON, is
+    damaged, has other columns or no titles.
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8; export it again, or save it as UTF-8") from error
-    titles = _exported(text, path) if path.suffix.lower() == ".csv" else [line.strip() for line in text.split("\n")]
-    titles = [title for title in dict.fromkeys(titles) if title]
-    if not titles:
+    if path.suffix.lower() == ".json":
+        advice = "ask for CSV, or write its titles into a text file, one a line, oldest first"
+        raise ValueError(f"{path} is JSON, which cannot be read; {advice}")
+    read = _from_archive if path.suffix.lower() == ".zip" else _from_file
+    watched = read(path.read_bytes(), path)
+    watched = watched.drop_duplicates("title").sort_values("date", kind="stable", na_position="first")
+    if watched.empty:
         raise ValueError(f"{path} holds no titles")
-    return titles
+    undated = int(watched.date.isna().sum())
+    if undated:
+        some = "it has no dates" if undated == len(watched) else f"{undated:,} of {len(watched):,} titles have no date"
+        logging.getLogger(__name__).warning("%s: %s; these are taken in the order of the file", path, some)
+    return watched.title.tolist()
 
 
-def _exported(text: str, path: Path) -> list[str]:
+def _from_archive(data: bytes, path: Path) -> pd.DataFrame:
     try:
-        rows = list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
-    except csv.Error as error:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            small = [file for file in archive.infolist() if file.file_size < 2**24 and file.filename.endswith(".csv")]
+            files = {PurePosixPath(file.filename): archive.read(file) for file in small}
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError) as error:  # zipfile's, of damaged ones
+        raise ValueError(f"{path} is no whole archive ({error}); export it again") from error
+    files = {name: file for name, file in files.items() if name.parts[0] not in ("deleted", "orphaned")}
+    chosen = [name for wanted in LETTERBOXD for name in files if name.name == wanted]
+    if not chosen and len(files) != 1:
+        wanted = f"none of {', '.join(LETTERBOXD)}, as Letterboxd's whole export has, and not one .csv alone"
+        raise ValueError(f"{path} holds {wanted}; unpack it, and read the file with your history")
+    return pd.concat(
+        [_from_file(files[name], path / name).sort_values("date", kind="stable") for name in chosen or files]
+    )
+
+
+def _from_file(data: bytes, path: Path) -> pd.DataFrame:
+    """The titles of a file, as they come, and their dates, NaT for none: columns title and date."""
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = data.decode("cp1252", errors="replace")
+    if "\0" in text:
+        raise ValueError(f"{path} is no text; save it as CSV in UTF-8")
+    if path.suffix.lower() in (".csv", ".tsv"):
+        return _from_table(text, path)
+    lines = [line.strip() for line in text.split("\n")]
+    titles = [BULLET.sub("", line, count=1) for line in lines if line and not line.startswith("# ")]
+    return pd.DataFrame({"title": titles, "date": pd.to_datetime([""] * len(titles), utc=True)})
+
+
+def _from_table(text: str, path: Path) -> pd.DataFrame:
+    lines = text.split("\n")
+    headers = [re.split("[,;\t]", re.sub(r'[\s_"]', "", line.lower().replace("\t", ";"))) for line in lines[:20]]
+    # a list of Letterboxd's begins with a table about itself, which has no year
+    start = next((number for number, header in enumerate(headers) if "year" in header), 0)
+    separator = next((letter for letter in lines[start] if letter in ",;\t"), ",")
+    if not set(NAMES) & set(headers[start]):
+        needed = "no columns Name and Year (Letterboxd) or Title and Year (IMDb)"
+        raise ValueError(f"{path} has {needed}; it begins with {lines[start].strip()[:80]!r}")
+    body = io.StringIO("\n".join(lines[start:]))
+    try:
+        with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):  # of rows that are too long
+            table = pd.read_csv(body, sep=separator, dtype=str, keep_default_na=False, index_col=False).fillna("")
+        table = table.set_axis(headers[start], axis=1).loc[:, lambda table: ~table.columns.duplicated()]
+    except (ValueError, pd.errors.ParserWarning) as error:
         raise ValueError(f"{path} is no whole CSV ({error}); export it again") from error
-    columns = list(rows[0]) if rows else text.split("\n")[0].split(",")
-    name = next((column for column in NAMES if column in columns), None)
-    if name is None or "Year" not in columns:
-        needed = "Name and Year (Letterboxd) or Title and Year (IMDb), separated by commas"
-        raise ValueError(f"{path} has no columns {needed}; it has {', '.join(map(str, columns))}")
-    date = next((column for column in DATES if column in columns), None)
-    found = sorted(rows, key=lambda row: row[date] or "") if date else rows  # ISO dates; stable
-    return [f"{row[name]} ({row['Year']})" if row["Year"] else row[name] for row in found if row[name]]
+    empty = pd.Series("", table.index, dtype=str)
+    found = (next((table[name] for name in names if name in table), empty) for names in (NAMES, DATES))
+    titles, dates = (column.str.strip() for column in found)
+    years = table.get("year", empty).str.extract(r"(\d{4})")[0]
+    is_episode = table.get("type", table.get("titletype", empty)).str.contains("episode", case=False)
+    if "year" not in table:
+        is_episode |= titles.str.contains(NETFLIX_EPISODE)
+    is_film = (titles != "") & ~is_episode
+    titles = titles.where(years.isna(), titles + " (" + years + ")")
+    watched = pd.DataFrame({"title": titles, "date": _days(dates, path)})[is_film]
+    newest_first = watched.date.is_monotonic_decreasing and not watched.date.is_monotonic_increasing
+    return watched[::-1] if newest_first else watched  # reversed, for of one day the last comes first, too
+
+
+def _days(texts: pd.Series, path: Path) -> pd.Series:
+    """The days that texts of any spelling mean, NaT for none."""
+    numbers = texts.str.extract(r"^\s*(\d{1,2})[/.-](\d{1,2})[/.-]").astype("float")
+    is_open, (firsts, seconds) = numbers[0].notna(), (numbers > 12).any()
+    with warnings.catch_warnings(action="ignore"):  # of a day above 12 where pandas expects a month
+        dates, swapped = (
+            pd.to_datetime(texts, format="mixed", dayfirst=day_first, errors="coerce", utc=True)
+            for day_first in (False, True)
+        )
+    swapped = swapped.where(is_open, dates)
+    orders = [days.sort_values(kind="stable").index for days in (dates, swapped)]
+    if firsts == seconds and not orders[0].equals(orders[1]):
+        problem = "%s: nothing tells whether dates such as %s begin with the month or the day; the month is taken"
+        logging.getLogger(__name__).warning(problem, path, texts[is_open].iloc[0])
+    return swapped if firsts and not seconds else dates

@@ -23,11 +23,12 @@ from ..data.sequences import Vocabulary
 from ..evaluation.mixture import Mixture, linear_baseline
 from ..model.bert4rec import Network
 from ..model.modern import build_network
-from ..settings import GROUPS, Settings
+from ..settings import GROUPS, Settings, get_preset
 from .devices import find_device
 
 MODEL, ITEMS = "model.safetensors", "items.csv"
-FORMAT = 2  # of the description in a file; raise it with any renamed or restructured part, and extend `_migrate`
+FORMAT = 3  # of the description in a file; raise it with any renamed or restructured part, and extend `_migrate`
+LATEST_2K, LATEST_2K_USERS = "ml-latest-2k", 2_148  # once a release, now the first users of ml-5k: the same sequences
 NO_SUM = "0" * 64  # stands where the checksum of the file will stand, while it is computed
 
 
@@ -191,7 +192,18 @@ def _migrate(description: dict[str, Any], weights: dict[str, torch.Tensor]) -> t
         settings = migrate_settings(description["preset"])
         description = description | {"settings": settings, "linear_weight": description["counting_weight"]}
         weights = {name.replace(".near.", ".conv."): value for name, value in weights.items()}
-    return description, weights
+    settings = description["settings"]
+    if version < 3 and settings["model"]["network"] == "bert4rec":
+        raise ValueError("the network of bert4rec has changed since")
+    return description | {"settings": settings | {"data": rename_release(settings["data"])}}, weights
+
+
+def rename_release(data: dict[str, Any]) -> dict[str, Any]:
+    """Settings of data that name ml-latest-2k, as those that give the same sequences now."""
+    if data["release"] != LATEST_2K:
+        return data
+    users = data["max_users"] if data["ratings_file"] else min(data["max_users"] or LATEST_2K_USERS, LATEST_2K_USERS)
+    return data | {"release": "ml-5k", "max_users": users}
 
 
 def migrate_settings(old: dict[str, Any]) -> dict[str, Any]:
@@ -207,11 +219,9 @@ def migrate_settings(old: dict[str, Any]) -> dict[str, Any]:
 def load_trained(settings: Settings, device: str | torch.device | None = None) -> Checkpoint:
     """The reader's own run of these settings in runs/, else the weights that come with the project; prints which.
     FileNotFoundError if there is neither."""
-    name = settings.name
-    own = PROJECT / "runs" / name
-    shipped = PROJECT / "pretrained" / name.replace(settings.preset, settings.data.release, 1)
-    is_whole_release = not (settings.data.max_users or settings.data.ratings_file)
-    if not (own / MODEL).exists() and is_whole_release and (shipped / MODEL).exists():
+    own, shipped = (PROJECT / place / settings.name for place in ("runs", "pretrained"))
+    is_preset = settings.data == get_preset(settings.preset, settings.recipe).data
+    if not (own / MODEL).exists() and is_preset and (shipped / MODEL).exists():
         print(f"{settings.recipe}: the weights that come with the project, {display_path(shipped)}")
         return load(shipped, device)
     checkpoint = load(own, device)

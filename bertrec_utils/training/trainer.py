@@ -186,6 +186,7 @@ def _run_key(model: Network, dataset: Dataset, settings: Settings, seed: int) ->
     return settings.flat() | {
         "ratings_file": None,  # a log may move: the data are it
         "items_file": None,
+        "columns": None,
         "seed": seed,
         "data": _digest(dataset.fingerprint),
         "initial weights": _digest(weights),  # roughly: another machine may round a start from counts differently

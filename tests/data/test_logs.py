@@ -1,16 +1,36 @@
+import csv
+import gzip
+import io
+import lzma
 import os
 import random
 import re
+import sys
+import zipfile
+from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from bertrec_utils.data.logs import RATING_TYPES, Interactions, load_interactions, read_movies, read_ratings
+from bertrec_utils.data.dataset import build_dataset, build_sequences, load_dataset
+from bertrec_utils.data.logs import (
+    RATING_TYPES,
+    Interactions,
+    from_frame,
+    load_interactions,
+    log_name,
+    read_movies,
+    read_ratings,
+)
 from bertrec_utils.data.sequences import Vocabulary
 from bertrec_utils.evaluation.baselines import RecentPopularity
+from bertrec_utils.settings import DataSettings
 from conftest import rows
 
+CASES = Path(__file__).parents[1] / "cases"  # what people really have
 FUZZED_FILES = int(os.environ.get("BERTREC_FUZZ", 1000))  # per reader; BERTREC_FUZZ=10000 for a thorough run
 
 RATINGS = [(1, 31, 2.5, 1260759144), (1, 1029, 3, 1260759179), (1, 7, 4.5, 1260759145), (2, 31, 3, 835355493)]
@@ -24,6 +44,8 @@ READERS = {
     "u.item": lambda path: read_movies(path, "|", "latin-1"),
     "shop.csv": load_interactions,
     "visits.csv": load_interactions,
+    "visits.inter": load_interactions,
+    "walks.txt": load_interactions,
     "items.csv": lambda path: load_interactions(path.with_name("log.csv"), path),
 }
 GOOD = {
@@ -35,6 +57,8 @@ GOOD = {
     "u.item": f"7|Sabrina (1995)|01-Jan-1995||http://x/?7{FLAGS}\n31|Misérables, Les (1995)|||{FLAGS}\n",
     "shop.csv": 'item,user,rating,timestamp\nsocks,7,1,100\n"hat, red",8,4.5,101\nNA,7,-2,99.5\nsocks,8,3,1e3\n',
     "visits.csv": "user,item,timestamp,note\nann,1,2020-01-31,\nbob,2,2020-01-31T12:00:00.25,\nann,2,2019-12-31 10Z,\n",
+    "visits.inter": "user_id:token\titem_id:token\trating:float\ttimestamp:float\n196\t7\t3\t881250949\n22\t8\t\t87\n",
+    "walks.txt": "1 5 7 3\n2 5 9\n1 4\n",
     "items.csv": 'item,title,genres\n1,Hat,Red\n2,"Socks, ""warm""",\n3,,\n',
 }
 
@@ -65,13 +89,13 @@ def assert_well_formed(read):
     """The documented columns and dtypes, and no value that is missing, infinite or impossible."""
     own = isinstance(read, Interactions)
     for table in tables(read):
-        assert len(table) and not table.isna().any(axis=None)
+        assert len(table) and not table.drop(columns="rating" if own else [], errors="ignore").isna().any(axis=None)
         if "title" in table:
             assert list(table) == ["item", "title", "genres"]
             assert table.item.is_unique and (table.title != "").all()
         elif own:
             assert list(table) == list(RATING_TYPES)
-            assert table.rating.dtype == "float64" and np.isfinite(table.rating).all()
+            assert table.rating.dtype == "float64"
             assert table.timestamp.dtype in ("int64", "float64") and np.isfinite(table.timestamp).all()
         else:
             assert table.dtypes.astype(str).to_dict() == RATING_TYPES
@@ -139,10 +163,7 @@ NUL, LATIN = "\0", "\udce9"  # a byte that is no UTF-8
         ("shop.csv", "hat,8,3", "timestamp '' must not be empty"),
         ("shop.csv", ",8,3,102", "item '' must not be empty"),
         ("shop.csv", "hat,,3,102", "user '' must not be empty"),
-        ("shop.csv", "hat,8,3,102,9", "expected 4 values as in the header, found 'hat,8,3,102,9'"),
-        ("shop.csv", "hat,8,good,102", "rating 'good' is not a finite number"),
-        ("shop.csv", "hat,8,,102", "rating '' is not a finite number"),
-        ("shop.csv", "hat,8,1e400,102", "rating '1e400' is not a finite number"),
+        ("shop.csv", "hat,8,3,102,9", "expected 4 values as in line 1, found 'hat,8,3,102,9'"),
         ("shop.csv", "hat,8,3,inf", "timestamp 'inf' is not a finite 64-bit number"),
         ("shop.csv", "hat,8,3,nan", "timestamp 'nan' is not a finite 64-bit number"),
         ("shop.csv", "hat,8,3," + "9" * 30, "timestamp '9{30}' is not a finite 64-bit number"),
@@ -150,10 +171,17 @@ NUL, LATIN = "\0", "\udce9"  # a byte that is no UTF-8
         ("shop.csv", 'hat,"8,3,102', "expected values in closed quotes or none"),
         ("shop.csv", f"h{NUL}at,8,3,102", "expected text saved as utf-8"),
         ("shop.csv", f"caf{LATIN},8,3,102", "expected text saved as utf-8"),
-        ("visits.csv", "cy,2,10/1/2020,", "timestamp '10/1/2020' is neither a number nor an ISO date"),
+        ("visits.csv", "cy,2,10/1/2020,", "timestamp '10/1/2020' is neither a number nor a date like 2020-01-31"),
         ("visits.csv", "cy,2,9999-12-31,", "timestamp '9999-12-31' is neither .* of the years 1678 to 2261"),
         ("visits.csv", "cy,2,100,", "timestamp '100' is neither a number nor"),
         ("visits.csv", "cy,2,now,", "timestamp 'now' is neither a number nor"),
+        ("visits.csv", "cy,2,2020/02/01,", "timestamp '2020/02/01' is neither a number nor"),
+        ("visits.inter", "22\t8", "timestamp '' must not be empty"),
+        ("visits.inter", "22\t8\t3\t4\t5", "expected 4 values as in line 1"),
+        ("visits.inter", "\t8\t3\t4", "user '' must not be empty"),
+        ("walks.txt", "7", "expected whole numbers with spaces between, a user and then items, found '7'"),
+        ("walks.txt", "1 2 x", "expected whole numbers with spaces between"),
+        ("walks.txt", "1,2", "expected whole numbers with spaces between"),
         ("items.csv", "2,Shirt,", "item '2' is listed before"),
         ("items.csv", ",Shirt,", "item '' must not be empty"),
     ],
@@ -181,15 +209,39 @@ def test_the_malformed_line_is_named(name, row, found, ending, tmp_path):
         ("movies.csv", "a,b,c\nx,y,z\n", "line 1: expected the header movieId,title,genres, found 'a,b,c'"),
         ("movies.csv", "movieId,title,genres\n", "holds no films"),
         ("u.item", "", "holds no films"),
-        ("shop.csv", "", "line 1: expected the columns user, item, timestamp"),
+        (
+            "shop.csv",
+            "",
+            "line 1: the columns '' do not tell the user, the item, the timestamp; tell user=NAME item=NAME",
+        ),
         ("shop.csv", "user,item,timestamp\n", "holds no rows"),
-        ("shop.csv", "user,item\na,b\n", "line 1: expected the columns user, item, timestamp .* found 'user,item'"),
-        ("shop.csv", "user;item;timestamp\na;b;1\n", "line 1: .* with commas between.* found 'user;item;timestamp'"),
-        ("shop.csv", "user,item,timestamp,user\na,b,1,c\n", "line 1: .*each once"),
+        (
+            "shop.csv",
+            "user,item\na,b\n",
+            "line 1: the columns 'user, item' do not tell the timestamp.*timestamp=none if",
+        ),
+        ("shop.csv", "user,item,timestamp,user\na,b,1,c\n", r"line 1: .* do not tell the user \(user or user\?\)"),
+        ("shop.csv", "who,what,when\na,b,1\n", r"line 1: the columns 'who, what, when' do not tell .* \(--columns\)"),
+        ("shop.csv", "A1,B1,5.0,1369699200\n", "line 1: .*by number, user=1, if there is no header"),
+        (
+            "shop.csv",
+            "sessionId,userId,item,date\na,b,c,d\n",
+            r"line 1: .*\(sessionId or userId\?\); tell user=sessionId",
+        ),
+        ("shop.csv", "1,2\n3,4\n", "line 1: the columns '1, 2' do not tell the user, the item, the timestamp"),
+        ("shop.csv", "user,item,timestamp\na,b,1/2/2020\na,c,3/4/2020\n", "line 2: .*which is the day.* 2020-01-31"),
+        ("shop.csv", "user,item,timestamp\na,b,13/2/2020\na,c,3/14/2020\n", "line 2: .*which is the day"),
+        ("shop.csv", "user,item,timestamp\na,b,13/2/2020\na,c,31/2/2020\n", "line 3: timestamp '31/2/2020' is neither"),
+        ("walks.txt", "1 2 3 4\n5 6 7 8\n", "line 1: 4 numbers, as on every line, and no header; tell user=1"),
+        ("walks.txt", "1\t2\t3\n", "line 1: the columns '1, 2, 3' do not tell"),
         ("shop.csv", "user,item,timestamp\na,b,1,9\na,c,2,9\n", "line 2: expected 3 values"),
         ("shop.csv", 'user,item,timestamp\na,"b,1\na",c,2\n', "line 2: expected values in closed quotes"),
         ("shop.csv", "user,item,timestamp\na,b,1\n".encode("utf-16"), "line 1: expected text saved as utf-8"),
-        ("items.csv", "item,name\n1,Hat\n", "line 1: expected the columns item, title"),
+        (
+            "items.csv",
+            "item,label\n1,Hat\n",
+            "line 1: the columns 'item, label' do not tell the title; tell title=NAME",
+        ),
     ],
 )
 def test_a_file_of_another_kind_is_refused(name, content, found, tmp_path):
@@ -236,6 +288,10 @@ def test_own_log_keeps_ids_as_they_are_written(tmp_path):
         (["2020-01-31", "2019-12-31T12:00", "1969-12-31T23:59:59"], [1_580_428_800, 1_577_793_600, -1]),
         (["1970-01-01T00:00:00.9", "1970-01-01T00:00:00.000001", "1970-01-01 02:00+02:00"], [0.9, 1e-6, 0.0]),
         (["2020-01-31T00:00:00.5", "1969-12-31T23:59:59.75"], [1_580_428_800.5, -0.25]),
+        (["2020-01-31 00:00:00 UTC", "2020-01-31T00:00:00Z", "2020-01-31 00:00"], [1_580_428_800] * 3),
+        (["2020/01/31", "2020/01/30 12:00:30"], [1_580_428_800, 1_580_385_630]),
+        (["1/31/2020 8:05", "02/01/2020"], [1_580_457_900, 1_580_515_200]),
+        (["31/1/2020 8:05:00", "1.2.2020"], [1_580_457_900, 1_580_515_200]),
         (["1700000000123456789", "-5"], [1_700_000_000_123_456_789, -5]),
         (["0.5", "1e3"], [0.5, 1000.0]),
     ],
@@ -280,6 +336,326 @@ def test_a_plain_file_is_read_whatever_its_name(suffix, tmp_path):
     path = tmp_path / f"log.csv.{suffix}"  # pandas would unpack it
     path.write_text("user,item,timestamp\na,1,1\n")
     assert load_interactions(path).ratings.item.tolist() == [1]
+
+
+def zip_of(content, *names):
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in names or ("log.csv", "__MACOSX/._log.csv"):
+            archive.writestr(name, content)
+    return packed.getvalue()
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, lzma.compress, zip_of])
+def test_a_packed_log_is_read_whatever_its_name(pack, tmp_path):
+    (tmp_path / "log.csv").write_bytes(pack(b"user,item,timestamp\na,1,1\n"))
+    assert load_interactions(tmp_path / "log.csv").ratings.item.tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (zip_of(b"user", "a.csv", "b.csv"), "holds 2 files; unpack it, and give one of them"),
+        (zip_of(b"user,item,timestamp")[:-30], "cannot be unpacked"),
+        (gzip.compress(b"user,item,timestamp\na,1,1\n")[:-9], "is damaged"),
+        (lzma.compress(b"user,item,timestamp\na,1,1\n")[:-9], "is damaged"),
+    ],
+)
+def test_a_packed_log_that_cannot_be_read_is_named(content, problem, tmp_path):
+    assert problem in refusal(load_interactions, write(tmp_path, "log.csv.gz", content))
+
+
+def test_a_line_of_a_packed_log_is_named(tmp_path):
+    path = write(tmp_path, "log.zip", zip_of(b"user,item,timestamp\na,1,1\na,,1\n"))
+    assert "line 3: item '' must not be empty" in refusal(load_interactions, path)
+
+
+LAYOUTS = {  # the same log: ann, 7 and NA; how it is told, what is said of it
+    "shop.csv": ("user,item,timestamp\nann,7,5\nann,NA,6\n", None, ""),
+    "spare.csv": (",user,item,session,timestamp,date\n0,ann,7,1,5,x\n1,ann,NA,1,6,y\n", None, ""),
+    "names.csv": ("userId,movieId,rating,Unix_Review-Time\nann,7,,5\nann,NA,x,6\n", None, "timestamp=Unix_Review-Time"),
+    "events.csv": ("time,visitorid,event,itemid\n5,ann,view,7\n6,ann,view,NA\n", None, "user=visitorid item=itemid"),
+    "some.tsv": ("session_id\tarticle_id\tts\nann\t7\t5\nann\tNA\t6\n", None, "user=session_id item=article_id"),
+    "r.tsv": ('"user"\t"asin"\t"ts"\n"ann"\t"7"\t5\n"ann"\t"NA"\t6\n', None, "item=asin"),
+    "semi.csv": ("user;item;timestamp\nann;7;5\nann;NA;6\n", None, ""),
+    "spaces.txt": ("user item timestamp\nann 7 5\nann NA 6\n", None, ""),
+    "colons.dat": ("user::item::timestamp\nann::7::5\nann::NA::6\n", None, ""),
+    "told.csv": (
+        "who is it,what,user\nann,7,5\nann,NA,6\n",
+        "user=who is it item=what timestamp=user",
+        "user=who is it ",
+    ),
+    "bare.csv": ("ann,5,7\nann,6,NA\n", "user=1 item=3 timestamp=2", "user=1 item=3 timestamp=2"),
+    "mark.csv": ("\ufeffann,5,7\nann,6,NA\n", "user=1 item=3 timestamp=2", "user=1"),
+    "order.csv": ("item,user\n7,ann\nNA,ann\n", "timestamp=none", "timestamp=none: the rows are in order of time"),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_a_log_is_read_in_every_layout(name, tmp_path, capsys):
+    content, told, said = LAYOUTS[name]
+    ratings = load_interactions(write(tmp_path, name, content), columns=told).ratings
+    assert ratings.user.tolist() == ["ann", "ann"] and ratings.item.tolist() == ["7", "NA"]
+    assert ratings.timestamp.tolist() == ([0, 1] if name == "order.csv" else [5, 6])
+    out, err = capsys.readouterr()
+    assert not out and (err.startswith(f"{name}: ") and said in err and err.count("\n") == 1 if said else not err)
+
+
+def test_a_blank_rating_stops_nothing(tmp_path):
+    log = load_interactions(write(tmp_path, "shop.csv", GOOD["shop.csv"] + "hat,8,,102\nhat,9,good,103\n"))
+    np.testing.assert_array_equal(log.ratings.rating, [1, 4.5, -2, 3, np.nan, np.nan])
+
+
+@pytest.mark.parametrize("told", ["who", "users=who", "user=", "user=who item"])
+def test_columns_are_told_by_what_they_are(told, tmp_path):
+    with pytest.raises(ValueError, match=r"told as user=NAME item=NAME timestamp=NAME|do not tell the"):
+        load_interactions(write(tmp_path, "shop.csv", "who,what,when\na,b,1\n"), columns=told)
+
+
+def test_columns_of_both_files_are_told(tmp_path, capsys):
+    (tmp_path / "items.csv").write_text("what;id;label;price;kind\nx;1;Hat;5;Red\n")
+    log = write(tmp_path, "shop.csv", "who,what,when\na,x,1\n")
+    told = "user=who item=what timestamp=when title=label"
+    with pytest.raises(ValueError, match=r"items\.csv, line 1: .* do not tell the id \(what or id\?\)"):
+        load_interactions(log, tmp_path / "items.csv", columns=told)
+    read = load_interactions(log, tmp_path / "items.csv", columns=told + " id=what genres=kind")
+    assert read.items.values.tolist() == [["x", "Hat", "Red"]]
+    assert "items.csv: id=what title=label genres=kind" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["ratings.csv", "ratings.dat", "u.data"])
+@pytest.mark.parametrize("titles", ["movies.csv", "movies.dat", "u.item", "films.item"])
+def test_files_of_grouplens_and_recbole_are_logs_too(name, titles, tmp_path):
+    films = GOOD.get(
+        titles, "item_id:token\tmovie_title:token_seq\tclass:token_seq\n7\tSabrina (1995)\tComedy\n31\tA\tB\n"
+    )
+    log = load_interactions(write(tmp_path, name, GOOD[name]), write(tmp_path, titles, films))
+    expected = READERS[name](tmp_path / name)
+    assert log.ratings.values.tolist() == expected.values.tolist()
+    assert (log.ratings.user.dtype, log.ratings.item.dtype) == ("int64", "int64")
+    titled = log.items.set_index("item").title
+    assert titled[7] == "Sabrina (1995)" and titled[1029] == "1029"
+    if titles in READERS:
+        assert titled[31] == READERS[titles](tmp_path / titles).set_index("item").title[31]
+
+
+def test_columns_of_a_log_told_by_number_are_not_those_of_its_titles(tmp_path):
+    films, log = write(tmp_path, "movies.dat", GOOD["movies.dat"]), write(tmp_path, "log.txt", "5,7,ann\n6,32,ann\n")
+    read = load_interactions(log, films, columns="user=3 item=2 timestamp=1")
+    assert read.items.title.tolist() == ["Sabrina (1995)", "Misérables, Les (1995)", "None (2001)"]
+    told = "user=3 item=2 timestamp=1 id=2 title=3"
+    for header in ("", "nr,isbn,name\n"):
+        titles = write(tmp_path, "items.csv", header + "book,7,Seven\nb,32,Many\n")
+        assert load_interactions(log, titles, columns=told).items.title.tolist() == ["Seven", "Many"]
+
+
+@pytest.mark.parametrize("encoded", ["utf-8", "latin-1"])
+def test_films_of_ml_10m_and_ml_1m_are_read_in_their_encodings(encoded, tmp_path):
+    (tmp_path / "movies.dat").write_bytes(GOOD["movies.dat"].encode(encoded))
+    log = load_interactions(write(tmp_path, "ratings.dat", GOOD["ratings.dat"]), tmp_path / "movies.dat")
+    assert "Misérables, Les (1995)" in set(log.items.title)
+
+
+def case(name):
+    """A file of tests/cases, and its rows as Python's own reader has them."""
+    with (CASES / name).open(encoding="utf-8", newline="") as file:
+        return CASES / name, list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("case-sensitive-ids/log.csv", "odd-ids/log.csv", "ten-items/log.csv", "repeats/wiki-head.csv"),
+        *("log-grows/log.csv", "tiny-logs/4items.csv", "tiny-logs/all-same-time.csv", "tiny-logs/one-user-50.csv"),
+    ],
+)
+def test_cases_are_read_as_they_are_written(name):
+    path, expected = case(name)
+    log = load_interactions(path)
+    for column in ("user", "item", "timestamp"):
+        assert log.ratings[column].astype(str).tolist() == [row[column] for row in expected]
+    assert set(log.items.title) == {row["item"] for row in expected}
+
+
+def test_case_of_the_benchmarks_lines(tmp_path):
+    """Lines `user item` in order of time, a user's together, without a header."""
+    draw = random.Random(0)
+    expected = {user: draw.sample(range(1, 300), draw.randint(1, 12)) for user in range(1, 301)}
+    lines = [f"{user} {item}\n" for user, items in expected.items() for item in items]
+    log = load_interactions(write(tmp_path, "benchmark.txt", "".join(lines)))
+    vocabulary, sequences, counts = build_sequences(log.ratings, min_item_ratings=1)
+    assert counts.rows == len(lines)
+    found = {user: vocabulary.item_ids(row).tolist() for user, row in zip(sequences.users, sequences, strict=True)}
+    assert found == {user: items for user, items in expected.items() if len(items) > 2}
+
+
+def test_sequence_lines_are_the_same_log_as_lines_of_pairs(tmp_path):
+    pairs = load_interactions(write(tmp_path, "pairs.txt", "1 5\n1 7\n1 3\n2 5\n2 9\n1\t4\n"))
+    walks = load_interactions(write(tmp_path, "walks.txt", GOOD["walks.txt"]))
+    assert walks.ratings.equals(pairs.ratings) and walks.items.equals(pairs.items)
+    with pytest.raises(ValueError, match=r"timestamp=3 \(--columns\), or timestamp=none for a user and items in order"):
+        load_interactions(write(tmp_path, "even.txt", "1 2 3\n4 5 6\n"))
+    same_length = write(tmp_path, "even.txt", "1 2 3\n4 5 6\n")
+    assert load_interactions(same_length, columns="timestamp=none").ratings.item.tolist() == [2, 3, 5, 6]
+    timed = load_interactions(same_length, columns="user=1 item=2 timestamp=3").ratings
+    assert timed.item.tolist() == [2, 5] and timed.timestamp.tolist() == [3, 6]
+
+
+def test_case_of_ids_that_pandas_has_made_floats():
+    (path, expected), (titles, _) = case("ids-against-titles/log.csv"), case("ids-against-titles/titles.csv")
+    log = load_interactions(path, titles)
+    assert log.ratings.item.tolist() == [int(row["item"].removesuffix(".0")) for row in expected]
+    assert log.items.title.tolist() == [f"Book {item}" for item in range(1, 41)]
+
+
+def test_case_of_ids_with_leading_zeros(capsys):
+    (path, expected), (titles, _) = case("ids-against-titles/log_zeros.csv"), case("ids-against-titles/titles.csv")
+    log = load_interactions(path, titles)
+    assert log.ratings.item.tolist() == [row["item"] for row in expected]
+    assert log.items.item.tolist() == [f"{item:010}" for item in range(1, 41)]
+    assert log.items.title.tolist() == [f"Book {item}" for item in range(1, 41)]
+    said = capsys.readouterr().err
+    assert said.startswith("40 items find their title by number, 0000000029 that of 29") and said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("ids", "of_titles", "expected"),
+    [
+        (["0055", "56"], ["55", "56"], {"0055": "title of 55", "56": "title of 56"}),
+        (["055", "55"], ["55"], {"055": "055", "55": "title of 55"}),  # 55 is 55, and 055 is another
+        (["55.0", "x"], ["55", "x"], {"55.0": "title of 55", "x": "title of x"}),
+        (["55.5", "7"], ["55", "7"], {"55.5": "55.5", "7": "title of 7", "55": "title of 55"}),
+        (["055", "0055"], ["55"], "055, 55, 0055 are one number"),
+        (["055"], ["55", "55.0"], "055, 55, 55.0 are one number"),
+        (["a", "b"], ["c"], "such as 'c'.*such as 'a'"),
+    ],
+)
+def test_ids_in_two_forms_are_joined_or_named(ids, of_titles, expected, tmp_path):
+    (tmp_path / "items.csv").write_text("item,title\n" + "".join(f"{item},title of {item}\n" for item in of_titles))
+    log = write(tmp_path, "shop.csv", "user,item,timestamp\n" + "".join(f"u,{item},1\n" for item in ids))
+    if isinstance(expected, str):
+        with pytest.raises(ValueError, match=rf"items\.csv: .*{expected}.*alike in both files"):
+            load_interactions(log, tmp_path / "items.csv")
+    else:
+        items = load_interactions(log, tmp_path / "items.csv").items
+        assert dict(zip(items.item, items.title, strict=True)) == expected
+
+
+def test_how_many_items_lack_a_title_is_said(tmp_path, capsys):
+    (tmp_path / "items.csv").write_text("item,title\n7,Seven\n")
+    load_interactions(write(tmp_path, "shop.csv", "user,item,timestamp\na,7,1\na,8,2\na,9,2\n"), tmp_path / "items.csv")
+    assert capsys.readouterr().err == "2 of 3 items have no title\n"
+
+
+def test_what_was_cached_is_of_the_same_columns(tmp_path, monkeypatch):
+    monkeypatch.setattr("bertrec_utils.data.dataset.CACHED_FROM", 1)
+    path = write(tmp_path, "log.tsv", "who\twith\twhat\n" + "".join(f"a\tb\t{n}\na\tc\t{n}\n" for n in range(4)))
+    settings = [
+        DataSettings(ratings_file=str(path), columns=f"user={user} item=what timestamp=none")
+        for user in ("who", "with")
+    ]
+    for _ in range(2):
+        found = [load_dataset(replace(each, min_item_ratings=1)).sequences.users.tolist() for each in settings]
+        assert found == [["a"], ["b", "c"]]
+
+
+def test_a_home_folder_may_be_a_tilde(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write(tmp_path, "items.csv", GOOD["items.csv"])
+    assert load_interactions("~/log.csv", "~/items.csv").items.title[0] == "Hat"
+    own = DataSettings(ratings_file="~/log.csv", min_item_ratings=1)
+    with pytest.raises(ValueError, match="no user has 3 different items"):
+        load_dataset(own)
+    (tmp_path / "data" / "ml-1m").mkdir(parents=True)
+    write(tmp_path / "data" / "ml-1m", "ratings.dat", GOOD["ratings.dat"])
+    write(tmp_path / "data" / "ml-1m", "movies.dat", GOOD["movies.dat"])
+    monkeypatch.setenv("BERTREC_DATA", "~/data")
+    assert len(load_dataset(DataSettings(release="ml-1m", min_item_ratings=1)).sequences) == 1
+
+
+@pytest.mark.parametrize("name", ["log.csv", "log.csv.gz", "my.log.tsv.zip"])
+def test_the_name_of_a_log(name):
+    assert log_name(f"folder/{name}") == ("my.log" if "my" in name else "log")
+
+
+def frames():
+    """The same log as frames of several libraries."""
+    times = pd.to_datetime(["2020-01-31", "2020-02-01 12:00", "2020-02-02", "2020-02-03"], format="ISO8601")
+    frame = pd.DataFrame({"who": [7, 7, 7, 8], "what": ["b", "NA", "c", "b"], "when": times})
+    yield "pandas", lambda: frame.set_axis([3, 1, 2, 3])
+    yield "zone", lambda: frame.assign(when=times.tz_localize("UTC").tz_convert("Asia/Tokyo"))
+    yield "categories", lambda: frame.astype({"who": "category", "what": "category"})
+    yield "nullable", lambda: frame.convert_dtypes()
+    yield "texts", lambda: frame.astype(str)
+    yield "seconds", lambda: frame.assign(when=times.astype("datetime64[s]").astype("int64"))
+    yield "polars", lambda: pytest.importorskip("polars").DataFrame(frame.to_dict("list"))
+    yield "pyarrow", lambda: pytest.importorskip("pyarrow").table(frame.to_dict("list"))
+
+
+@pytest.mark.parametrize("frame", [pytest.param(make, id=name) for name, make in frames()])
+def test_a_frame_is_the_same_log_as_a_file(frame, tmp_path):
+    rows = "7,b,2020-01-31\n7,NA,2020-02-01 12:00\n7,c,2020-02-02\n8,b,2020-02-03\n"
+    (tmp_path / "items.csv").write_text("item,title\nb,Bee\n")
+    path = write(tmp_path, "shop.csv", "user,item,timestamp\n" + rows)
+    expected = load_interactions(path, tmp_path / "items.csv")
+    log = from_frame(frame(), titles={"b": "Bee"}, user="who", item="what", timestamp="when")
+    pd.testing.assert_frame_equal(log.ratings, expected.ratings)
+    pd.testing.assert_frame_equal(log.items, expected.items)
+    built = build_dataset(log, min_item_ratings=1)
+    settings = DataSettings(ratings_file=str(path), items_file=str(tmp_path / "items.csv"), min_item_ratings=1)
+    assert built.fingerprint == load_dataset(settings).fingerprint
+    assert built.counts.kept_users == 1 and built.items.ratings.tolist() == [1, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"item": [1, None, 2]}, "frame, row 2: item 'nan' must not be empty"),
+        ({"user": ["a", "a", None]}, "frame, row 3: user '.*' must not be empty"),
+        ({"user": ["a", "a\nb", "c"]}, r"frame, row 2: user 'a\\nb' must be on one line"),
+        (
+            {"timestamp": pd.to_datetime(["2020-01-31", None, "2020-01-31"])},
+            "frame, row 2: timestamp 'NaT' must not be",
+        ),
+        ({"timestamp": [1.0, 2.0, np.inf]}, "frame, row 3: timestamp 'inf' is not a finite"),
+        ({"visitor_id": [1, 1, 1], "user": None}, "no error"),
+        ({"visitor_id": [1, 1, 1], "user": None, "session": "a"}, r"frame: .* the user \(visitor_id or session\?\)"),
+    ],
+)
+def test_a_row_of_a_frame_is_named(changes, problem):
+    columns = {"user": ["a"] * 3, "item": [1, 2, 3], "timestamp": [1, 2, 3]} | changes
+    frame = pd.DataFrame({name: values for name, values in columns.items() if values is not None})
+    if problem == "no error":
+        assert len(from_frame(frame).ratings) == 3
+    else:
+        with pytest.raises(ValueError, match=problem):
+            from_frame(frame)
+
+
+def test_titles_of_a_frame_may_be_a_frame():
+    frame = pd.DataFrame({"user": ["a"], "isbn": [55.0], "timestamp": [1]})
+    titles = pd.DataFrame({"isbn": ["0055"], "name": ["A\nbook"], "category": [None]})
+    assert from_frame(frame, titles, noun="book").items.values.tolist() == [[55, "A book", ""]]
+    with pytest.raises(TypeError, match="users: a column is one of user, item"):
+        from_frame(frame, users="user")
+
+
+def test_parquet_is_read_as_a_frame(tmp_path):
+    pytest.importorskip("pyarrow")
+    frame = pd.DataFrame({"user_id": [7, 7], "note": ["x", "y"], "asin": ["b", "NA"]}).set_index("user_id")
+    frame.assign(date=pd.to_datetime(["2020-01-31", "2020-02-01"])).to_parquet(tmp_path / "log.parquet")
+    log = load_interactions(tmp_path / "log.parquet")
+    assert log.ratings.values.tolist() == [[7, "b", 1.0, 1_580_428_800], [7, "NA", 1.0, 1_580_515_200]]
+    with pytest.raises(ValueError, match=r"log\.parquet: the columns 'user_id, note, asin, date' do not tell the item"):
+        load_interactions(tmp_path / "log.parquet", columns="item=what")
+    path = write(tmp_path, "cut.parquet", (tmp_path / "log.parquet").read_bytes()[:-20])
+    assert "cut.parquet is damaged" in refusal(load_interactions, path)
+
+
+def test_parquet_without_its_extra_is_explained(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    message = refusal(load_interactions, write(tmp_path, "log.parquet", b"PAR1...PAR1"))
+    assert message.endswith("needs pyarrow: pip install 'bertrec-utils[parquet]'")
 
 
 def test_own_items_may_lack_genres_titles_and_rows(tmp_path):

@@ -1,6 +1,8 @@
 import functools
+import gzip
 import hashlib
 import http.server
+import lzma
 import os
 import stat
 import subprocess
@@ -63,8 +65,92 @@ def test_each_release_is_read_in_its_own_format(name, data_home):
 
 
 def test_own_folder_comes_before_the_bundled_one(data_home):
-    write_release(data_home / "ml-latest-2k", "ml-latest-2k")
-    assert len(load_movielens("ml-latest-2k").ratings) == 3
+    write_release(data_home / "ml-5k", "ml-5k")
+    assert len(load_movielens("ml-5k").ratings) == 3
+
+
+PACK = {".xz": lzma.compress, ".gz": gzip.compress}
+
+
+def pack(path, ending):
+    path.with_name(path.name + ending).write_bytes(PACK[ending](path.read_bytes()))
+    path.unlink()
+
+
+@pytest.mark.parametrize("ending", PACK)
+@pytest.mark.parametrize("name", ["ml-5k", "ml-1m", "ml-100k"])
+def test_packed_files_are_read_as_if_they_were_not(name, ending, data_home):
+    write_release(data_home / name, name)
+    plain = load_movielens(name)
+    for file in in_own_format(name):
+        pack(data_home / name / file, ending)
+    packed = load_movielens(name)
+    assert packed.ratings.equals(plain.ratings) and packed.items.equals(plain.items)
+
+
+def test_of_a_packed_and_a_plain_file_the_plain_one_is_read(data_home):
+    write_release(data_home / "ml-5k", "ml-5k")
+    (data_home / "ml-5k" / "ratings.csv.xz").write_bytes(b"cut off")
+    assert len(load_movielens("ml-5k").ratings) == 3
+
+
+@pytest.mark.parametrize("ending", PACK)
+@pytest.mark.parametrize("file", ["ratings.csv", "movies.csv"])
+def test_damaged_packed_file_is_named(file, ending, data_home):
+    """Cut off, or with a byte changed."""
+    write_release(data_home / "ml-20m", "ml-20m")
+    pack(data_home / "ml-20m" / file, ending)
+    path = data_home / "ml-20m" / f"{file}{ending}"
+    whole = path.read_bytes()
+    changed = bytearray(whole)
+    changed[len(whole) // 2] ^= 1
+    for content in (whole[:-12], bytes(changed), whole[:7]):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=rf"^{path} is damaged \(.*\); unpack ml-20m.zip there again$"):
+            load_movielens("ml-20m")
+
+
+def test_malformed_row_of_a_packed_file_says_where_it_is(data_home):
+    write_release(data_home / "ml-20m", "ml-20m")
+    path = data_home / "ml-20m" / "ratings.csv"
+    path.write_text(path.read_text() + "<html>\n")
+    pack(path, ".xz")
+    with pytest.raises(ValueError, match=rf"^{path}\.xz, line 5: expected .*, found '<html>'"):
+        load_movielens("ml-20m")
+
+
+@pytest.mark.parametrize("ending", ["", *PACK])
+def test_no_more_than_the_first_part_is_read_if_no_more_users_are_wanted(ending, data_home, monkeypatch):
+    """What comes behind it may be anything; films that only it has are not listed."""
+    write_release(data_home / "ml-5k", "ml-5k")
+    ratings = data_home / "ml-5k" / "ratings.csv"
+    for damage in ("12,7,<html>,0\n", "12,7,\0\n"):
+        ratings.write_text("userId,movieId,rating,timestamp\n1,31,2.5,1\n2,31,1.5,1\n" + damage)
+        if ending:
+            pack(ratings, ending)
+        first_part = releases.Release(rating_count=3, first_part=(2, 2))
+        monkeypatch.setitem(releases.RELEASES, "ml-5k", first_part)
+        for users in (1, 2):
+            log = load_movielens("ml-5k", users)
+            assert log.ratings.user.tolist() == [1, 2] and log.items["item"].tolist() == [31]
+        for users in (3, None):
+            with pytest.raises(ValueError, match="line 4"):
+                load_movielens("ml-5k", users)
+
+
+def test_a_malformed_row_in_the_first_part_is_an_error(data_home, monkeypatch):
+    write_release(data_home / "ml-5k", "ml-5k")
+    ratings = data_home / "ml-5k" / "ratings.csv"
+    ratings.write_text("userId,movieId,rating,timestamp\n1,31,2.5,1\n<html>\n2,31,1.5,1\n")
+    monkeypatch.setitem(releases.RELEASES, "ml-5k", releases.Release(first_part=(2, 2)))
+    with pytest.raises(ValueError, match=r"line 3: expected .*, found '<html>'"):
+        load_movielens("ml-5k", 2)
+
+
+def test_users_of_a_copy_without_their_table(data_home):
+    write_release(data_home / "ml-5k", "ml-5k")
+    with pytest.raises(FileNotFoundError, match=r"users\.csv is missing; .*git checkout -- data/ml-5k"):
+        releases.load_users()
 
 
 def test_relative_folder_is_found_from_the_notebooks_folder(tmp_path, monkeypatch):
@@ -96,23 +182,24 @@ def test_malformed_row_says_where_it_is_and_what_to_do(name, file, data_home):
 
 
 def test_damaged_bundle_is_restored_from_git(data_home):
-    write_release(data_home / "ml-latest-2k", "ml-latest-2k")
-    (data_home / "ml-latest-2k" / "ratings.csv").write_text("userId,movieId,rating,timestamp\n")
-    restore = r"`git checkout -- data/ml-latest-2k` restores it.* --ratings FILE$"
+    write_release(data_home / "ml-5k", "ml-5k")
+    (data_home / "ml-5k" / "ratings.csv").write_text("userId,movieId,rating,timestamp\n")
+    restore = r"`git checkout -- data/ml-5k` restores it.* --ratings FILE$"
     with pytest.raises(ValueError, match=rf"holds no ratings; .*{restore}"):
-        load_movielens("ml-latest-2k")
-    (data_home / "ml-latest-2k" / "ratings.csv").unlink()
+        load_movielens("ml-5k")
+    (data_home / "ml-5k" / "ratings.csv").unlink()
     with pytest.raises(FileNotFoundError, match=rf"ratings\.csv is missing; .*{restore}"):
-        load_movielens("ml-latest-2k")
+        load_movielens("ml-5k")
 
 
-def test_bundle_cannot_be_downloaded(data_home, monkeypatch):
+@pytest.mark.parametrize("name", ["ml-5k", "movietweetings"])
+def test_bundle_cannot_be_downloaded(name, data_home, monkeypatch):
     monkeypatch.setattr(releases, "PROJECT", data_home)
     for fetch in (download, load_movielens):
         with pytest.raises(
-            FileNotFoundError, match=r"^ml-latest-2k cannot be downloaded; it comes with .*git checkout"
+            FileNotFoundError, match=rf"^{name} cannot be downloaded; it comes with .*git checkout -- data/{name}"
         ):
-            fetch("ml-latest-2k")
+            fetch(name)
 
 
 def test_missing_file_says_what_to_do(data_home):

@@ -1,4 +1,5 @@
 import itertools
+import json
 import math
 
 import ir_measures
@@ -10,11 +11,13 @@ from hypothesis.extra.numpy import arrays
 from ir_measures import RR, Success, nDCG
 from sklearn.metrics import ndcg_score, top_k_accuracy_score
 
-from bertrec_utils.data.sequences import Holdout
+from bertrec_utils.common import PROJECT
+from bertrec_utils.data.sequences import Holdout, Vocabulary
 from bertrec_utils.evaluation.baselines import Popularity
 from bertrec_utils.evaluation.ranking import (
     NEGATIVES,
     PROTOCOLS,
+    Interval,
     best_columns,
     beyond_accuracy,
     bootstrap_interval,
@@ -23,11 +26,16 @@ from bertrec_utils.evaluation.ranking import (
     evaluate,
     gini,
     intra_list_diversity,
+    mean_over_seeds,
     metrics,
     novelty,
     per_user_metrics,
+    read_ranks,
+    recorded_ranks,
+    run_ranks,
     target_ranks,
     top_k,
+    write_run,
 )
 from conftest import rows
 
@@ -78,12 +86,22 @@ def test_candidates_can_be_taken_from_the_history_and_be_many():
     assert ranks.tolist() == [3, 1]  # items 3, 4 and 6 are all there is for the first user
 
 
-@pytest.mark.parametrize("scores", [[0, 1, np.nan], [np.nan, 1, 2], [0, np.nan, 2], [0, 1, -np.inf], [0, 1, np.inf]])
+@pytest.mark.parametrize("scores", [[0, 1, np.nan], [np.nan, 1, 2], [0, np.nan, 2], [0, 1, np.inf]])
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_score_that_is_nan_or_a_target_that_cannot_be_recommended_is_refused(scores, protocol):
+def test_a_score_that_is_nan_or_a_target_that_scores_infinity_is_refused(scores, protocol):
     holdout = Holdout(rows([1]), np.array([3]))
-    with pytest.raises(ValueError, match=r"^FixedScores gave a score that is NaN, or a target a .* not finite"):
+    with pytest.raises(ValueError, match=r"^FixedScores gave a score that is NaN, or a target the score inf"):
         target_ranks(FixedScores(scores), holdout, [protocol], negatives=1, progress=False)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_target_that_must_not_be_recommended_is_no_hit(protocol):
+    """Not even where few items can be recommended, or none, so that it would be among the first."""
+    holdout = Holdout(rows([1], [2]), np.array([4, 3]))
+    for scores in ([0, 0, 1, -np.inf], [-np.inf] * 4):
+        ranks = target_ranks(FixedScores(scores), holdout, [protocol], negatives=2, progress=False)[protocol]
+        assert ranks.tolist() == [np.inf, 1 if scores[2] == 1 else np.inf]
+        assert metrics(ranks, [10]) == dict.fromkeys(["hit@10", "ndcg@10", "mrr@10"], np.isfinite(ranks).mean())
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -164,6 +182,22 @@ def test_interval_holds_the_true_mean_as_often_as_it_says():
 def test_a_difference_within_its_interval_is_a_tie():
     assert bootstrap_interval(np.array([1.0, -1.0] * 20)).is_tie
     assert not bootstrap_interval(np.array([1.0, 0.5] * 20)).is_tie
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [
+        (-0.003, 0.003, "equivalent"),
+        (0.001, 0.002, "equivalent"),  # surely better, and surely by less than matters
+        (0.001, 0.02, "better"),
+        (-0.02, -0.001, "worse"),
+        (-0.001, 0.004, "undecided"),
+        (-0.04, 0.05, "undecided"),
+    ],
+)
+def test_verdicts(low, high, verdict):
+    assert Interval((low + high) / 2, low, high).verdict() == verdict
+    assert Interval((low + high) / 2, low, high).verdict(margin=0.05) == "equivalent"
 
 
 def test_metrics_agree_with_scikit_learn():
@@ -358,6 +392,12 @@ def test_too_few_items_for_negatives_is_an_error():
         draw_negatives(holdout, weights, np.random.default_rng(0), count=101)
 
 
+def test_the_full_ranking_is_left_where_negatives_cannot_be_drawn():
+    holdout = Holdout(rows([1], [2]), np.array([2, 3]))
+    table = evaluate(FixedScores(np.arange(50)), holdout, progress=False)
+    assert table == evaluate(FixedScores(np.arange(50)), holdout, ["full"], progress=False)
+
+
 def test_protocols_repeat_with_the_seed_and_agree_with_each_other(dataset):
     split = dataset.split
     scorer = Popularity(split.train, len(dataset.vocabulary))
@@ -424,6 +464,105 @@ def test_best_items_leave_out_the_history():
         [1, 4],
         [1, 2],
     ]
+
+
+WORDS = Vocabulary(np.array(["a", "b, c", 'd"', "e f", "g"], dtype=object))
+
+
+def ranks_in(lists, holdout, vocabulary=WORDS):
+    """The ranks that user, item, score give, and the notes."""
+    return run_ranks(*zip(*lists, strict=True), holdout, vocabulary)
+
+
+def test_ranks_in_lists_by_hand():
+    holdout = Holdout(rows([1], [2], [1, 2], [5], [5], [5]), np.array([3, 5, 4, 1, 1, 1]))
+    lists = [
+        (0, "a", 9),  # of the history
+        (0, "e f", 3),
+        (0, 'd"', 2),  # the target: behind one, and level with another
+        (0, "g", 2),
+        (0, "b, c", 1),
+        ("1", "g", -5.5),  # the target, alone; an id may be a text
+        (2, "nothing", 2),  # an item that the data do not have is one all the same
+        (2, "e f", 1),
+        (3, "b, c", 1),  # without the target
+        (4, "b, c", 1),
+        (4, "a", -np.inf),  # the target must not be recommended
+        (77, "a", 1),  # nobody
+    ]
+    ranks, notes = ranks_in(lists, holdout)
+    np.testing.assert_equal(ranks, [2.5, 1, 2, np.inf, np.inf, np.nan])  # nothing is known of the last
+    assert [note.split(": ")[1] for note in notes] == ["1", "2", "1", "2"]
+    np.testing.assert_equal(ranks_in(lists[::-1], holdout)[0], ranks)  # the score decides
+
+
+def test_lists_that_make_no_sense_are_refused():
+    holdout = Holdout(rows([1], [2]), np.array([3, 5]))
+    with pytest.raises(ValueError, match="an item twice for a user"):
+        ranks_in([(0, "g", 1), (1, "g", 1), (0, "g", 2)], holdout)
+    with pytest.raises(ValueError, match="score that is NaN"):
+        ranks_in([(0, "g", np.nan)], holdout)
+    for user, item in (("u0", "g"), (0, "G")):
+        with pytest.raises(ValueError, match=r"give the ids of the log, such as user 0, item a$"):
+            ranks_in([(user, item, 1)], holdout)
+
+
+def test_a_written_run_gives_the_same_metrics_here_and_to_an_evaluation_library(tmp_path):
+    random = np.random.default_rng(3)
+    table = random.standard_normal((80, 150)).astype(np.float32)
+    histories = [random.permutation(150)[: random.integers(1, 20)] + 1 for _ in range(80)]
+    targets = np.array([next(item for item in random.permutation(150) + 1 if item not in each) for each in histories])
+    holdout, vocabulary = Holdout(rows(*histories), targets), Vocabulary(np.arange(150) * 10)
+    table[np.arange(80), targets - 1] += 2
+    table[:10, random.permutation(150)[:60]] = -np.inf  # fewer than a hundred are left to recommend
+    write_run(tmp_path / "run.txt", ScoresOfUser(table), holdout.histories, vocabulary)
+    lists = [line.split("\t") for line in (tmp_path / "run.txt").read_text().splitlines()]
+    assert [int(line[3]) for line in lists[-100:]] == list(range(1, 101)) and len(lists) < 80 * 100
+    full = target_ranks(ScoresOfUser(table), holdout, ["full"], progress=False)["full"]
+    ranks, notes = ranks_in([(line[0], line[2], float(line[4])) for line in lists], holdout, vocabulary)
+    np.testing.assert_equal(ranks, np.where(full <= 100, full, np.inf))
+    assert not notes and np.isinf(ranks).any() and np.isfinite(ranks).sum() > 60
+    truth = [ir_measures.Qrel(str(user), str((target - 1) * 10), 1) for user, target in enumerate(targets)]
+    measures = {"hit@10": Success @ 10, "ndcg@10": nDCG @ 10, "mrr@10": RR @ 10}
+    run = list(ir_measures.read_trec_run(str(tmp_path / "run.txt")))
+    expected = ir_measures.calc_aggregate(measures.values(), truth, run)
+    for name, measure in measures.items():
+        assert metrics(ranks, [10])[name] == pytest.approx(expected[measure], abs=1e-9)
+
+
+def test_equal_scores_are_written_in_the_order_of_the_vocabulary_and_the_history_not_at_all(tmp_path):
+    write_run(tmp_path / "run.txt", FixedScores([1, 0.1, 1, 3, -np.inf]), rows([4], [1, 2]), WORDS, k=3)
+    assert (tmp_path / "run.txt").read_text().splitlines() == [
+        "0\tQ0\ta\t1\t1.0\tbertrec",
+        '0\tQ0\td"\t2\t1.0\tbertrec',
+        "0\tQ0\tb, c\t3\t0.1\tbertrec",
+        "1\tQ0\te f\t1\t3.0\tbertrec",
+        '1\tQ0\td"\t2\t1.0\tbertrec',
+    ]
+
+
+@pytest.mark.parametrize("preset", ["small", "ml-1m"])
+def test_recorded_ranks_give_the_recorded_table(preset):
+    table = json.loads((PROJECT / "results" / "table.json").read_text())[preset]["models"]
+    models = recorded_ranks(PROJECT / "results", preset)
+    assert models.keys() == table.keys()
+    for name, seeds in models.items():
+        for metric in ("hit@10", "ndcg@10"):
+            recorded = table[name]["full"][metric]
+            assert mean_over_seeds(seeds, metric).mean() == pytest.approx(recorded["mean"])
+            assert len(seeds) == len(recorded["seeds"])
+
+
+def test_files_that_hold_no_ranks_are_named(tmp_path):
+    with pytest.raises(ValueError, match=r"results has ranks of ml-1m, .*small.*; name one: --preset NAME"):
+        recorded_ranks(PROJECT / "results", "tiny")
+    with pytest.raises(ValueError, match="has ranks of no preset"):
+        recorded_ranks(tmp_path, "small")
+    whole = (PROJECT / "results" / "ranks" / "small-seed0.npz").read_bytes()
+    for content in (b"", b"text", whole[:1000], whole[:-10]):
+        (tmp_path / "x.npz").write_bytes(content)
+        with pytest.raises(ValueError, match=r"x\.npz is no file of ranks"):
+            read_ranks(tmp_path / "x.npz")
 
 
 def test_coverage_and_novelty_by_hand():

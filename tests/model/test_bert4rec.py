@@ -201,4 +201,3 @@ def test_initial_weights(network):
         assert abs(matrix.mean()) < 5 * deviation / matrix.numel() ** 0.5, name
     for name in initial.keys() - matrices.keys():
         assert (initial[name] == float("norm.weight" in name)).all(), name
-

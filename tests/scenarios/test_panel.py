@@ -32,7 +32,7 @@ BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 
 @pytest.fixture(scope="module")
 def recommender():
-    checkpoint = load(PROJECT / "pretrained" / "ml-latest-2k")
+    checkpoint = load(PROJECT / "pretrained" / "small")
     return Recommender(checkpoint.model, checkpoint.vocabulary, checkpoint.load_items())
 
 
@@ -124,12 +124,13 @@ def test_prices_in_titles_are_no_formulas():
     titles = ["was $9, now $5", "A$$hole (2000)", "USB_A $3 to USB_C_B $5", "Save $5 & 10% now, $3 off", "Five"]
     items = pd.DataFrame({"item": [1, 2, 3, 4, 5], "title": titles, "genres": "", "ratings": 1})
     recommender = Recommender(CountingUp(), Vocabulary(np.arange(1, 6)), items)
-    panel = Panel(recommender, [*titles[:2], "no $3 and no $4"])
+    panel = Panel(recommender, [*titles[:2], "no $3 and no $4", "Fives"])
     static = panel._repr_mimebundle_()["text/html"]
     for html in (panel.table.value, static):
         marked = re.findall(rf"<(p|table) class='{NO_FORMULAS}'.*?</\1>", html, re.DOTALL)
         assert "$" in html and len(marked) == html.count("<p") + html.count("<table")
         assert "$" not in re.sub(rf"<(p|table) class='{NO_FORMULAS}'.*?</\1>", "", html, flags=re.DOTALL)
+    assert "&#x27;Fives&#x27; is unknown; did you mean &#x27;Five&#x27;, which is in this list?" in static
     assert {"tex2jax_ignore", "mathjax_ignore"} <= set(NO_FORMULAS.split())
     panel.search.value = "save"
     assert [button.description for button in panel.suggestions.children] == [titles[3]]
@@ -137,6 +138,19 @@ def test_prices_in_titles_are_no_formulas():
         widget.value for widget in all_widgets(panel.widget) if isinstance(widget, (widgets.Label, widgets.HTMLMath))
     ]
     assert labels == ["familiar", "distinctive"]
+
+
+def test_a_panel_with_nothing_left_says_so():
+    items = pd.DataFrame({"item": [1, 2, 3, 4, 5], "title": list("ABCDE"), "genres": "", "ratings": 1})
+    panel = Panel(Recommender(CountingUp(), Vocabulary(np.arange(1, 6)), items, "book"), list("ABCDE"))
+    assert "Nothing is left to recommend of the books that the model knows." in panel.table.value
+
+
+def test_many_unknown_titles_are_one_note():
+    items = pd.DataFrame({"item": [1, 2, 3, 4, 5], "title": list("ABCDE"), "genres": "", "ratings": 1})
+    history = ["A", *(f"No {number}" for number in range(99))]
+    panel = Panel(Recommender(CountingUp(), Vocabulary(np.arange(1, 6)), items), history)
+    assert panel.table.value.count("<p") == 1 and "99 of 100 titles are unknown" in panel.table.value
 
 
 def all_widgets(widget):

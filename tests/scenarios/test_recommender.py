@@ -1,3 +1,6 @@
+import time
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -5,7 +8,9 @@ import torch
 
 from bertrec_utils.data.sequences import Vocabulary
 from bertrec_utils.scenarios.recommender import Recommender
-from bertrec_utils.scenarios.titles import UnknownTitle
+from bertrec_utils.scenarios.titles import AmbiguousTitle, UnknownTitle, read_history
+
+LETTERBOXD = Path(__file__).resolve().parents[1] / "cases" / "letterboxd"
 
 TITLES = {
     **{item: f"Film {item} (1999)" for item in range(1, 15)},
@@ -62,6 +67,72 @@ def test_errors(recommender):
         recommender.recommend(["M"], k=0)
     with pytest.raises(TypeError, match="list of titles"):
         recommender.recommend("M")
+    with pytest.raises(TypeError, match="5 is no title; name an item by its id as 'id:5', or to recommend_items"):
+        recommender.recommend([5])
+    with pytest.raises(KeyError, match="the model knows no item '5'; its ids are such as 1"):
+        recommender.recommend_items(["5"])
+    with pytest.raises(ValueError, match="none of 'A', 'B', 'C' and 7 more is known"):
+        recommender.recommend_items([], unknown=list("ABCDEFGHIJ"))
+
+
+def test_an_item_is_named_by_its_id(recommender):
+    assert recommender.look_up(["id:15", "id:3"]) == ([15, 3], {})
+    assert recommender.recommend(["id:20"], k=1).item.tolist() == [19]
+    with pytest.raises(UnknownTitle, match="'id:21' is not a title here"):
+        recommender.recommend(["id:21"])
+    assert recommender.suggest("id:15") == [15]
+
+
+def test_of_two_films_with_one_title_the_one_that_the_model_knows_is_meant():
+    items = ITEMS.assign(title=ITEMS.item.map(TITLES | {3: "M (1931)"}))
+    assert Recommender(CountingUp(), Vocabulary(np.arange(4, 21)), items).look_up(["M (1931)"]) == ([19], {})
+    found, unknown = Recommender(CountingUp(), Vocabulary(np.arange(1, 21)), items).look_up(["M (1931)", "M"])
+    assert found == [3] and list(unknown) == ["M (1931)"]  # without the year: the one with more ratings, or the first
+    with pytest.raises(AmbiguousTitle, match=r"id:3 M \(1931\) \| id:19 M \(1931\)"):
+        raise unknown["M (1931)"]
+
+
+def test_an_unknown_title_like_one_in_the_list_is_named(recommender, caplog):
+    items, unknown = recommender.look_up(["Aeon Fluxx (2005)", "Spider Man 9 (2002)", "M"])
+    recommender.recommend_items(items, 3, list(unknown))
+    assert caplog.messages == ["'Aeon Fluxx (2005)' is unknown; did you mean 'Æon Flux (2005)', which is in this list?"]
+    caplog.clear()
+    recommender.recommend_items([20, *items], 3, list(unknown))  # that film is not in the list
+    assert not caplog.messages
+
+
+def test_nothing_is_left_after_a_history_of_everything(recommender):
+    assert recommender.recommend_items(range(1, 21)).empty
+
+
+def test_thousands_of_titles_are_looked_up_at_once(bundled):
+    items = bundled.item_table()
+    recommender = Recommender(CountingUp(), Vocabulary(np.sort(items.item.to_numpy())), items)
+    history = [*items.title[:1300], *(f"No Such Film {number} (1999)" for number in range(1038))]
+    start = time.process_time()
+    found, unknown = recommender.look_up(history)
+    assert time.process_time() - start < 2
+    assert len(found) > 1290 and set(history[1300:]) <= set(unknown)
+
+
+@pytest.mark.parametrize("name", ["watched.csv", "watched2.csv"])
+def test_no_film_of_a_letterboxd_export_is_recommended_back(bundled, name):
+    items = bundled.item_table()
+
+    class Popularity:
+        def score(self, histories):
+            return np.tile(items.sort_values("item").ratings.to_numpy(np.float32), (len(histories), 1))
+
+    recommender = Recommender(Popularity(), Vocabulary(np.sort(items.item.to_numpy())), items)
+    watched, unknown = recommender.look_up(read_history(LETTERBOXD / name))
+    assert len(watched) == 4 and not unknown
+    titles = " ".join(recommender.recommend_items(watched, 1000).title)
+    for words in (
+        ("New Hope", "Empire Strikes", "Return of the Jedi", "Lost Ark")
+        if name == "watched.csv"
+        else (*("Neighbor Totoro", "Castle in the Sky", "Holy Grail", "Life of Brian"),)
+    ):
+        assert words not in titles
 
 
 def test_items_without_those_of_the_model_are_refused(recommender):

@@ -35,7 +35,7 @@ DOLLARS = [
 
 @pytest.fixture(scope="module")
 def films():
-    checkpoint = load(PROJECT / "pretrained" / "ml-latest-2k")
+    checkpoint = load(PROJECT / "pretrained" / "small")
     recommender = Recommender(checkpoint.model, checkpoint.vocabulary, checkpoint.load_items())
     return map_films(recommender, min_ratings=150)
 
@@ -117,7 +117,7 @@ def test_short_titles_lose_their_aliases_first():
 
 
 def test_the_tables_of_names_fit_the_bundled_films():
-    items = read_movies(PROJECT / "data" / "ml-latest-2k" / "movies.csv", ",", "utf-8")
+    items = read_movies(PROJECT / "data" / "ml-5k" / "movies.csv.xz", ",", "utf-8")
     names = pd.read_csv(PROJECT / "bertrec_utils" / "data" / "titles.csv")
     titles = items.set_index("item").title
     assert (titles.reindex(names["item"]).to_numpy() == names.title).all()

@@ -144,12 +144,11 @@ def test_missing_model_says_what_to_run(tmp_path):
         load(tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize("recipe", ["ours", "bert4rec-paper"])
-def test_files_of_format_1_still_load(recipe):
+def test_files_of_format_1_still_load():
     """As the code of that time scored them (format-1/README.md)."""
-    expected = json.loads((OLD / "scores.json").read_text())[recipe]
-    assert "format" not in description_of(OLD / recipe)
-    checkpoint = load(OLD / recipe, "cpu")
+    expected = json.loads((OLD / "scores.json").read_text())["ours"]
+    assert "format" not in description_of(OLD / "ours")
+    checkpoint = load(OLD / "ours", "cpu")
     dataset = checkpoint.load_dataset()
     scores = checkpoint.model.score(dataset.split.test.histories.rows(np.arange(3)))
     best = scores.argsort(1)[:, ::-1][:, :5]
@@ -157,8 +156,12 @@ def test_files_of_format_1_still_load(recipe):
     np.testing.assert_allclose(np.take_along_axis(scores, best, 1), expected["scores"], atol=1e-4)
     assert checkpoint.linear_weight == expected["linear weight"] and checkpoint.seed == 1
     changes = {"max_users": 20, "width": 8, "layers": 1, "epochs": 2, "precision": "float32"}
-    new_name = {"ours": "modern-both", "bert4rec-paper": "bert4rec"}[recipe]
-    assert checkpoint.settings == get_preset("tiny", new_name).change(**changes)
+    assert checkpoint.settings == get_preset("tiny").change(**changes)
+
+
+def test_a_bert4rec_of_an_older_format_is_refused_with_advice():
+    with pytest.raises(ValueError, match=r"of another version \(the network of bert4rec has changed since\); train it"):
+        load(OLD / "bert4rec-paper", "cpu")
 
 
 def test_a_file_of_format_1_that_is_saved_again_is_of_the_newest(tmp_path):
@@ -191,6 +194,31 @@ def test_renamed_settings_are_migrated(old, new):
     flat = {name: value for group in GROUPS for name, value in changed[group].items()}
     expected = {name: value for group in GROUPS for name, value in migrate_settings(before)[group].items()} | new
     assert flat == expected and set(old) <= set(before)
+
+
+def save_as_of_ml_latest_2k(folder, **changes):
+    """The model there, as it was saved when the first users of ml-5k were a release of their own."""
+    checkpoint = load(folder)
+    save(folder, replace(checkpoint, settings=checkpoint.settings.change(release="ml-latest-2k", **changes)))
+    assert description_of(folder)["settings"]["data"]["release"] == "ml-latest-2k"
+
+
+@pytest.mark.parametrize(("users", "of_ml_5k"), [(None, 2_148), (60, 60), (2_148, 2_148), (5_000, 2_148)])
+def test_a_model_of_ml_latest_2k_is_one_of_the_first_users_of_ml_5k(users, of_ml_5k, saved):
+    save_as_of_ml_latest_2k(saved[2], max_users=users)
+    data = load(saved[2]).settings.data
+    assert (data.release, data.max_users) == ("ml-5k", of_ml_5k)
+
+
+def test_a_model_of_ml_latest_2k_finds_its_data(saved, dataset):
+    save_as_of_ml_latest_2k(saved[2])
+    assert load(saved[2]).load_dataset().fingerprint == dataset.fingerprint
+
+
+def test_a_model_of_an_own_log_keeps_all_its_users(own_run):
+    save_as_of_ml_latest_2k(own_run / "runs" / "shelf")
+    checkpoint = load(own_run / "runs" / "shelf")
+    assert checkpoint.settings.data.max_users is None and len(checkpoint.load_dataset().sequences) == 20
 
 
 def test_a_file_of_a_newer_format_is_refused_with_advice(saved, monkeypatch):
@@ -258,7 +286,7 @@ def test_a_run_of_an_own_log_is_not_taken_for_a_preset(own_run, tmp_path, monkey
     project = tmp_path / "project"
     monkeypatch.setattr(checkpoints, "PROJECT", project)
     shutil.copytree(own_run / "runs" / "shelf", project / "runs" / "tiny")
-    with pytest.raises(ValueError, match=r"runs/tiny was trained on a log of your own, not on ml-latest-2k"):
+    with pytest.raises(ValueError, match=r"runs/tiny was trained on a log of your own, not on ml-5k"):
         load_trained(get_preset("tiny"))
     assert not capsys.readouterr().out
 

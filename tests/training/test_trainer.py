@@ -467,11 +467,11 @@ def test_validation_is_on_a_random_sample_of_the_users(dataset):
 
 
 def test_presets(monkeypatch):
-    assert list(PRESETS) == ["tiny", "small", "ml-1m", "ml-20m", "ml-25m", "ml-32m"]
+    assert list(PRESETS) == ["tiny", "small", "medium", "ml-1m", "ml-20m", "ml-25m", "ml-32m"]
     assert get_preset().preset == "tiny"  # conftest.py sets BERTREC_PRESET
     monkeypatch.delenv("BERTREC_PRESET")
     assert get_preset().preset == "small"
-    with pytest.raises(ValueError, match=r"no preset 'huge'.*tiny, small, ml-1m"):
+    with pytest.raises(ValueError, match=r"no preset 'huge'.*tiny, small, medium, ml-1m"):
         get_preset("huge")
     with pytest.raises(ValueError, match=r"no recipe 'ours'.*bert4rec, modern-cloze, modern-next, modern-both"):
         get_preset("tiny", "ours")
