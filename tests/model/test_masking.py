@@ -228,7 +228,7 @@ def test_batches_of_users_drawn_at_random_have_the_shortest_history_first():
     batches = epoch(sequences, max_length=200, batch_size=32, bucket_by_length=False, p_causal=1.0)  # nothing is masked
     assert len(batches) == 10 and sum(len(batch.history) for batch in batches) == len(sequences)
     lengths = [(batch.history > 0).sum(1).tolist() for batch in batches]
-    assert sorted(sum(lengths, [])) == sorted(sequences.lengths.tolist())
+    assert sorted(length for each in lengths for length in each) == sorted(sequences.lengths.tolist())
     assert all(each == sorted(each) for each in lengths)
     assert all(min(each) < 60 and max(each) > 140 for each in lengths)  # of 30 drawn at random from 1 to 199
 
