@@ -169,7 +169,7 @@ def test_log_with_few_items_is_evaluated_by_the_full_ranking(tmp_path, monkeypat
     capsys.readouterr()
     main(["evaluate", "runs/log-tiny"])
     said = capsys.readouterr()
-    assert said.err == "the sampled protocols need 100 unseen items for each user: they are left out\n"
+    assert said.err.endswith("the sampled protocols need 100 unseen items for each user: they are left out\n")
     assert "\ntest: the last item of each of 116 users (leave-one-out)\n" in said.out
     assert said.out.splitlines()[-1].split()[:2] == ["full", "1.0000"]
     main(["evaluate", "runs/log-tiny", "--json"])
@@ -261,7 +261,7 @@ def test_a_model_remembers_the_columns_of_its_log(tmp_path, monkeypatch, capsys)
     assert load("runs/loans-tiny").settings.data.columns == " ".join(told[1:])
     main(["evaluate", "runs/loans-tiny", "--protocols", "full", "--json"])
     found = capsys.readouterr()
-    assert json.loads(found.out)["users"] == 30 and found.err == said
+    assert json.loads(found.out)["users"] == 30 and found.err.startswith(said)
     main(["recommend", "runs/loans-tiny", "--history", "Volume 3", "--json"])
     assert json.loads(capsys.readouterr().out)["recommendations"][0]["title"].startswith("Volume ")
 
