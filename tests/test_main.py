@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from bertrec_utils.__main__ import main, read_run
+from bertrec_utils.__main__ import main
+from bertrec_utils.commands.compare import read_run
 from bertrec_utils.common import PROJECT
 from bertrec_utils.data.dataset import load_dataset
 from bertrec_utils.evaluation.ranking import bootstrap_interval, evaluate

@@ -1,0 +1,161 @@
+"""python -m bertrec_utils compare"""
+
+import argparse
+import csv
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..data.dataset import Dataset, load_dataset
+from ..evaluation import ranking
+from ..evaluation.ranking import MARGIN, bootstrap_interval
+from ..settings import PRESETS, get_preset
+from ..training.checkpoints import Checkpoint, load
+from .arguments import log_arguments, own_log
+
+
+def add_compare(commands: "argparse._SubParsersAction") -> None:
+    what = "models on the same test users, paired"
+    comparison = commands.add_parser("compare", parents=[log_arguments()], help=what)
+    kinds = "folder of a trained model (DIR:with-linear: its mixture), run file, or file of results/ranks (FILE:NAME)"
+    comparison.add_argument("model", metavar="MODEL", help=kinds)
+    comparison.add_argument("others", nargs="*", metavar="OTHER", help="what it is compared with")
+    comparison.add_argument("--against", type=Path, metavar="DIR", help="with all that is recorded there: results/")
+    data = "which data the lists of a run file are for: a preset, or the folder of a trained model"
+    comparison.add_argument("--data", "--preset", metavar="NAME", help=data)
+    comparison.add_argument("--margin", type=float, default=MARGIN, help=f"of equivalence, in NDCG@10: {MARGIN}")
+    comparison.add_argument("--plot", type=Path, metavar="FILE", help="draw the differences: a .png, .svg or .pdf")
+    comparison.set_defaults(run=compare_command)
+
+
+def read_run(path: Path) -> pd.DataFrame:
+    """user, item, score of a run file: lines `user item score`, or a TREC run's six columns, or a first line that names
+    the columns; between tabs, spaces or commas."""
+    with open(path, encoding="utf-8-sig") as file:
+        line = file.readline().lower()
+    separator = "\t" if "\t" in line else r"\s+" if len(line.split()) in (3, 6) else ","
+    fields, names = re.split(separator, line.strip()), ["user", "item", "score"]
+    named = [next((at for at, field in enumerate(fields) if field.strip('"').startswith(name)), -1) for name in names]
+    columns = named if min(named) >= 0 else {3: [0, 1, 2], 6: [0, 2, 4]}.get(len(fields))
+    if not columns:
+        raise ValueError("no run file; write lines of user, item and score, or name these columns in the first line")
+    options: dict[str, Any] = {"header": None, "skiprows": int(columns is named), "usecols": columns}
+    options |= {"dtype": dict(zip(columns, ("category", "category", float), strict=True)), "keep_default_na": False}
+    quoting = csv.QUOTE_MINIMAL if separator == "," else csv.QUOTE_NONE
+    return pd.read_csv(path, sep=separator, quoting=quoting, **options)[columns].set_axis(names, axis="columns")
+
+
+def split_name(model: str) -> tuple[Path, str]:
+    """Where a model is, and which of those there, as PATH:NAME says."""
+    path, _, part = model.rpartition(":")
+    return (Path(path), part) if path and not re.search(r"[/\\]", part) else (Path(model), "")
+
+
+def data_to_compare_on(arguments: argparse.Namespace, trained: list[Checkpoint]) -> Dataset | None:
+    """What --data or --ratings names, else what the first of the trained models was trained on."""
+    log = own_log(arguments)
+    if arguments.data in PRESETS or (log and not trained and not arguments.data):
+        settings = get_preset(arguments.data)
+        return load_dataset((settings.change(max_users=None, **log) if log else settings).data)
+    trained = [load(arguments.data, arguments.device)] if arguments.data else trained
+    return trained[0].load_dataset(**log) if trained else None
+
+
+def ranks_of(
+    path: Path, part: str, trained: Checkpoint | None, dataset: Dataset | None
+) -> tuple[np.ndarray, list[str]]:
+    """The ranks (U,) of the test targets, full ranking, by a trained model, a run file or a file of ranks, and what
+    should be known about them."""
+    if not path.exists():
+        raise FileNotFoundError(f"there is no {path}; name a folder of a trained model, a run file or a file of ranks")
+    if path.suffix == ".npz":
+        ranks = ranking.read_ranks(path)
+        name = part if part in ranks else f"test-{part}" if part else "test"
+        if name not in ranks:
+            raise ValueError(f"{path} has ranks of {', '.join(ranks)}; name one of them, as in {path}:{min(ranks)}")
+        return ranks[name], []
+    if dataset is None:
+        options = "--data PRESET, --data DIR of a trained model, or --ratings FILE"
+        raise ValueError(f"what the lists of {path} should hold is not known; name their data: {options}")
+    if part and not (trained and part == "with-linear"):
+        raise ValueError(f"there is no {path}:{part}; of a trained model there is DIR:with-linear")
+    if trained:
+        trained.check(dataset)
+        scorer = trained.with_linear(dataset) if part == "with-linear" else trained.model
+        return ranking.target_ranks(scorer, dataset.split.test, ["full"])["full"], []
+    try:
+        lists = read_run(path)
+        return ranking.run_ranks(lists.user, lists.item, lists.score, dataset.split.test, dataset.vocabulary)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def ranks_of_all(arguments: argparse.Namespace) -> dict[str, list[np.ndarray]]:
+    """Of each model that is named or recorded the ranks (U,) of its seeds, one array each; notes are printed."""
+    models: dict[str, list[np.ndarray]] = {}
+    places = {model: split_name(model) for model in (arguments.model, *arguments.others)}
+    trained = {path: load(path, arguments.device) for path, _ in places.values() if path.is_dir()}
+    if arguments.against and trained and not arguments.data:
+        arguments.data = next(iter(trained.values())).settings.preset
+    dataset = data_to_compare_on(arguments, list(trained.values()))
+    for model, (path, part) in places.items():
+        ranks, notes = ranks_of(path, part, trained.get(path), dataset)
+        models[model] = [ranks]
+        for note in notes:
+            print(f"{model}: {note}")
+    if arguments.against:
+        models |= ranking.recorded_ranks(arguments.against, arguments.data)
+    return models
+
+
+def users_in_all(models: dict[str, list[np.ndarray]]) -> np.ndarray:
+    """Which test users have a list of every model, (U,) bool; who is left out is counted. ValueError if the models are
+    of other data, or fewer than two users are left."""
+    own, *others = models
+    for model in others:
+        if len(models[model][0]) != len(models[own][0]):
+            sizes = f"{len(models[own][0]):,} test users, {model} {len(models[model][0]):,}"
+            raise ValueError(f"{own} has {sizes}; compare models of the same data")
+    in_all = ~np.isnan(sum(seeds[0] for seeds in models.values()))
+    if in_all.sum() < 2:
+        raise ValueError("fewer than two test users have a list of every model; compare lists of the same users")
+    for model, seeds in models.items():
+        if left_out := (~np.isnan(seeds[0]) & ~in_all).sum():
+            print(f"{model}: {left_out:,} users are left out, for whom another model has no list")
+    return in_all
+
+
+def compare_command(arguments: argparse.Namespace) -> None:
+    if not arguments.others and not arguments.against:
+        raise ValueError(f"name what {arguments.model} is compared with: another model, or --against results/")
+    if arguments.plot:
+        try:
+            from ..plots import plot_comparison
+        except ImportError as error:
+            raise ValueError(f"--plot needs the extra plots ({error}): pip install 'bertrec-utils[plots]'") from error
+    own, models = arguments.model, ranks_of_all(arguments)
+    in_all = users_in_all(models)
+    ndcg, hit = (
+        {model: ranking.mean_over_seeds([ranks[in_all] for ranks in seeds], metric) for model, seeds in models.items()}
+        for metric in ("ndcg@10", "hit@10")
+    )
+    scores = {model: bootstrap_interval(values) for model, values in ndcg.items()}
+    differences = {model: bootstrap_interval(ndcg[own] - values) for model, values in ndcg.items() if model != own}
+    print(f"{in_all.sum():,} users; full ranking; in brackets, 95 % intervals (a paired bootstrap over users)")
+    print(f"difference: {own} less the model of the row")
+    width = max(map(len, models))
+    print(f"{'':{width}}  seeds  {'NDCG@10':24}  Hit@10  {'difference of NDCG@10':25}  {'of Hit@10':25}  verdict")
+    for model, score in sorted(scores.items(), key=lambda row: -row[1].mean):
+        row = f"{model:{width}}  {len(models[model]):5}  {score.mean:.4f} [{score.low:.4f}, {score.high:.4f}]"
+        row += f"  {hit[model].mean():.4f}"
+        if model != own:
+            row += f"  {differences[model]}  {bootstrap_interval(hit[own] - hit[model])}"
+            row += f"  {differences[model].verdict(arguments.margin)}"
+        print(row)
+    rule = f"equivalent if the whole interval of the difference of NDCG@10 is within +-{arguments.margin}; if not,"
+    print(f"verdict: {rule} better or worse if it is on one side of 0; else undecided")
+    if arguments.plot:
+        plot_comparison(scores, differences, own, arguments.margin)[0].figure.savefig(arguments.plot)

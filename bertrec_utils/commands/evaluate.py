@@ -1,0 +1,44 @@
+"""python -m bertrec_utils evaluate"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from ..evaluation.ranking import PROTOCOLS, RUN_LENGTH, evaluate, write_run
+from ..training.checkpoints import load
+from .arguments import model_arguments, own_log, scorer_name
+
+
+def add_evaluate(commands: "argparse._SubParsersAction") -> None:
+    evaluation = commands.add_parser("evaluate", parents=[model_arguments()], help="test metrics of a trained model")
+    evaluation.add_argument("--protocols", nargs="+", choices=PROTOCOLS, metavar="NAME", help=", ".join(PROTOCOLS))
+    best = f"write the best {RUN_LENGTH} items of each test user, as a TREC run"
+    evaluation.add_argument("--run", dest="run_file", type=Path, metavar="FILE", help=best)
+    evaluation.set_defaults(run=evaluate_command)
+
+
+def evaluate_command(arguments: argparse.Namespace) -> None:
+    checkpoint = load(arguments.folder, arguments.device)
+    dataset = checkpoint.load_dataset(**own_log(arguments))
+    model = checkpoint.with_linear(dataset) if arguments.with_linear else checkpoint.model
+    test = dataset.split.test
+    table = evaluate(model, test, arguments.protocols)
+    if "full" in table and len(table) < len(arguments.protocols or PROTOCOLS):
+        print("the sampled protocols need 100 unseen items for each user: they are left out", file=sys.stderr)
+    if arguments.run_file:
+        write_run(arguments.run_file, model, test.histories, dataset.vocabulary)
+        print(f"{arguments.run_file}: the best {RUN_LENGTH} items of {len(test):,} users", file=sys.stderr)
+    scorer = scorer_name(checkpoint, arguments.with_linear)
+    if arguments.json:
+        counts = dataset.counts._asdict() if dataset.counts else None
+        answer = {"scorer": scorer, "finished": checkpoint.is_finished, "users": len(test), "data": counts}
+        print(json.dumps(answer | {"protocols": table}, indent=2))
+        return
+    print(f"data: {dataset.summary}\nscorer: {scorer}")
+    split = checkpoint.settings.data.time_split
+    kind = f"the first item after the {split} quantile of time" if split else "the last item"
+    print(f"test: {kind} of each of {len(test):,} users{'' if split else ' (leave-one-out)'}")
+    print(f"{'candidates':16}{'Hit@10':>10}{'NDCG@10':>10}{'MRR@10':>10}")
+    for protocol, row in table.items():
+        print(f"{protocol:16}{row['hit@10']:10.4f}{row['ndcg@10']:10.4f}{row['mrr@10']:10.4f}")
