@@ -2,10 +2,13 @@
 
     OMP_NUM_THREADS=1 python benchmarks/recommend_speed.py
 
-The large model is untrained; a trained one is as fast. Writes results/recommend-speed.json, seconds.
+The large model is untrained; a trained one is as fast. Writes results/recommend-speed.json, seconds. With --everybody
+it prints, instead, how long the lists of all users take, of generated histories of ML-1M's and of ML-25M's size, and
+how much memory.
 """
 
 import argparse
+import resource
 import statistics
 import subprocess
 import sys
@@ -17,7 +20,7 @@ import torch
 from recording import write_result
 
 from bertrec_utils.common import PROJECT
-from bertrec_utils.data.sequences import Vocabulary
+from bertrec_utils.data.sequences import Sequences, Vocabulary
 from bertrec_utils.model.modern import build_network
 from bertrec_utils.scenarios.panel import Panel
 from bertrec_utils.scenarios.recommender import Recommender
@@ -25,6 +28,8 @@ from bertrec_utils.settings import get_preset
 from bertrec_utils.training.checkpoints import load
 
 ITEMS, FILMS, SHIPPED = 87_000, 20, "pretrained/small"
+EVERYBODY = {"ml-1m": (6_040, None), "ml-25m": (162_541, 57_000)}  # users, and items of a model that is not shipped
+SHORTEST, MEAN = 20, 153  # ratings of a user of ML-25M
 
 
 def median_seconds(act, repeats: int = 15) -> float:
@@ -37,12 +42,35 @@ def median_seconds(act, repeats: int = 15) -> float:
     return statistics.median(seconds)
 
 
-def large_recommender() -> Recommender:
-    torch.manual_seed(0)
-    items = np.arange(1, ITEMS + 1)
+def film_table(items: np.ndarray) -> pd.DataFrame:
     titles = [f"Film {item} (1999)" for item in items]
-    table = pd.DataFrame({"item": items, "title": titles, "genres": "Drama", "ratings": 1})
-    return Recommender(build_network(ITEMS, get_preset("ml-32m").model).eval(), Vocabulary(items), table)
+    return pd.DataFrame({"item": items, "title": titles, "genres": "Drama", "ratings": 1})
+
+
+def large_recommender(item_count: int = ITEMS, preset: str = "ml-32m") -> Recommender:
+    torch.manual_seed(0)
+    items = np.arange(1, item_count + 1)
+    return Recommender(build_network(item_count, get_preset(preset).model).eval(), Vocabulary(items), film_table(items))
+
+
+def shipped_recommender(preset: str) -> Recommender:
+    checkpoint = load(PROJECT / "pretrained" / preset)
+    return Recommender(checkpoint.model, checkpoint.vocabulary, film_table(checkpoint.vocabulary.items))
+
+
+def everybody(preset: str) -> None:
+    users, item_count = EVERYBODY[preset]
+    recommender = large_recommender(item_count, preset) if item_count else shipped_recommender(preset)
+    random = np.random.default_rng(0)
+    lengths = SHORTEST + random.exponential(MEAN - SHORTEST, users).astype(int)
+    tokens = random.integers(1, len(recommender.vocabulary) + 1, lengths.sum(), dtype=np.int32)
+    histories = Sequences(tokens, np.concatenate([[0], lengths.cumsum()]), np.arange(users))
+    started, processor = time.perf_counter(), time.process_time()
+    rows = len(recommender.recommend_all(histories))
+    seconds, processor = time.perf_counter() - started, time.process_time() - processor
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    size = f"{users:,} users, {len(recommender.vocabulary):,} items"
+    print(f"{size}: {rows:,} rows in {seconds:.1f} s ({processor:.1f} s of processor time), peak {peak:.2f} GB")
 
 
 def panel_clicks() -> dict[str, float]:
@@ -62,7 +90,13 @@ def panel_clicks() -> dict[str, float]:
 
 
 def main():
-    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--everybody", nargs="*", metavar="PRESET", help=", ".join(EVERYBODY))
+    arguments = parser.parse_args()
+    if arguments.everybody is not None:
+        for preset in arguments.everybody or EVERYBODY:
+            everybody(preset)
+        return
     large = large_recommender()
     history = large.vocabulary.items[:FILMS]
     command = [sys.executable, "-m", "bertrec_utils", "recommend", SHIPPED, "--history", "Alien", "Amelie", "--as-set"]

@@ -1,12 +1,17 @@
-"""Unattended runs: python -m bertrec_utils train | evaluate | compare | recommend | download."""
+"""Unattended runs: python -m bertrec_utils train | evaluate | compare | recommend | export | download."""
 
 import argparse
+import codecs
+import io
+import json
 import signal
 import sys
+from typing import Any
 
 from .commands.arguments import printable
 from .commands.compare import add_compare
 from .commands.evaluate import add_evaluate
+from .commands.export import add_export
 from .commands.recommend import add_recommend
 from .commands.train import add_train
 from .data.releases import RELEASES, download
@@ -15,7 +20,7 @@ from .data.releases import RELEASES, download
 def parser() -> argparse.ArgumentParser:
     main = argparse.ArgumentParser(prog="python -m bertrec_utils", description=__doc__)
     commands = main.add_subparsers(required=True, metavar="COMMAND")
-    for add in (add_train, add_evaluate, add_compare, add_recommend):
+    for add in (add_train, add_evaluate, add_compare, add_recommend, add_export):
         add(commands)
     fetch = commands.add_parser("download", help="fetch, verify and unpack a MovieLens release")
     fetch.add_argument("name", metavar="NAME", help=", ".join(RELEASES))
@@ -28,12 +33,29 @@ def main(arguments: list[str] | None = None) -> None:
     chosen = parser().parse_args(arguments)
     if arguments is None:
         signal.signal(signal.SIGTERM, _stop)
+        _print_any_title(as_json=getattr(chosen, "json", False))
     try:
         chosen.run(chosen)
     except KeyboardInterrupt:
         sys.exit("interrupted")
     except (ValueError, LookupError, OSError, FloatingPointError) as error:
         sys.exit(f"error: {printable(str(error))}")
+
+
+def _print_any_title(as_json: bool) -> None:
+    """Where stdout is not in UTF-8, as in a pipe on Windows, print `?` for what it cannot show; but JSON in ASCII, with
+    escapes, which means the same to every reader."""
+    if not isinstance(sys.stdout, io.TextIOWrapper) or sys.stdout.encoding.lower().startswith("utf"):
+        return
+    if as_json:
+        codecs.register_error("json", _escape)
+        sys.stdout.reconfigure(encoding="ascii", errors="json")
+    else:
+        sys.stdout.reconfigure(errors="replace")
+
+
+def _escape(error: Any) -> tuple[str, int]:
+    return json.dumps(error.object[error.start : error.end])[1:-1], error.end
 
 
 def _stop(*_: object) -> None:

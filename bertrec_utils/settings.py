@@ -9,6 +9,7 @@ from typing import Any
 PRECISIONS = ("auto", "float32", "bfloat16")
 NETWORKS = ("bert4rec", "modern")
 STARTS = ("random", "counts")
+REPEATS = ("first", "keep")
 
 
 @dataclass(frozen=True)
@@ -21,11 +22,13 @@ class DataSettings:
     columns: str | None = None  # what their columns are: user=who item=what timestamp=when
     max_users: int | None = None  # keep the first users only
     min_item_ratings: int = 5  # drop items with fewer ratings
+    repeats: str | None = "first"  # of an item by a user: its first row alone counts, or keep all; none: as the log is
     time_split: float | None = None  # of an own log: train before this quantile of its timestamps, test after it
 
     def __post_init__(self) -> None:
         _require(self, "max_users", self.max_users is None or self.max_users >= 1, "none or at least 1")
         _require(self, "min_item_ratings", self.min_item_ratings >= 1, "at least 1")
+        _require(self, "repeats", self.repeats in (*REPEATS, None), f"one of {', '.join(REPEATS)}, or none")
         in_time = self.time_split is None or (self.ratings_file is not None and 0 < self.time_split < 1)
         _require(self, "time_split", in_time, "none, or between 0 and 1 for a log of your own")
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bertrec_utils.common import PROJECT
-from bertrec_utils.evaluation.ranking import target_ranks
+from bertrec_utils.evaluation.ranking import metrics, target_ranks
 from bertrec_utils.settings import get_preset
 from bertrec_utils.training import checkpoints
 from bertrec_utils.training.checkpoints import load, load_trained
@@ -29,6 +29,16 @@ def test_the_shipped_weights_give_the_recorded_ranks(folder, run):
     assert_the_recorded_ranks(folder, run)
 
 
+def test_the_shipped_weights_in_half_precision_give_nearly_the_recorded_ranks():
+    checkpoint = load(PROJECT / "pretrained" / "medium")
+    test = checkpoint.load_dataset().split.test
+    ranks = target_ranks(checkpoint.model, test, ["full"])["full"]
+    with np.load(PROJECT / "results" / "ranks" / "medium-seed0.npz") as recorded:
+        of_run = recorded["test/full"] / 2
+    assert (np.abs(ranks - of_run) / of_run).mean() < 1e-3
+    assert abs(metrics(ranks, [10])["ndcg@10"] - metrics(of_run, [10])["ndcg@10"]) < 5e-4
+
+
 def test_the_shipped_ml_1m_weights_give_the_recorded_ranks(ml_1m_folder):
     assert_the_recorded_ranks("ml-1m", "ml-1m-seed0")
 
@@ -38,6 +48,7 @@ def test_the_shipped_ml_1m_weights_give_the_recorded_ranks(ml_1m_folder):
     [
         ("small", "modern-both", "small"),
         ("small", "modern-cloze", "small-modern-cloze"),
+        ("medium", "modern-both", "medium"),
         ("ml-1m", "modern-both", "ml-1m"),
     ],
 )

@@ -21,8 +21,8 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("*/*.md")), *sorted((ROOT / "pretrained").glob("*/*.md"))]
 
 
-def test_there_are_five_notebooks_and_solutions():
-    names = ["01_data", "02_model", "03_train", "04_evaluate", "05_scenarios", "solutions"]
+def test_there_are_six_notebooks_and_solutions():
+    names = ["01_data", "02_model", "03_train", "04_evaluate", "05_scenarios", "06_your_own_log", "solutions"]
     assert [path.stem for path in NOTEBOOKS] == names
 
 
@@ -76,23 +76,24 @@ def dependencies():
 
 def test_dependencies_are_what_the_package_imports():
     extras = dependencies()
-    assert set(extras) == {"", "plots", "widgets", "parquet", "notebooks", "tests"}
+    assert set(extras) == {"", "plots", "widgets", "parquet", "onnx", "notebooks", "tests"}
     names = {
         extra: {re.match(r"[\w-]+", line)[0].replace("scikit-learn", "sklearn") for line in extras[extra]}
-        for extra in ("", "plots", "widgets")
+        for extra in ("", "plots", "widgets", "parquet", "onnx")
     }
     imported = {}
     for path in (ROOT / "bertrec_utils").rglob("*.py"):
-        extra = {"plots": "plots", "panel": "widgets"}.get(path.stem, "")
+        extra = {"plots": "plots", "panel": "widgets", "export": "onnx"}.get(path.stem, "")
         nodes = list(ast.walk(ast.parse(path.read_text())))
         found = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
         found |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and not node.level}
         imported[extra] = imported.get(extra, set()) | {name.split(".")[0] for name in found} - set(
             sys.stdlib_module_names
         )
-    assert imported[""] == names[""]  # a server needs no figures and no widgets
+    assert imported[""] - names["parquet"] == names[""]  # a server needs no figures and no widgets
     assert imported["plots"] <= names[""] | names["plots"] and names["plots"] <= imported["plots"]
     assert imported["widgets"] <= names[""] | names["widgets"] and names["widgets"] <= imported["widgets"]
+    assert imported["onnx"] <= names[""] | names["onnx"] and names["onnx"] <= imported["onnx"]
 
 
 def versions(path, sign):
@@ -101,7 +102,9 @@ def versions(path, sign):
 
 def test_lowest_versions_are_those_of_the_ranges_and_the_newest_are_locked():
     extras = dependencies()
-    ranges = dict(line.split(">=") for line in [*extras[""], *extras["plots"], *extras["widgets"]])
+    with_range = [line for extra in ("", "plots", "widgets", "parquet", "onnx") for line in extras[extra]]
+    with_range += [line for line in extras["tests"] if line.startswith(("onnxruntime", "polars"))]
+    ranges = dict(line.split(">=") for line in with_range)
     lowest, locked = versions(ROOT / ".ci" / "lowest.txt", "=="), versions(ROOT / "requirements.txt", "==")
     assert set(lowest) == set(ranges) <= set(locked)
     for name, least in ranges.items():  # the oldest PyTorch has no CPU build to download for CI

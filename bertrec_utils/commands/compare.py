@@ -59,7 +59,7 @@ def data_to_compare_on(arguments: argparse.Namespace, trained: list[Checkpoint])
     log = own_log(arguments)
     if arguments.data in PRESETS or (log and not trained and not arguments.data):
         settings = get_preset(arguments.data)
-        return load_dataset((settings.change(max_users=None, **log) if log else settings).data)
+        return load_dataset((settings.change(max_users=None, repeats=None, **log) if log else settings).data)
     trained = [load(arguments.data, arguments.device)] if arguments.data else trained
     return trained[0].load_dataset(**log) if trained else None
 

@@ -5,6 +5,7 @@ import json
 import sys
 from pathlib import Path
 
+from ..evaluation.baselines import MostRepeated
 from ..evaluation.ranking import PROTOCOLS, RUN_LENGTH, evaluate, write_run
 from ..training.checkpoints import load
 from .arguments import model_arguments, own_log, scorer_name
@@ -24,21 +25,28 @@ def evaluate_command(arguments: argparse.Namespace) -> None:
     model = checkpoint.with_linear(dataset) if arguments.with_linear else checkpoint.model
     test = dataset.split.test
     table = evaluate(model, test, arguments.protocols)
+    tables = {"protocols": table}
     if "full" in table and len(table) < len(arguments.protocols or PROTOCOLS):
-        print("the sampled protocols need 100 unseen items for each user: they are left out", file=sys.stderr)
+        which = "other" if test.seen_are_candidates else "unseen"
+        print(f"the sampled protocols need 100 {which} items for each user: they are left out", file=sys.stderr)
     if arguments.run_file:
-        write_run(arguments.run_file, model, test.histories, dataset.vocabulary)
+        write_run(arguments.run_file, model, test.histories, dataset.vocabulary, allow_seen=test.seen_are_candidates)
         print(f"{arguments.run_file}: the best {RUN_LENGTH} items of {len(test):,} users", file=sys.stderr)
+    if test.seen_are_candidates:
+        tables["most-repeated"] = evaluate(MostRepeated(dataset.split.train, len(dataset.vocabulary)), test, table)
     scorer = scorer_name(checkpoint, arguments.with_linear)
     if arguments.json:
         counts = dataset.counts._asdict() if dataset.counts else None
         answer = {"scorer": scorer, "finished": checkpoint.is_finished, "users": len(test), "data": counts}
-        print(json.dumps(answer | {"protocols": table}, indent=2))
+        print(json.dumps(answer | tables, indent=2))
         return
     print(f"data: {dataset.summary}\nscorer: {scorer}")
     split = checkpoint.settings.data.time_split
     kind = f"the first item after the {split} quantile of time" if split else "the last item"
     print(f"test: {kind} of each of {len(test):,} users{'' if split else ' (leave-one-out)'}")
     print(f"{'candidates':16}{'Hit@10':>10}{'NDCG@10':>10}{'MRR@10':>10}")
-    for protocol, row in table.items():
-        print(f"{protocol:16}{row['hit@10']:10.4f}{row['ndcg@10']:10.4f}{row['mrr@10']:10.4f}")
+    for name, rows in tables.items():
+        if name == "most-repeated":
+            print("for comparison, the items that each user has had most often:")
+        for protocol, row in rows.items():
+            print(f"{protocol:16}{row['hit@10']:10.4f}{row['ndcg@10']:10.4f}{row['mrr@10']:10.4f}")

@@ -4,54 +4,150 @@ import argparse
 import json
 import re
 import sys
+from collections.abc import Iterable
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from ..common import replace_file
+from ..data.sequences import Sequences
 from ..scenarios.recommender import Recommender
-from ..scenarios.titles import sum_up
+from ..scenarios.titles import read_history, sum_up
 from ..training.checkpoints import load
 from .arguments import model_arguments, own_log, printable, scorer_name
 
 
 def add_recommend(commands: "argparse._SubParsersAction") -> None:
     recommend = commands.add_parser("recommend", parents=[model_arguments()], help="what to watch after a history")
+    whose = recommend.add_mutually_exclusive_group(required=True)
     titles = "titles, or ids as id:2707, oldest first"
-    recommend.add_argument("--history", nargs="+", required=True, metavar="TITLE", help=titles)
+    whose.add_argument("--history", nargs="+", metavar="TITLE", help=titles)
+    whose.add_argument("--user", metavar="ID", help="a user of the log, as it is today")
+    whose.add_argument("--users", type=Path, metavar="FILE", help="users of the log, an id a line, into --out")
+    whose.add_argument("--all", action="store_true", help="every user of the log, into --out")
+    recommend.add_argument("--out", type=Path, metavar="FILE", help=".csv or .parquet: user, rank, item, title, score")
     recommend.add_argument("-k", type=int, default=10, help="how many titles (default 10)")
     recommend.add_argument("--as-set", action="store_true", help="the order of the history does not matter")
     familiar = "0 familiar (default) to 1 distinctive"
     recommend.add_argument("--popularity-penalty", type=float, default=0.0, metavar="X", help=familiar)
     recommend.add_argument("--exclude-series", action="store_true", help="nothing of the same series as the history")
+    recommend.add_argument("--only", type=Path, metavar="FILE", help="nothing but these: a title or id:2707 a line")
+    recommend.add_argument("--without", type=Path, metavar="FILE", help="none of these")
+    seen = "items of the history, too; always after a training with repeats"
+    recommend.add_argument("--allow-seen", action="store_true", help=seen)
+    recommend.add_argument("--strict", action="store_true", help="refuse a log that has changed since the training")
     recommend.set_defaults(run=recommend_command)
 
 
 def recommend_command(arguments: argparse.Namespace) -> None:
-    checkpoint = load(arguments.folder, arguments.device)
-    log = own_log(arguments)
-    model: Any = checkpoint.model
-    if arguments.with_linear:
-        dataset = checkpoint.load_dataset(**log)
-        model, items = checkpoint.with_linear(dataset), dataset.items
-    else:
-        items = checkpoint.load_items(**log)
+    check_out(arguments)
+    checkpoint, log = load(arguments.folder, arguments.device), own_log(arguments)
+    reads_release = not (arguments.history or checkpoint.settings.change(**log).data.ratings_file)
+    is_checked = arguments.with_linear or arguments.strict or reads_release  # which does not change
+    dataset = checkpoint.load_dataset(**log) if is_checked else None
+    model: Any = checkpoint.with_linear(dataset) if dataset and arguments.with_linear else checkpoint.model
+    items = dataset.items if dataset else checkpoint.load_items(**log)
     noun = "item" if checkpoint.settings.data.ratings_file else "film"
     recommender = Recommender(model, checkpoint.vocabulary, items, noun)
-    history, unknown = recommender.look_up(arguments.history)
-    for line in sum_up(unknown, len(arguments.history)):
-        print(printable(line), file=sys.stderr)
-    options = {name: getattr(arguments, name) for name in ("as_set", "popularity_penalty", "exclude_series")}
-    table = recommender.recommend_items(history, arguments.k, list(unknown), **options)
+    names = ("as_set", "popularity_penalty", "exclude_series", "allow_seen")
+    options = {name: getattr(arguments, name) for name in names}
+    options["allow_seen"] |= checkpoint.settings.data.repeats == "keep"
+    for name in ("only", "without"):
+        if path := getattr(arguments, name):
+            options[name], _ = look_up(recommender, read_history(path, in_order=False))
+    if arguments.history:
+        history, unknown = look_up(recommender, arguments.history)
+    else:
+        histories, notes = checkpoint.load_histories(dataset, **log)
+        del dataset  # with a log that may be large
+        for note in notes:
+            print(note, file=sys.stderr)
+        if not arguments.all:
+            file = arguments.users
+            told = file.read_text(encoding="utf-8-sig", errors="replace").split("\n") if file else [arguments.user]
+            histories = of_users(histories, list(dict.fromkeys(user for user in told if user.strip())))
+        if arguments.out:
+            parts = recommender.recommend_in_parts(histories, arguments.k, **options)
+            write_lists(arguments.out, parts, len(histories))
+            return
+        history, unknown = checkpoint.vocabulary.item_ids(histories[0]).tolist(), []
+    table = recommender.recommend_items(history, arguments.k, unknown, **options)
     if arguments.json:
-        answer = {"scorer": scorer_name(checkpoint, arguments.with_linear), "unknown": list(unknown)}
+        answer = {"scorer": scorer_name(checkpoint, arguments.with_linear), "unknown": unknown}
         answer["recommendations"] = json.loads(table.to_json(orient="records"))
         text = json.dumps(answer, indent=2, ensure_ascii=False)
         print(re.sub("[\x7f-\x9f]", lambda found: f"\\u{ord(found[0]):04x}", text))  # JSON itself escapes those below
         return
     if table.empty:
-        print(f"nothing is left to recommend of the {len(checkpoint.vocabulary):,} {noun}s that the model knows")
+        filtered = arguments.only or arguments.without or arguments.exclude_series
+        rest = "; see --only, --without and --exclude-series" if filtered else ""
+        print(f"nothing is left to recommend of the {len(checkpoint.vocabulary):,} {noun}s that the model knows{rest}")
         return
     table = table.assign(**{name: table[name].astype(str).map(printable) for name in ("item", "title", "genres")})
     with pd.option_context("display.max_colwidth", None):
         columns = ["rank", "item", "title", "genres", "score"]
         print(table[columns].to_string(index=False, float_format="%.2f"))
+
+
+def check_out(arguments: argparse.Namespace) -> None:
+    """Raise what would else be noticed after the work."""
+    out, is_many = arguments.out, bool(arguments.all or arguments.users)
+    if is_many != bool(out) or (out and (arguments.json or out.suffix not in (".csv", ".parquet"))):
+        rule = "--all and --users write a file, --out FILE.csv or FILE.parquet"
+        raise ValueError(f"{rule}; a single list is printed, with --json as JSON")
+    if out and (out.is_dir() or not out.parent.is_dir()):
+        raise FileNotFoundError(f"{out} cannot be a file; name one in a folder that is there")
+    if out and out.suffix == ".parquet":
+        try:
+            import pyarrow.parquet  # noqa: F401
+        except ImportError:
+            raise ValueError(f"{out} needs pyarrow: pip install 'bertrec-utils[parquet]', or write a .csv") from None
+
+
+def look_up(recommender: Recommender, titles: list[str]) -> tuple[list[Any], list[str]]:
+    """The items of titles, and the unknown titles, which are summed up on stderr."""
+    items, unknown = recommender.look_up(titles)
+    for line in sum_up(unknown, len(titles)):
+        print(printable(line), file=sys.stderr)
+    return items, list(unknown)
+
+
+def of_users(histories: Sequences, users: list[str]) -> Sequences:
+    """The histories of these users, in this order; who has none is told on stderr. LookupError if nobody has one."""
+    row_of_user = {str(user): row for row, user in enumerate(histories.users.tolist())}
+    missing = [user for user in users if user not in row_of_user]
+    some = ", ".join(map(repr, missing[:3])) + " ..." * (len(missing) > 3)
+    problem = f"{len(missing):,} of {len(users):,} users are not in the log, or without an item that the model knows"
+    if len(missing) == len(users):
+        raise LookupError(f"{problem}: {some}; give ids of the log, such as {next(iter(row_of_user))!r}")
+    if missing:
+        print(printable(f"{problem} (left out): {some}"), file=sys.stderr)
+    return histories.rows(np.array([row_of_user[user] for user in users if user in row_of_user]))
+
+
+def write_lists(out: Path, parts: Iterable[pd.DataFrame], count: int) -> None:
+    """Write the parts of a table, the lists of `count` users, into a .csv or .parquet, wholly or not at all."""
+    rows = users = 0
+
+    def write(partial: Path) -> None:
+        nonlocal rows, users
+        with ExitStack() as files:
+            writer: Any = None
+            for part in parts:
+                rows, users = rows + len(part), users + int((part["rank"] == 1).sum())
+                if out.suffix == ".csv":
+                    part.to_csv(partial, mode="a", header=not partial.exists(), index=False, lineterminator="\n")
+                    continue
+                from pyarrow import Table, float32, int64, parquet, schema, string
+
+                types = [{"i": int64(), "f": float32()}.get(part[name].dtype.kind, string()) for name in part]
+                table = Table.from_pandas(part, schema(zip(part, types, strict=True)), preserve_index=False)
+                writer = writer or files.enter_context(parquet.ParquetWriter(partial, table.schema))
+                writer.write_table(table)
+
+    replace_file(out, write)
+    rest = f" of {count:,}; nothing is left to recommend to the others" if users < count else ""
+    print(f"{out}: {rows:,} rows, the lists of {users:,} users{rest}")

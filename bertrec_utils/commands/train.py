@@ -7,45 +7,86 @@ from pathlib import Path
 from ..common import print_status
 from ..data.dataset import load_dataset
 from ..data.logs import log_name
-from ..settings import DEFAULT_RECIPE, PRESETS, RECIPES, STARTS, get_preset, parse_changes
+from ..settings import DEFAULT_RECIPE, PRESETS, RECIPES, REPEATS, STARTS, get_preset, parse_changes
+from ..training.checkpoints import MODEL, Checkpoint, load
 from ..training.devices import find_device, main_process_first, process_group
-from ..training.trainer import fit, new_model
+from ..training.trainer import continued_model, continued_settings, fit, new_model
 from .arguments import log_arguments, own_log
+
+CHOSEN = {  # what the log itself decides
+    "keep": "repeats are a tenth of the rows or more: they are kept (--repeats first drops them)",
+    "first": "repeats are less than a tenth of the rows: they are dropped (--repeats keep keeps them)",
+}
 
 
 def add_train(commands: "argparse._SubParsersAction") -> None:
     train = commands.add_parser("train", parents=[log_arguments()], help="train a preset; an interrupted run resumes")
+    train.add_argument("folder", nargs="?", type=Path, metavar="DIR", help="with --continue: a trained model")
+    go_on = "go on from it, for a quarter of the epochs of its preset, with the rows its log has by now"
+    train.add_argument("--continue", dest="go_on", action="store_true", help=go_on)
     train.add_argument("--preset", choices=PRESETS, help="default: BERTREC_PRESET, else small")
-    train.add_argument("--recipe", choices=RECIPES, default=DEFAULT_RECIPE, help=f"default: {DEFAULT_RECIPE}")
+    train.add_argument("--recipe", choices=RECIPES, help=f"default: {DEFAULT_RECIPE}")
     train.add_argument("--start", choices=STARTS, help="of the item embeddings; default: random for bert4rec")
+    repeats = "of an item by a user: keep them all, or the first alone; default: keep where many of the rows are such"
+    train.add_argument("--repeats", choices=REPEATS, help=repeats)
     others = "other settings: width=64 epochs=3; time_split=0.9 tests on what comes after that quantile of time"
     train.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help=others)
-    train.add_argument("--seed", type=seed_number, default=0)
+    train.add_argument("--seed", type=seed_number, help="default: 0")
     train.add_argument("--out", type=Path, metavar="DIR", help="default: runs/PRESET[-RECIPE], LOG-PRESET for a log")
     train.set_defaults(run=train_command)
 
 
 def train_command(arguments: argparse.Namespace) -> None:
-    device, log = find_device(arguments.device), own_log(arguments)
-    settings = get_preset(arguments.preset, arguments.recipe, arguments.start)
+    device, log, before = find_device(arguments.device), own_log(arguments), None
+    if arguments.folder or arguments.go_on:
+        before = model_to_continue(arguments)
+        settings, seed = continued_settings(before.settings), before.seed
+    else:
+        settings, seed = get_preset(arguments.preset, arguments.recipe or DEFAULT_RECIPE, arguments.start), 0
     if log:
-        settings = settings.change(max_users=None, **log)
+        repeats = before.settings.data.repeats if before else arguments.repeats
+        settings = settings.change(max_users=None, repeats=repeats, **log)
     settings = settings.change(**parse_changes(arguments.set))
+    seed = seed if arguments.seed is None else arguments.seed
+    if not settings.data.ratings_file and (before or "keep" in (settings.data.repeats, arguments.repeats)):
+        raise ValueError("a release has neither repeats nor new rows; give a log of your own with --ratings FILE")
     # a log of your own never shares a folder with a preset
     name = f"{log_name(arguments.ratings)}-{settings.name}" if log else settings.name
-    folder = arguments.out or Path("runs") / name
+    folder = arguments.folder or arguments.out or Path("runs") / name
     with process_group(device):
         with main_process_first():  # the others find its cache
             dataset = load_dataset(settings.data)
         print_status(f"data: {dataset.summary}")
-        model = new_model(dataset, settings, arguments.seed, device=device)
+        if settings.data.repeats is None:
+            settings = settings.change(repeats=dataset.repeats)  # for good: more rows do not change it
+            print_status(CHOSEN[dataset.repeats])
+        if before and before.is_finished:
+            if before.fingerprint == dataset.fingerprint:
+                print_status(f"nothing has changed in the log of {folder}: its model stays as it is")
+                return
+            known, items = ({*map(str, each.vocabulary.items.tolist())} for each in (before, dataset))
+            rows = dataset.items.ratings.sum() - before.load_items().ratings.sum()
+            changes = f"{rows:+,} rows; items: {len(items - known):,} new, {len(known - items):,} gone"
+            print_status(f"since the training of {before.folder}: {changes}")
+        model = continued_model(before, dataset, seed) if before else new_model(dataset, settings, seed, device=device)
         try:
-            history = fit(model, dataset, settings, seed=arguments.seed, folder=folder)
+            history = fit(model, dataset, settings, seed=seed, folder=folder, continued=before is not None)
         except KeyboardInterrupt:
             sys.exit(f"interrupted; the same command resumes after the last whole epoch in {folder}")
         best = history.loc[history["ndcg@10"].idxmax()]
         epoch = f"best epoch {best.epoch:.0f} of {len(history)}"
         print_status(f"{folder}: {epoch}, validation NDCG@10 {best['ndcg@10']:.4f}")
+
+
+def model_to_continue(arguments: argparse.Namespace) -> Checkpoint:
+    """The model in the folder; if a run was killed just when it had set that aside, it is the newest of those."""
+    folder, names = arguments.folder, ("preset", "recipe", "start", "repeats", "out")
+    if not (folder and arguments.go_on):
+        raise ValueError("DIR and --continue belong together: train DIR --continue; a new model goes into --out DIR")
+    if given := [f"--{name}" for name in names if getattr(arguments, name)]:
+        raise ValueError(f"{given[0]} is of a new model; leave it out, or --continue")
+    aside = sorted(folder.glob(f"previous-*/{MODEL}"), key=lambda path: path.stat().st_mtime)
+    return load(aside[-1].parent if aside and not (folder / MODEL).exists() else folder, arguments.device)
 
 
 def seed_number(text: str) -> int:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ..common import display_path, replace_file
-from ..settings import DataSettings
+from ..settings import REPEATS, DataSettings
 from .logs import Interactions, load_interactions
 from .releases import RELEASES, find_file, find_release, read_release
 from .sequences import Holdout, Sequences, Split, Vocabulary
@@ -22,6 +22,7 @@ from .sequences import Holdout, Sequences, Split, Vocabulary
 CACHED_FROM = 50_000_000  # bytes of a ratings file; the sequences of a smaller one are built in seconds
 CACHE_VERSION = 2  # raise it with any change of what `build_sequences` returns: older files are then ignored
 SHORTEST = 3  # items of a user: one to train on, one for validation, one for the test
+MANY_REPEATS = 0.1  # of the rows of a log: people come back to its items, and the repeats are no accident
 
 
 class DataCounts(NamedTuple):
@@ -31,7 +32,7 @@ class DataCounts(NamedTuple):
     users: int
     items: int
     rows_of_later_users: int  # beyond `max_users`
-    repeats: int  # rows with an item that their user has met before
+    repeats: int  # rows with an item that their user has met before, if they are dropped
     min_item_ratings: int
     rare_items: int  # with fewer ratings than that
     rows_of_rare_items: int
@@ -40,6 +41,11 @@ class DataCounts(NamedTuple):
     kept_rows: int
     kept_users: int
     kept_items: int
+    kept_repeats: int = 0  # the same, if they are not dropped as such
+
+    @property
+    def are_many_repeats(self) -> bool:
+        return self.repeats + self.kept_repeats >= MANY_REPEATS * (self.rows - self.rows_of_later_users)
 
     def __str__(self) -> str:
         lowest = self.min_item_ratings
@@ -50,23 +56,30 @@ class DataCounts(NamedTuple):
             (self.short_users, f"users with fewer than {SHORTEST} items left ({self.rows_of_short_users:,} rows)"),
         ]
         return (
-            f"{self.rows:,} rows, {self.users:,} users, {self.items:,} items; dropped: "
+            f"{self.rows:,} rows, {self.users:,} users, {self.items:,} items; "
+            f"{f'repeats: {self.kept_repeats:,} rows kept; ' if self.kept_repeats else ''}dropped: "
             f"{', '.join(f'{count:,} {what}' for count, what in dropped if count) or 'nothing'}; kept: "
             f"{self.kept_rows:,} rows, {self.kept_users:,} users, {self.kept_items:,} items"
         )
 
 
 def build_sequences(
-    ratings: pd.DataFrame, min_item_ratings: int = 5, max_users: int | None = None, *, tie_seed: int | None = 0
+    ratings: pd.DataFrame,
+    min_item_ratings: int = 5,
+    max_users: int | None = None,
+    repeats: str | None = "first",
+    *,
+    tie_seed: int | None = 0,
 ) -> tuple[Vocabulary, Sequences, DataCounts]:
     """Sequences in time order, of items with at least `min_item_ratings` ratings, and the counts of what was dropped.
 
     Equal timestamps stay in file order, except where the file lists every user's ratings by item, as GroupLens's CSV
     releases do: that order says nothing about time, and a model would be graded on the ids, so `tie_seed` shuffles the
     ties instead (None: always file order). An item that a user meets again counts once, at its first time: a ranking
-    without the history could not hold it. Rare items are dropped in a single pass, as the published splits have it, and
-    then users left with fewer than three items, who cannot be split: an item may end with fewer ratings than asked.
-    `max_users` keeps the first users only. Raises ValueError if nothing is left.
+    without the history could not hold it. But if `repeats` is "keep" every row counts, for a ranking with the history;
+    if it is None, that is so where MANY_REPEATS of the rows are such. Rare items are dropped in a single pass, as the
+    published splits have it, and then users left with fewer than three items, who cannot be split: an item may end with
+    fewer ratings than asked. `max_users` keeps the first users only. Raises ValueError if nothing is left.
     """
     user_codes, users = pd.factorize(ratings.user, sort=True)
     item_codes, items = pd.factorize(ratings.item, sort=True)
@@ -74,9 +87,12 @@ def build_sequences(
     if max_users is not None:
         order = order[user_codes[order] < max_users]
     of_first_users = len(order)
-    pairs = user_codes * len(items) + item_codes
+    pairs, repeat_count = (user_codes * len(items) + item_codes)[order], 0
     if (np.diff(np.sort(pairs, kind="stable")) == 0).any():  # a stable sort is fast on a log in order, as most are
-        order = order[~pd.Series(pairs[order]).duplicated().to_numpy()]
+        is_repeat = pd.Series(pairs).duplicated().to_numpy()
+        repeat_count = int(is_repeat.sum())
+        if repeats == "first" or (repeats is None and repeat_count < MANY_REPEATS * len(order)):
+            order = order[~is_repeat]
     without_repeats = len(order)
     could_split = (np.bincount(user_codes[order]) >= SHORTEST).any()
     item_counts = np.bincount(item_codes[order], minlength=len(items))
@@ -87,7 +103,8 @@ def build_sequences(
     order = order[is_long[user_codes[order]]]
     if not len(order):
         if not could_split:
-            raise ValueError(f"no user has {SHORTEST} different items, which leave-one-out needs: one for each part")
+            different = "" if repeats == "keep" else " different"
+            raise ValueError(f"no user has {SHORTEST}{different} items, which leave-one-out needs: one for each part")
         rule = f"{SHORTEST} items with {min_item_ratings} ratings or more"
         raise ValueError(f"no user has {rule}; lower min_item_ratings (--set min_item_ratings=1)")
     is_known = np.bincount(item_codes[order], minlength=len(items)) > 0
@@ -109,6 +126,7 @@ def build_sequences(
         kept_rows=len(order),
         kept_users=len(sequences),
         kept_items=len(vocabulary),
+        kept_repeats=repeat_count - (of_first_users - without_repeats),
     )
     return vocabulary, sequences, counts
 
@@ -132,18 +150,61 @@ def _sorted_by_item(users: np.ndarray, items: np.ndarray) -> bool:
     return bool((np.diff(items[by_user])[same_user] >= 0).all())
 
 
-def leave_one_out(sequences: Sequences) -> Split:
+def histories_of(
+    ratings: pd.DataFrame, vocabulary: Vocabulary, max_users: int | None = None, *, repeats: bool = False
+) -> tuple[Sequences, list[str]]:
+    """Every user's history in a log, over the vocabulary of a model that was trained on this log or an earlier one, and
+    what should be known about them: items that the model does not know are skipped, and users without any other.
+
+    The order is that of `build_sequences`, and an item counts once, at its first time, unless `repeats` are kept. Ids
+    are compared as they are written: a log whose ids were numbers may have got one that is a text. `max_users` keeps
+    the first users only. ValueError if no item of the log is known.
+    """
+    user_codes, users = pd.factorize(ratings.user, sort=True)
+    item_codes, items = pd.factorize(ratings.item, sort=True)
+    order = _in_time_order(user_codes, item_codes, ratings.timestamp.to_numpy(), tie_seed=0)
+    if max_users is not None:
+        order, users = order[user_codes[order] < max_users], users[:max_users]
+    user_codes, item_codes = user_codes[order], item_codes[order]
+    token_of_id = {str(item): token for token, item in enumerate(vocabulary.items.tolist(), start=1)}
+    tokens = np.array([token_of_id.get(str(item), 0) for item in items.tolist()], np.int32)[item_codes]
+    is_known = tokens > 0
+    if not is_known.any():
+        example = f"its items are such as {vocabulary.items[:1].tolist()[0]!r}, those of the log such as {items[0]!r}"
+        raise ValueError(f"the model knows no item of the log: {example}; give a log of the items it was trained on")
+    unknown_items = len(np.unique(item_codes[~is_known]))
+    unknown = f"rows with an item that the model does not know (skipped; items: {unknown_items:,})"
+    notes = {unknown: (~is_known).sum()}
+    user_codes, tokens = user_codes[is_known], tokens[is_known]
+    if not repeats:
+        is_first = ~pd.Series(user_codes * (len(vocabulary) + 1) + tokens).duplicated().to_numpy()
+        user_codes, tokens = user_codes[is_first], tokens[is_first]
+    lengths = np.bincount(user_codes, minlength=len(users))
+    has_any = lengths > 0
+    notes["users without an item that the model knows (left out)"] = (~has_any).sum()
+    offsets = np.concatenate([[0], lengths[has_any].cumsum()])
+    histories = Sequences(tokens, offsets, np.asarray(users[has_any]))
+    return histories, [f"{what}: {count:,}" for what, count in notes.items() if count]
+
+
+def leave_one_out(sequences: Sequences, seen_are_candidates: bool = False) -> Split:
     """Each user's last item for the test, the one before for validation, the rest for training (section 4.2 of the
-    paper). ValueError below three items."""
+    paper). `seen_are_candidates` of sequences with repeats. ValueError below three items."""
     if sequences.lengths.min() < SHORTEST:
         raise ValueError("leave-one-out needs at least three items in every sequence")
     known = sequences.without_last(1)
     train = sequences.without_last(2)
-    return Split(train, Holdout(train, known.last()), Holdout(known, sequences.last()))
+    validation = Holdout(train, known.last(), seen_are_candidates)
+    return Split(train, validation, Holdout(known, sequences.last(), seen_are_candidates))
 
 
 def split_in_time(
-    ratings: pd.DataFrame, quantile: float = 0.9, min_item_ratings: int = 5, *, tie_seed: int | None = 0
+    ratings: pd.DataFrame,
+    quantile: float = 0.9,
+    min_item_ratings: int = 5,
+    repeats: str | None = "first",
+    *,
+    tie_seed: int | None = 0,
 ) -> tuple[Vocabulary, Split]:
     """Train before the `quantile` of the timestamps, test after it ("Time to Split", Gusak et al., RecSys 2025).
 
@@ -155,7 +216,9 @@ def split_in_time(
     """
     users, items = (pd.factorize(ratings[column], sort=True)[0] for column in ("user", "item"))
     log = ratings.iloc[_in_time_order(users, items, ratings.timestamp.to_numpy(), tie_seed)]
-    log = log.drop_duplicates(["user", "item"])
+    is_repeat = log.duplicated(["user", "item"])
+    keeps = repeats == "keep" or (repeats is None and is_repeat.mean() >= MANY_REPEATS)
+    log = log if keeps else log[~is_repeat]
     cut = ratings.timestamp.quantile(quantile)
     counts = log.item[log.timestamp < cut].value_counts()
     log = log[log.item.isin(counts.index[counts >= min_item_ratings])]
@@ -173,7 +236,7 @@ def split_in_time(
     later = positions >= first[user_rows]
 
     def held_out(rows: np.ndarray, positions: np.ndarray) -> Holdout:
-        return Holdout(whole.prefixes(rows, positions), whole.tokens[whole.offsets[rows] + positions])
+        return Holdout(whole.prefixes(rows, positions), whole.tokens[whole.offsets[rows] + positions], keeps)
 
     validation = held_out(trained, known[trained] - 1)
     return vocabulary, Split(
@@ -194,6 +257,7 @@ class Dataset:
     other_split: Split | None = None
     counts: DataCounts | None = None  # what came in and what was dropped
     item_table: pd.DataFrame | None = None  # `Interactions.item_table`, where it is known without the log
+    repeats: str = "first"  # as in DataSettings, but never None
 
     @cached_property
     def log(self) -> Interactions | None:
@@ -212,7 +276,7 @@ class Dataset:
     @cached_property
     def split(self) -> Split:
         """The `other_split`, or leave-one-out."""
-        return self.other_split or leave_one_out(self.sequences)
+        return self.other_split or leave_one_out(self.sequences, self.repeats == "keep")
 
     @property
     def summary(self) -> str:
@@ -220,7 +284,8 @@ class Dataset:
         if self.counts:
             return str(self.counts)
         users = f"{len(self.split.train):,} users before the cut, {len(self.split.test):,} after it"
-        return f"cut in time: {len(self.vocabulary):,} items, {users}"
+        kept = "; repeats kept" if self.repeats == "keep" else ""
+        return f"cut in time: {len(self.vocabulary):,} items, {users}{kept}"
 
     @cached_property
     def fingerprint(self) -> dict[str, str]:
@@ -233,11 +298,14 @@ class Dataset:
         }
 
 
-def build_dataset(log: Interactions, min_item_ratings: int = 5, max_users: int | None = None) -> Dataset:
-    """What a model is trained on, from a log that was read (`load_interactions`, `from_frame`). Raises what
-    `build_sequences` raises."""
-    vocabulary, sequences, counts = build_sequences(log.ratings, min_item_ratings, max_users)
-    return Dataset(vocabulary, sequences, log, counts=counts)
+def build_dataset(
+    log: Interactions, min_item_ratings: int = 5, max_users: int | None = None, repeats: str | None = "first"
+) -> Dataset:
+    """What a model is trained on, from a log that was read (`load_interactions`, `from_frame`); `repeats` as in
+    `build_sequences`, and in the settings of the model. Raises what that raises."""
+    vocabulary, sequences, counts = build_sequences(log.ratings, min_item_ratings, max_users, repeats)
+    repeats = repeats or ("keep" if counts.kept_repeats else "first")
+    return Dataset(vocabulary, sequences, log, counts=counts, repeats=repeats)
 
 
 def load_dataset(settings: DataSettings) -> Dataset:
@@ -251,19 +319,24 @@ def load_dataset(settings: DataSettings) -> Dataset:
             log = read()
             is_kept = pd.factorize(log.ratings.user, sort=True)[0] < (settings.max_users or len(log.ratings))
             ratings = log.ratings[is_kept]
-            vocabulary, split = split_in_time(ratings, settings.time_split, settings.min_item_ratings)
-            return Dataset(vocabulary, split.train, log, other_split=split)
+            rules = settings.time_split, settings.min_item_ratings, settings.repeats
+            vocabulary, split = split_in_time(ratings, *rules)
+            repeats = "keep" if split.test.seen_are_candidates else "first"
+            return Dataset(vocabulary, split.train, log, other_split=split, repeats=repeats)
     else:
         folder = find_release(settings.release)
         files = [find_file(folder, RELEASES[settings.release].ratings_file)]
         read = partial(read_release, settings.release, folder, settings.max_users)
-    name = f"{files[0].name}.sequences-{settings.min_item_ratings}-{settings.max_users or 'all'}.npz"
-    path, key = files[0].with_name(name), _cache_key(files, settings)
-    if key and (cached := _read_cache(path, key)):
-        return replace(cached, source=read)
-    dataset = build_dataset(read(), settings.min_item_ratings, settings.max_users)
+    name = f"{files[0].name}.sequences-{settings.min_item_ratings}-{settings.max_users or 'all'}"
+    paths = {repeats: files[0].with_name(f"{name}{'-keep' if repeats == 'keep' else ''}.npz") for repeats in REPEATS}
+    key = _cache_key(files, settings)
+    for repeats in [settings.repeats] if settings.repeats else REPEATS:
+        cached = _read_cache(paths[repeats], key) if key else None
+        if cached and cached.counts and (settings.repeats or cached.counts.are_many_repeats == (repeats == "keep")):
+            return replace(cached, source=read, repeats=repeats)
+    dataset = build_dataset(read(), settings.min_item_ratings, settings.max_users, settings.repeats)
     if key:
-        _write_cache(path, key, dataset)
+        _write_cache(paths[dataset.repeats], key, dataset)
     return dataset
 
 

@@ -2,7 +2,7 @@
 token V + 1 is [MASK]."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -73,6 +73,12 @@ class Sequences:
         """How often each of tokens 1..V occurs, (V,) int64: its popularity."""
         return np.bincount(self.tokens, minlength=item_count + 1)[1:]
 
+    def user_counts(self, item_count: int) -> np.ndarray:
+        """How many rows have each of tokens 1..V, (V,) int64, however often."""
+        rows = np.repeat(np.arange(len(self)), self.lengths)
+        pairs = np.unique(rows * (item_count + 1) + self.tokens)
+        return np.bincount(pairs % (item_count + 1), minlength=item_count + 1)[1:]
+
     def rows(self, rows: np.ndarray) -> "Sequences":
         """The given rows, in the given order."""
         return self.prefixes(rows, self.lengths[rows])
@@ -102,13 +108,19 @@ class Sequences:
 
 @dataclass(frozen=True)
 class Holdout:
-    """What is predicted at evaluation: after `histories`, which item came next? `targets` (U,), one token per row."""
+    """What is predicted at evaluation: after `histories`, which item came next? `targets` (U,), one token per row.
+    Where people come back to items, `seen_are_candidates`: a target may be an item of its history."""
 
     histories: Sequences
     targets: np.ndarray
+    seen_are_candidates: bool = False
 
     def __len__(self) -> int:
         return len(self.targets)
+
+    def rows(self, rows: np.ndarray) -> "Holdout":
+        """The given rows, in the given order."""
+        return replace(self, histories=self.histories.rows(rows), targets=self.targets[rows])
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,19 @@
 """Notebook 04: ranks, metrics and lists (ranking), models in closed form (baselines), and mixtures with one (mixture).
 Works with anybody's model, and takes numpy and scipy, not torch."""
 
-from .baselines import EASE, ItemKNN, LinearNextItem, MarkovChain, Popularity, RecentPopularity, SmoothedMarkovChain
+from .baselines import (
+    EASE,
+    ItemKNN,
+    LinearNextItem,
+    MarkovChain,
+    MostRepeated,
+    Popularity,
+    RecentPopularity,
+    SmoothedMarkovChain,
+)
 from .mixture import Mixture, fit_mixture, linear_baseline
 from .ranking import Scorer, bootstrap_interval, evaluate, metrics, per_user_metrics, target_ranks, top_k
 
-__all__ = ["EASE", "ItemKNN", "LinearNextItem", "MarkovChain", "Mixture", "Popularity", "RecentPopularity", "Scorer"]
-__all__ += ["SmoothedMarkovChain", "bootstrap_interval", "evaluate", "fit_mixture", "linear_baseline", "metrics"]
-__all__ += ["per_user_metrics", "target_ranks", "top_k"]
+__all__ = ["EASE", "ItemKNN", "LinearNextItem", "MarkovChain", "Mixture", "MostRepeated", "Popularity"]
+__all__ += ["RecentPopularity", "Scorer", "SmoothedMarkovChain", "bootstrap_interval", "evaluate", "fit_mixture"]
+__all__ += ["linear_baseline", "metrics", "per_user_metrics", "target_ranks", "top_k"]

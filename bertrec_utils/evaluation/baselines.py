@@ -27,6 +27,17 @@ class Popularity:
         return np.tile(self.counts, (len(histories), 1))
 
 
+class MostRepeated:
+    """How often the history has the item: what a user has come back to most comes next; popularity breaks ties, and
+    orders all items that are new to the user."""
+
+    def __init__(self, train: Sequences, item_count: int):
+        self.tie_break = popularity_tie_break(train, item_count)
+
+    def score(self, histories: Sequences) -> np.ndarray:
+        return decayed_history(histories, len(self.tie_break), decay=1.0).toarray() + self.tie_break
+
+
 class RecentPopularity(Popularity):
     """Scores an item by how many of `ratings` it has in the last `days`, whatever the history. `ratings` is a log's
     frame, with timestamps in seconds, without what is held out."""
@@ -42,8 +53,7 @@ class MarkovChain:
 
     def __init__(self, train: Sequences, item_count: int):
         self.followers = pair_counts(train, item_count, distance=1)
-        counts = train.counts(item_count)
-        self.tie_break = (counts / (counts.max() + 1)).astype(np.float32)  # below 1, one observed step
+        self.tie_break = popularity_tie_break(train, item_count).astype(np.float32)  # below 1, one observed step
 
     def score(self, histories: Sequences) -> np.ndarray:
         return self.followers[histories.last() - 1].toarray() + self.tie_break
@@ -80,7 +90,8 @@ class SmoothedMarkovChain:
 
 
 class EASE:
-    """The linear autoencoder that predicts a user's items from the others (Steck, WWW 2019), blind to order.
+    """The linear autoencoder that predicts a user's items from the others (Steck, WWW 2019), blind to order. An item
+    that may come back has its score from the others alone, too.
 
     Only in scoring are the history's items weighted: one that is `age` items old weighs decay ** age.
     ValueError if there are more than MOST_ITEMS items.
@@ -141,6 +152,12 @@ class LinearNextItem:
     def score(self, histories: Sequences) -> np.ndarray:
         rows = [decayed_history(histories, self.item_count, decay) for decay in self.decays]
         return sparse.hstack(rows, format="csr") @ self.weights
+
+
+def popularity_tie_break(train: Sequences, item_count: int) -> np.ndarray:
+    """(V,) float64: a part of 1 that grows with how often an item occurs."""
+    counts = train.counts(item_count)
+    return counts / (counts.max() + 1)
 
 
 def require_dense(item_count: int) -> None:

@@ -59,7 +59,7 @@ def ndcg_by_weight(network: Scorer, baseline: Scorer, holdout: Holdout) -> dict[
     for batch in np.array_split(users, -(-len(users) // BATCH_USERS)):
         histories = replace(holdout.histories.rows(batch), users=np.arange(len(batch)))
         log_probabilities, standardised = mixture.parts(histories)
-        part = Holdout(histories, holdout.targets[batch])
+        part = replace(holdout.rows(batch), histories=histories)
         for weight in WEIGHTS:
             scores = PrecomputedScores(log_probabilities + np.float32(weight) * standardised)
             ranks[weight].append(target_ranks(scores, part, ["full"], progress=False)["full"])

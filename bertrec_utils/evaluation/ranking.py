@@ -52,11 +52,11 @@ def target_ranks(
 ) -> dict[ProtocolName, np.ndarray]:
     """Rank (U,) float64 of each target among its candidates, 1 for the best, under each protocol.
 
-    full: all items but those of the history. uniform-100, popularity-100: 100 different items that are neither the
-    target nor in the history, drawn uniformly or in proportion to their count in `holdout` (targets included), the same
-    for every model with the same `seed`. A tie counts half, so a constant score ranks in the middle, not first; but a
-    target that scores -inf is not recommended: its rank is infinite. Try another number of `negatives`, and the mistake
-    of candidates from the history (`rank_history`).
+    full: all items but those of the history; if seen items are candidates in `holdout`, all. uniform-100,
+    popularity-100: the target and 100 different others of these, drawn uniformly or in proportion to their count in
+    `holdout` (targets included), the same for every model with the same `seed`. A tie counts half, so a constant score
+    ranks in the middle, not first; but a target that scores -inf is not recommended: its rank is infinite. Try another
+    number of `negatives`, and the mistake of candidates from the history (`rank_history`).
     ValueError if a score is NaN, or that of a target +inf; and as `draw_negatives` raises.
     """
     protocols = list(protocols)
@@ -79,7 +79,7 @@ def target_ranks(
             if protocol == "full":
                 higher, tied = scores > target_scores, scores == target_scores
                 tied[target_columns] = False
-                if not rank_history:
+                if not (rank_history or holdout.seen_are_candidates):
                     higher[seen] = tied[seen] = False
             else:
                 if protocol not in drawn:  # only now is the number of items known
@@ -113,7 +113,8 @@ def draw_negatives(
     count: int = NEGATIVES,
     rank_history: bool = False,
 ) -> np.ndarray:
-    """`count` different items for each user, tokens (U, count) int32: no target and, but for `rank_history`, none seen.
+    """`count` different items for each user, tokens (U, count) int32: not the target and, unless seen items are
+    candidates in `holdout` or by `rank_history`, none seen.
 
     A weighted draw without replacement: one after the other in proportion to `weights` (V,), skipping what the user has
     seen. Where little weight is left that would take long, so the rest are then the items with the smallest exponential
@@ -121,9 +122,10 @@ def draw_negatives(
     TooFewItems, a ValueError, if a user has fewer than `count` such items of positive weight.
     """
     negatives = np.empty((len(holdout.targets), count), dtype=np.int32)
+    with_seen = rank_history or holdout.seen_are_candidates
     cumulated = np.cumsum(weights, dtype=float)
     for user, target in enumerate(holdout.targets.tolist()):
-        taken = {target: None} if rank_history else dict.fromkeys([*holdout.histories[user].tolist(), target])
+        taken = {target: None} if with_seen else dict.fromkeys([*holdout.histories[user].tolist(), target])
         excluded = len(taken)
         for _ in range(ROUNDS):
             draws = cumulated.searchsorted(cumulated[-1] * random.random(count + count // 4), side="right") + 1
@@ -136,7 +138,8 @@ def draw_negatives(
             left = np.flatnonzero(rates)
             missing = excluded + count - len(taken)
             if len(left) < missing:
-                raise TooFewItems(f"a user has fewer than {count} unseen items; use --protocols full, the full ranking")
+                what = f"fewer than {count} {'other' if with_seen else 'unseen'} items"
+                raise TooFewItems(f"a user has {what}; use --protocols full, the full ranking")
             waiting = random.standard_exponential(len(left)) / rates[left]
             taken.update(dict.fromkeys((left[waiting.argpartition(missing - 1)[:missing]] + 1).tolist()))
         negatives[user] = list(islice(taken, excluded, excluded + count))
@@ -224,35 +227,45 @@ def best_columns(scores: np.ndarray, k: int) -> Iterator[np.ndarray]:
 
 
 def best_lists(
-    scorer: Scorer, histories: Sequences, k: int, batch_size: int = 256
+    scorer: Scorer, histories: Sequences, k: int, batch_size: int = 256, *, allow_seen: bool = False
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """For each history the tokens of the best items, best first, without those of the history, and their scores: k of
-    them, or fewer if fewer are finite."""
+    """For each history the tokens of the best items, best first, without those of the history unless `allow_seen`, and
+    their scores: k of them, or fewer if fewer are finite."""
     for rows in np.array_split(np.arange(len(histories)), -(-len(histories) // batch_size)):
         batch = histories.rows(rows)
         scores = scorer.score(batch).copy()
-        scores[np.repeat(np.arange(len(rows)), batch.lengths), batch.tokens - 1] = -np.inf
+        if not allow_seen:
+            scores[np.repeat(np.arange(len(rows)), batch.lengths), batch.tokens - 1] = -np.inf
         for row, columns in zip(scores, best_columns(scores, k), strict=True):
             yield columns + 1, row[columns]
 
 
-def top_k(scorer: Scorer, histories: Sequences, k: int = 10, batch_size: int = 256) -> np.ndarray:
-    """The tokens (U, k) of the best items after each history, best first, without those of the history. ValueError if a
-    user has fewer than `k` items left."""
-    lists = [tokens for tokens, _ in best_lists(scorer, histories, k, batch_size)]
+def top_k(
+    scorer: Scorer, histories: Sequences, k: int = 10, batch_size: int = 256, *, allow_seen: bool = False
+) -> np.ndarray:
+    """The tokens (U, k) of `best_lists`. ValueError if a user has fewer than `k` items left."""
+    lists = [tokens for tokens, _ in best_lists(scorer, histories, k, batch_size, allow_seen=allow_seen)]
     if min(map(len, lists)) < k:
         raise ValueError(f"a user has fewer than {k} items left to recommend")
     return np.array(lists)
 
 
-def write_run(path: Path, scorer: Scorer, histories: Sequences, vocabulary: Vocabulary, k: int = RUN_LENGTH) -> None:
-    """Write the `k` best items of each user, without those of the history, as a TREC run (user, Q0, item, rank, score,
-    tag, between tabs), which trec_eval, ir-measures, pytrec_eval and ranx read. Ids are those of the log; users come in
-    the order of `histories`, their items best first, equals in the order of the vocabulary."""
+def write_run(
+    path: Path,
+    scorer: Scorer,
+    histories: Sequences,
+    vocabulary: Vocabulary,
+    k: int = RUN_LENGTH,
+    *,
+    allow_seen: bool = False,
+) -> None:
+    """Write the `best_lists` of each user as a TREC run (user, Q0, item, rank, score, tag, between tabs), which
+    trec_eval, ir-measures, pytrec_eval and ranx read. Ids are those of the log; users come in the order of `histories`,
+    their items best first, equals in the order of the vocabulary."""
 
     def write(partial: Path) -> None:
         with open(partial, "w", encoding="utf-8", newline="\n") as file:
-            lists = best_lists(scorer, histories, k)
+            lists = best_lists(scorer, histories, k, allow_seen=allow_seen)
             for user, (tokens, scores) in zip(histories.users.tolist(), lists, strict=True):
                 texts = scores.astype(str)  # with all digits that tell one score from another
                 for rank, (item, score) in enumerate(zip(vocabulary.item_ids(tokens), texts, strict=True), 1):
@@ -267,9 +280,9 @@ def run_ranks(
     """The rank (U,) of each target, full ranking, in lists of any tool, and what should be known about them. Given are
     user, item and score of each place of a list: ids of the log, numbers or texts, in any order.
 
-    The score decides; a tie counts half, as far as the lists show it. Items of the history are left out, as in
-    `target_ranks`. A target that is not in its user's list has an infinite rank, a user without a list NaN. ValueError
-    if a score is NaN, a list has an item twice, or no list is that of a test user.
+    The score decides; a tie counts half, as far as the lists show it. Items of the history are left out, unless they
+    are candidates in `holdout`. A target that is not in its user's list has an infinite rank, a user without a list
+    NaN. ValueError if a score is NaN, a list has an item twice, or no list is that of a test user.
     """
     histories, count = holdout.histories, len(holdout)
     known_users = {str(user): row for row, user in enumerate(histories.users.tolist())}
@@ -286,7 +299,8 @@ def run_ranks(
     if np.isnan(scores).any() or (np.diff(np.sort(pairs[tokens > 0])) == 0).any():
         raise ValueError("the lists have an item twice for a user, or a score that is NaN; give each item once")
     seen = np.repeat(np.arange(count), histories.lengths) * (len(vocabulary) + 1) + histories.tokens
-    kept, has_list = ~np.isin(pairs, seen) & (scores > -np.inf), np.bincount(rows, minlength=count) > 0
+    is_seen = np.isin(pairs, seen) & (not holdout.seen_are_candidates)
+    kept, has_list = ~is_seen & (scores > -np.inf), np.bincount(rows, minlength=count) > 0
     notes["lines with an item of the user's history, or the score -inf (left out)"] = (~kept).sum()
     notes["lines with an item that is not in the data (they count as recommended)"] = (tokens == 0).sum()
     rows, tokens, scores = rows[kept], tokens[kept], scores[kept]
@@ -296,7 +310,8 @@ def run_ranks(
     ranks = 1 + np.bincount(rows[higher], minlength=count) + np.bincount(rows[tied], minlength=count) / 2
     ranks[np.isnan(target_scores)] = np.inf
     is_short = has_list & np.isinf(ranks) & (np.bincount(rows, minlength=count) < 10)
-    notes["lists of fewer than 10 unseen items, without the target (no hit)"] = is_short.sum()
+    kind = "items" if holdout.seen_are_candidates else "unseen items"
+    notes[f"lists of fewer than 10 {kind}, without the target (no hit)"] = is_short.sum()
     return np.where(has_list, ranks, np.nan), [f"{what}: {number:,}" for what, number in notes.items() if number]
 
 
@@ -356,8 +371,8 @@ def intra_list_diversity(lists: np.ndarray, features: np.ndarray) -> float:
 
 
 def beyond_accuracy(lists: np.ndarray, holdout: Holdout, features: np.ndarray) -> dict[str, float]:
-    """All four, for lists (U, k) made for `holdout`, whose histories tell how popular an item is."""
-    item_count, counts = len(features), holdout.histories.counts(len(features))
+    """All four, for lists (U, k) made for `holdout`, whose histories tell how many users have an item."""
+    item_count, counts = len(features), holdout.histories.user_counts(len(features))
     return {
         "coverage": coverage(lists, item_count),
         "novelty (bits)": novelty(lists, counts, len(holdout.histories)),

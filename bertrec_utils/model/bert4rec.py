@@ -70,8 +70,15 @@ class Network(nn.Module, abc.ABC):
         return self.item_bias.device
 
     @abc.abstractmethod
+    def user_vectors(self, histories: Sequences) -> Tensor:
+        """What is compared with the item embeddings after each history, (B, D)."""
+
+    @torch.inference_mode()
     def score(self, histories: Sequences) -> np.ndarray:
         """Scores (B, V) float32 of every item as the next one after each history."""
+        with evaluating(self):
+            vectors = self.user_vectors(histories)
+            return F.linear(vectors, self.item_embedding.weight[1:-1], self.item_bias).float().cpu().numpy()
 
 
 class BERT4Rec(Network):
@@ -146,14 +153,12 @@ class BERT4Rec(Network):
         rows = positions + tokens.shape[1] * torch.arange(len(tokens), device=tokens.device)[:, None]
         return self.blocks[-1](F.embedding(rows, states.flatten(0, 1)), states, visible)
 
-    @torch.inference_mode()
-    def score(self, histories: Sequences) -> np.ndarray:
-        """Scores (B, V) float32 of every item as the next one: [MASK] is appended to each history (section 3.6)."""
+    def user_vectors(self, histories: Sequences) -> Tensor:
+        """What is compared with the item embeddings, (B, D), at the [MASK] appended to each history (section 3.6)."""
         history = append_mask(histories, self.settings.max_length - 1).history.to(self.device)
         tokens = F.pad(history, (0, 1), value=self.mask_token)
         newest = torch.full((len(tokens), 1), tokens.shape[1] - 1, device=self.device)
-        with evaluating(self):
-            return self.logits(self.target_states(tokens, newest)[:, 0]).float().cpu().numpy()
+        return self.transform(self.target_states(tokens, newest)[:, 0])
 
 
 @contextlib.contextmanager

@@ -9,14 +9,13 @@ Shapes: B users, T positions, M targets per user, N = T + M states, Q queries, D
 
 from typing import NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..data.sequences import Sequences
 from ..settings import ModelSettings
-from .bert4rec import BERT4Rec, Dropout, Network, evaluating, init_weights, scaled_dot_product
+from .bert4rec import BERT4Rec, Dropout, Network, init_weights, scaled_dot_product
 from .losses import Negatives, cross_entropy
 from .masking import MaskedBatch, append_mask
 
@@ -169,12 +168,10 @@ class ModernTransformer(Network):
         """Scores of all items, (..., V), from final states (..., D)."""
         return F.linear(states, self.item_embedding.weight[1:-1], self.item_bias)
 
-    @torch.inference_mode()
-    def score(self, histories: Sequences) -> np.ndarray:
-        """Scores (B, V) float32 of every item as the next one after each history."""
+    def user_vectors(self, histories: Sequences) -> Tensor:
+        """What is compared with the item embeddings after each history, (B, D)."""
         batch = append_mask(histories, self.settings.max_length, self.settings.causal).to(self.device)
-        with evaluating(self):
-            return self.logits(self.target_states(batch)[:, 0]).float().cpu().numpy()
+        return self.target_states(batch)[:, 0]
 
 
 def build_network(item_count: int, settings: ModelSettings) -> Network:

@@ -1,6 +1,6 @@
 """Type titles, get films: widgets around a `Recommender`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -19,12 +19,24 @@ WIDE, NARROW = {"width": "420px"}, {"width": "32px"}
 
 class Panel:
     """A search box, the chosen films, a few controls and a table of recommendations, updated after each click; where
-    widgets do not run, as on GitHub, the table alone."""
+    widgets do not run, as on GitHub, the table alone. Of several recommenders of the same films, by name, one is to be
+    chosen, at first the first. With `only`, the titles of a watchlist, a box to tick: films of this list alone."""
 
-    def __init__(self, recommender: Recommender, history: Sequence[str] = (), k: int = 10):
-        self.recommender, self.titles = recommender, recommender.items.title
+    def __init__(
+        self,
+        recommenders: Recommender | Mapping[str, Recommender],
+        history: Sequence[str] = (),
+        k: int = 10,
+        only: Sequence[str] | None = None,
+    ):
+        named = recommenders if isinstance(recommenders, Mapping) else {"": recommenders}
+        self.answered_by = widgets.Dropdown(options=dict(named), description="answered by")
+        self.recommender: Recommender = self.answered_by.value
+        recommender, self.titles = self.recommender, self.recommender.items.title
         items, self.unknown = recommender.look_up(history)
-        self.notes = [f"Left out: {line}" for line in sum_up(self.unknown, len(history))]
+        self.watchlist, not_found = recommender.look_up(only or ())
+        sums = *sum_up(self.unknown, len(history)), *sum_up(not_found, len(only or ()))
+        self.notes = [f"Left out: {line}" for line in sums]
         self.items = list(dict.fromkeys(items))
         self.search = widgets.Text(placeholder=f"Type the title of a {recommender.noun} you like", layout=WIDE)
         self.suggestions = widgets.VBox()
@@ -33,15 +45,19 @@ class Panel:
         self.order = widgets.ToggleButtons(options={"in any order": True, "in this order": False})
         self.penalty = widgets.FloatSlider(0.0, min=0, max=1, step=0.25, readout=False)
         self.exclude_series = widgets.Checkbox(description="leave out the same series", indent=False)
+        self.from_watchlist = widgets.Checkbox(only is not None, description="only from my watchlist", indent=False)
         self.table = widgets.HTML()
         self.search.observe(lambda _: self.suggest(), "value")
         self.search.on_msg(self._on_enter)
-        for control in (self.k, self.penalty, self.exclude_series):
+        for control in (self.k, self.penalty, self.exclude_series, self.from_watchlist):
             control.observe(lambda _: self.answer(), "value")
         self.order.observe(lambda _: self.show_chosen(), "value")
+        self.answered_by.observe(self._on_recommender, "value")
         controls = [
+            *([self.answered_by] if len(named) > 1 else []),
             widgets.HBox([self.k, self.order]),
             widgets.HBox([widgets.Label("familiar"), self.penalty, widgets.Label("distinctive"), self.exclude_series]),
+            *([] if only is None else [self.from_watchlist]),
         ]
         self.widget = widgets.VBox([self.search, self.suggestions, self.chosen, *controls, self.table])
         self.widget.add_class("bertrec-panel")
@@ -55,6 +71,10 @@ class Panel:
     def _on_enter(self, _: Any, content: dict[str, Any], __: Any) -> None:
         if content.get("event") == "submit" and (found := self.recommender.suggest(self.search.value, 1)):
             self.add(found[0])
+
+    def _on_recommender(self, change: dict[str, Any]) -> None:
+        self.recommender = change["new"]
+        self.answer()
 
     def add(self, item: int) -> None:
         if item not in self.items:
@@ -92,7 +112,9 @@ class Panel:
             self.table.value = "Nothing chosen yet: type a title above, and click on the one you mean."
             return
         as_set = self.order.value
-        options = {"popularity_penalty": self.penalty.value, "exclude_series": self.exclude_series.value}
+        only = self.watchlist if self.from_watchlist.value else None
+        options: dict[str, Any] = {"popularity_penalty": self.penalty.value, "only": only}
+        options["exclude_series"] = self.exclude_series.value
         found = self.recommender.recommend_items(self.items, self.k.value, as_set=as_set, **options)
         reasons = [""] * len(found)
         if 1 < len(self.items) <= MOST_REASONS:
@@ -100,7 +122,8 @@ class Panel:
             reasons = [self.titles[item] for item in gains.idxmax()]
         notes = [*self.notes, *look_alikes(self.unknown, found.title)]
         if found.empty:
-            notes.append(f"Nothing is left to recommend of the {self.recommender.noun}s that the model knows.")
+            of_list = " of your watchlist" if self.from_watchlist.value else ""
+            notes.append(f"Nothing is left to recommend of the {self.recommender.noun}s{of_list} that the model knows.")
         head = "".join(f"<p class='{NO_FORMULAS}'>{escape(note)}</p>" for note in notes)
         self.table.value = head if found.empty else head + self.html(found.assign(because=reasons))
 

@@ -1,7 +1,7 @@
 """Recommends films: titles in, titles out."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice, permutations
 from typing import Any
 
@@ -15,6 +15,8 @@ from ..evaluation.ranking import Scorer, best_columns
 from .titles import NewerTitle, TitleIndex, UnknownTitle, look_alikes, series_of
 
 ORDERS = 16  # of a history that is read as a set
+PART = 4_096  # users in a part of a table
+SCORES = 4_000_000  # that are in memory at once
 
 
 class Recommender:
@@ -64,9 +66,8 @@ class Recommender:
     def recommend(self, history: Sequence[str], k: int = 10, **options: Any) -> pd.DataFrame:
         """The k best films after `history` (titles, oldest first): rank, item, title, genres, score.
 
-        `options` are those of `recommend_items`. Films of the history are never returned. Titles newer than the release
-        are left out and named in `.attrs["unknown"]`; any other unknown title raises UnknownTitle, and a history
-        without a known film ValueError.
+        `options` are those of `recommend_in_parts`. Titles newer than the release are left out and named in
+        `.attrs["unknown"]`; any other unknown title raises UnknownTitle, and a history without a known film ValueError.
         """
         items, unknown = self.look_up(history)
         for error in unknown.values():
@@ -75,60 +76,125 @@ class Recommender:
         return self.recommend_items(items, k, list(unknown), **options)
 
     def recommend_items(
-        self,
-        items: Sequence[Any],
-        k: int = 10,
-        unknown: Sequence[str] = (),
-        *,
-        as_set: bool = False,
-        popularity_penalty: float = 0.0,
-        exclude_series: bool = False,
+        self, items: Sequence[Any], k: int = 10, unknown: Sequence[str] = (), **options: Any
     ) -> pd.DataFrame:
         """`recommend` for item ids; `unknown` titles are passed on in `.attrs`, and a warning is logged if one of them
-        may be a film of the list under another name.
+        may be a film of the list under another name. `options` are those of `recommend_in_parts`.
 
-        The score is `log_probabilities`, less `popularity_penalty` times the log of how many people rated the film: at
-        0 the list has what is likely, at 1 what this history makes more likely than it is for everybody.
-        `exclude_series` leaves out films of the same series as one of the history. The table is empty if nothing is
-        left. ValueError for an empty history, KeyError for an item that the model does not know.
+        The table is empty if nothing is left. ValueError for an empty history, KeyError for an item that the model does
+        not know.
         """
-        if k < 1:
-            raise ValueError(f"k is {k}; ask for at least one recommendation")
-        if not 0 <= popularity_penalty <= 1:
-            rule = "it goes from 0 (familiar) to 1 (distinctive)"
-            raise ValueError(f"popularity_penalty is {popularity_penalty}; {rule}")
         if not len(items):
             some = ", ".join(map(repr, unknown[:3])) + (f" and {len(unknown) - 3:,} more" if unknown[3:] else "")
             problem = f"none of {some} is known" if unknown else "the history is empty"
             raise ValueError(f"{problem}; give at least one {self.noun} the model knows")
         for item in items:
             if item not in self.vocabulary:
-                first = self.vocabulary.items[:1].tolist()[0]
-                raise KeyError(f"the model knows no item {item!r}; its ids are such as {first!r}")
-        scores = self.log_probabilities([items], as_set)[0] - popularity_penalty * self.log_popularity
-        scores[self.vocabulary.tokens(items) - 1] = -np.inf
-        if exclude_series:
-            series = self.items.series[self.vocabulary.items]
-            scores[(series.isin(series[items]) & (series != "")).to_numpy()] = -np.inf
-        [best] = best_columns(scores[None], k)
-        table = pd.DataFrame({"rank": np.arange(1, len(best) + 1), "item": self.vocabulary.item_ids(best + 1)})
-        table = table.join(self.items[["title", "genres"]], on="item").assign(score=scores[best])
+                raise KeyError(f"the model knows no item {item!r}; {self._example()}")
+        history = Sequences(self.vocabulary.tokens(items), np.array([0, len(items)]), np.array([0]))
+        [table] = self.recommend_in_parts(history, k, **options)
+        table = table.assign(genres=self.items.genres.loc[table["item"]].array)
+        table = table[["rank", "item", "title", "genres", "score"]]
         table.attrs["unknown"] = list(unknown)
         for sentence in look_alikes(unknown, table.title):
             logging.getLogger(__name__).warning(sentence)
         return table
 
+    def recommend_all(self, histories: Sequences, k: int = 10, **options: Any) -> pd.DataFrame:
+        """The k best films after each history, best first: user, rank, item, title, score.
+
+        The histories are those of a log over the model's vocabulary, as `Checkpoint.load_histories` and `histories_of`
+        return them. `options` are those of `recommend_in_parts`, whose parts these are.
+        """
+        return pd.concat(self.recommend_in_parts(histories, k, **options), ignore_index=True)
+
+    def recommend_in_parts(
+        self,
+        histories: Sequences,
+        k: int = 10,
+        *,
+        as_set: bool = False,
+        popularity_penalty: float = 0.0,
+        exclude_series: bool = False,
+        only: Iterable[Any] | None = None,
+        without: Iterable[Any] = (),
+        allow_seen: bool = False,
+    ) -> Iterator[pd.DataFrame]:
+        """`recommend_all`, the table of PART users after the other: what is in memory stays small.
+
+        The score is log p(next film), as in `log_probabilities`, less `popularity_penalty` times the log of how many
+        people rated the film: at 0 the list has what is likely, at 1 what this history makes more likely than it is for
+        everybody. `exclude_series` leaves out films of the same series as one of the history, `only` all items but
+        these, `without` these, and items of the history are left out unless `allow_seen`. Lists are shorter than k, or
+        empty, if no more is left. ValueError if a number is out of range or a history empty, KeyError if the model
+        knows none of `only` or of `without`.
+        """
+        if k < 1:
+            raise ValueError(f"k is {k}; ask for at least one recommendation")
+        if not 0 <= popularity_penalty <= 1:
+            rule = "it goes from 0 (familiar) to 1 (distinctive)"
+            raise ValueError(f"popularity_penalty is {popularity_penalty}; {rule}")
+        histories.last()  # refuses an empty one
+        left_out = self._among(without) if only is None else self._among(without) | ~self._among(only)
+        series = self.items.series[self.vocabulary.items] if exclude_series else self.items.series[:0]
+        series_codes = pd.factorize(series.where(series != ""))[0]  # -1: of no series
+        size = max(1, min(256, SCORES // len(self.vocabulary)) // (ORDERS if as_set else 1))
+        with progress_bar(total=len(histories), desc="recommending", unit="user", delay=1, leave=False) as bar:
+            for start in range(0, len(histories), PART):
+                part = histories.rows(np.arange(start, min(start + PART, len(histories))))
+                lists: list[Any] = [None] * len(part)
+                order = part.lengths.argsort(kind="stable")  # similar lengths together: little padding
+                for rows in np.split(order, range(size, len(order), size)):
+                    tokens = [part[row] for row in rows]
+                    scores = self._log_probabilities(tokens, as_set)
+                    if popularity_penalty:
+                        scores -= np.float32(popularity_penalty) * self.log_popularity
+                    scores[:, left_out] = -np.inf
+                    for of_user, history in zip(scores, tokens, strict=True):
+                        if not allow_seen:
+                            of_user[history - 1] = -np.inf
+                        if exclude_series:
+                            of_user[np.isin(series_codes, np.setdiff1d(series_codes[history - 1], [-1]))] = -np.inf
+                    for row, of_user, best in zip(rows, scores, best_columns(scores, k), strict=True):
+                        lists[row] = np.arange(1, len(best) + 1), best, of_user[best]
+                    bar.update(len(rows))
+                users = np.repeat(part.users, [len(ranks) for ranks, _, _ in lists])
+                ranks, columns, best_scores = (np.concatenate(parts) for parts in zip(*lists, strict=True))
+                items = self.vocabulary.item_ids(columns + 1)
+                titles = self.items.title.loc[items].array  # a join would look at every item
+                table = {"user": users, "rank": ranks, "item": items, "title": titles, "score": best_scores}
+                yield pd.DataFrame(table)
+
+    def _among(self, items: Iterable[Any]) -> np.ndarray:
+        """Which of the vocabulary's items are among `items`, (V,) bool; KeyError if the model knows none of them."""
+        items = list(items)
+        known = [item for item in items if item in self.vocabulary]
+        if items and not known:
+            raise KeyError(f"the model knows none of {', '.join(map(repr, items[:3]))} ...; {self._example()}")
+        among = np.zeros(len(self.vocabulary), dtype=bool)
+        among[self.vocabulary.tokens(known) - 1] = True
+        return among
+
+    def _example(self) -> str:
+        return f"its ids are such as {self.vocabulary.items[:1].tolist()[0]!r}"
+
     def log_probabilities(self, histories: Sequence[Sequence[Any]], as_set: bool = False) -> np.ndarray:
         """log p(next film) (histories, V) float32 after each history of item ids: the log-softmax of the scores. With
         `as_set` the order does not matter: the mean over up to 16 random orders of the history (not normalised again),
         all in one batch."""
-        orders = [self._orders(self.vocabulary.tokens(items), as_set) for items in histories]
+        return self._log_probabilities([self.vocabulary.tokens(items) for items in histories], as_set)
+
+    def _log_probabilities(self, histories: Sequence[np.ndarray], as_set: bool) -> np.ndarray:
+        """The same for histories of tokens."""
+        orders = [self._orders(tokens, as_set) for tokens in histories]
         rows = [row for of_history in orders for row in of_history]
         offsets = np.cumsum([0, *(len(row) for row in rows)])
         scores = self.model.score(Sequences(np.concatenate(rows), offsets, np.arange(len(rows))))
-        starts = np.cumsum([0, *(len(of_history) for of_history in orders)])[:-1]
-        means = np.add.reduceat(log_softmax(scores, axis=1), starts) / [[len(of_history)] for of_history in orders]
-        return means.astype(np.float32)
+        scores = log_softmax(scores, axis=1)
+        if as_set:
+            starts = np.cumsum([0, *(len(of_history) for of_history in orders)])[:-1]
+            scores = np.add.reduceat(scores, starts) / [[len(of_history)] for of_history in orders]
+        return scores.astype(np.float32, copy=False)
 
     def _orders(self, tokens: np.ndarray, as_set: bool) -> list[np.ndarray]:
         """The history as it is; or as a set: all orders of up to three items, 16 random ones of more."""

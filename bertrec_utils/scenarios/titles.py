@@ -1,6 +1,7 @@
 """Titles: finds a film however people write it, reads lists of watched films, knows series and scenarios."""
 
 import io
+import json
 import logging
 import re
 import unicodedata
@@ -40,6 +41,7 @@ PLAIN = str.maketrans({"ø": "o", "ł": "l", "đ": "d", "æ": "ae", "œ": "oe", 
 NAMES = ("name", "title")
 DATES = ("watcheddate", "watchedat", "lastwatchedat", "daterated", "ratedat", "created", "date")
 LETTERBOXD = ("diary.csv", "watched.csv", "ratings.csv")  # of a whole export; the first that has a film tells its day
+TRAKT_HISTORY = re.compile(r"(?:watched-)?history(?:-\d+)?\.json")
 BULLET = re.compile(r"(?:\d+[.)]|[-*•])\s+")
 NETFLIX_EPISODE = re.compile(r": (?:(?:Season|Series|Volume|Book|Chapter) \d+|Limited Series|Miniseries):")
 
@@ -298,31 +300,29 @@ def scenarios() -> pd.DataFrame:
     return _table("scenarios.csv")
 
 
-def read_history(path: str | Path) -> list[str]:
+def read_history(path: str | Path, in_order: bool = True) -> list[str]:
     """Titles with their years, `Name (Year)`, oldest first and each once: what `Recommender.look_up` takes.
 
     Read are .csv and .tsv with a column Name or Title, and Year and a date if they are there (commas, semicolons or
     tabs): exports of Letterboxd (diary, watched, ratings, a list, the layout of its importer), of IMDb (ratings, old
-    and new), of Trakt (watched_at, title, year) and Netflix's viewing history, both without episodes of series; a .zip
-    that is Letterboxd's whole export: the films of its diary, watched and ratings, each on the first day that the diary
-    has for it, else the others'; or that holds one .csv. Any other file is a list with one title a line; numbers and
-    dashes before it and lines that begin with `# ` are dropped. Text is UTF-8 or Windows-1252.
+    and new), of Trakt (watched_at, title, year) and Netflix's viewing history, both without episodes of series; Trakt's
+    .json of films; a .zip that is Letterboxd's whole export: the films of its diary, watched and ratings, each on the
+    first day that the diary has for it, else the others'; or Trakt's: the films of its history, else those watched; or
+    that holds one .csv. Any other file is a list with one title a line; numbers and dashes before it and lines that
+    begin with `# ` are dropped. Text is UTF-8 or Windows-1252.
 
     Whether 3/4/2020 is in March or in April is told by the whole column. A warning is logged if nothing tells it, or if
-    titles have no date: they come first, in the file's order. FileNotFoundError, or ValueError if the file is JSON, is
-    damaged, has other columns or no titles.
+    titles have no date: they come first, in the file's order; not of a list without order (`in_order` false).
+    FileNotFoundError, or ValueError if the file is damaged, other JSON, has other columns or no titles.
     """
     path = Path(path)
-    if path.suffix.lower() == ".json":
-        advice = "ask for CSV, or write its titles into a text file, one a line, oldest first"
-        raise ValueError(f"{path} is JSON, which cannot be read; {advice}")
     read = _from_archive if path.suffix.lower() == ".zip" else _from_file
     watched = read(path.read_bytes(), path)
     watched = watched.drop_duplicates("title").sort_values("date", kind="stable", na_position="first")
     if watched.empty:
         raise ValueError(f"{path} holds no titles")
     undated = int(watched.date.isna().sum())
-    if undated:
+    if undated and in_order:
         some = "it has no dates" if undated == len(watched) else f"{undated:,} of {len(watched):,} titles have no date"
         logging.getLogger(__name__).warning("%s: %s; these are taken in the order of the file", path, some)
     return watched.title.tolist()
@@ -331,11 +331,16 @@ def read_history(path: str | Path) -> list[str]:
 def _from_archive(data: bytes, path: Path) -> pd.DataFrame:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            small = [file for file in archive.infolist() if file.file_size < 2**24 and file.filename.endswith(".csv")]
+            small = [file for file in archive.infolist() if file.file_size < 2**24]
+            small = [file for file in small if file.filename.endswith((".csv", ".json"))]
             files = {PurePosixPath(file.filename): archive.read(file) for file in small}
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError) as error:  # zipfile's, of damaged ones
         raise ValueError(f"{path} is no whole archive ({error}); export it again") from error
     files = {name: file for name, file in files.items() if name.parts[0] not in ("deleted", "orphaned")}
+    history = [name for name in files if TRAKT_HISTORY.fullmatch(name.name)]
+    if trakt := history or [name for name in files if name.name == "watched-movies.json"]:
+        return _from_trakt([files[name] for name in trakt], path)
+    files = {name: content for name, content in files.items() if name.suffix == ".csv"}
     chosen = [name for wanted in LETTERBOXD for name in files if name.name == wanted]
     if not chosen and len(files) != 1:
         wanted = f"none of {', '.join(LETTERBOXD)}, as Letterboxd's whole export has, and not one .csv alone"
@@ -345,8 +350,23 @@ def _from_archive(data: bytes, path: Path) -> pd.DataFrame:
     )
 
 
+def _from_trakt(files: list[bytes], path: Path) -> pd.DataFrame:
+    """The films of lists of `{"watched_at": ..., "movie": {"title": ..., "year": ...}}`; episodes have no movie."""
+    try:
+        entries = [entry for data in files for entry in json.loads(data) if "movie" in entry]
+        dates = [entry.get("watched_at") or entry.get("last_watched_at") or entry.get("rated_at") for entry in entries]
+        films = [(entry["movie"].get("title") or "", entry["movie"].get("year") or "") for entry in entries]
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        advice = "ask for CSV, or write its titles into a text file, one a line, oldest first"
+        raise ValueError(f"{path} is JSON, but no list of films as Trakt has it ({error}); {advice}") from error
+    table = pd.DataFrame(films, columns=["title", "year"]).assign(watchedat=dates).fillna("").astype(str)
+    return _films(table, path).sort_values("date", kind="stable")
+
+
 def _from_file(data: bytes, path: Path) -> pd.DataFrame:
     """The titles of a file, as they come, and their dates, NaT for none: columns title and date."""
+    if path.suffix.lower() == ".json":
+        return _from_trakt([data], path)
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -376,6 +396,11 @@ def _from_table(text: str, path: Path) -> pd.DataFrame:
         table = table.set_axis(headers[start], axis=1).loc[:, lambda table: ~table.columns.duplicated()]
     except (ValueError, pd.errors.ParserWarning) as error:
         raise ValueError(f"{path} is no whole CSV ({error}); export it again") from error
+    return _films(table, path)
+
+
+def _films(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """Titles with their years, and dates, of a table of texts, without episodes: oldest first if it is newest first."""
     empty = pd.Series("", table.index, dtype=str)
     found = (next((table[name] for name in names if name in table), empty) for names in (NAMES, DATES))
     titles, dates = (column.str.strip() for column in found)

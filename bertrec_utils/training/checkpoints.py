@@ -18,8 +18,9 @@ import safetensors.torch
 import torch
 
 from ..common import PROJECT, display_path, move_file, replace_file
-from ..data.dataset import Dataset, load_dataset
-from ..data.sequences import Vocabulary
+from ..data.dataset import Dataset, histories_of, load_dataset
+from ..data.logs import load_interactions
+from ..data.sequences import Sequences, Vocabulary
 from ..evaluation.mixture import Mixture, linear_baseline
 from ..model.bert4rec import Network
 from ..model.modern import build_network
@@ -57,12 +58,13 @@ class Checkpoint:
 
     def check(self, dataset: Dataset) -> None:
         """ValueError unless `dataset` is what the model was trained on."""
-        log = self.settings.data.ratings_file or self.settings.data.release
         for part, digest in self.fingerprint.items():
             if dataset.fingerprint[part] != digest:
-                items = f"{len(self.vocabulary):,} items of {log}; at hand: {len(dataset.vocabulary):,}"
+                items = f"{len(self.vocabulary):,} items; at hand: {len(dataset.vocabulary):,}"
                 problem = f"the model was trained on other {part} than the data at hand ({items})"
-                raise ValueError(f"{problem}; use that data, or train again on this")
+                advice = "use that data (--ratings FILE for a log of your own), or train again on this (--continue)"
+                changed = "a log that has changed is enough for recommend without --with-linear and --strict"
+                raise ValueError(f"{problem}; {advice}; {changed}")
 
     def with_linear(self, dataset: Dataset) -> Mixture:
         """The network mixed with the linear baseline of `dataset`, which must be what it was trained on. ValueError if
@@ -78,11 +80,41 @@ class Checkpoint:
         self.check(dataset)
         return dataset
 
+    def load_histories(self, dataset: Dataset | None = None, **files: str) -> tuple[Sequences, list[str]]:
+        """Every user's history in the log as it is today, whether or not it has changed since, and what should be known
+        about them: see `histories_of`. A release does not change: of one, ValueError as in `load_dataset`, whose
+        `files` these are; the `dataset` it has returned spares reading the log again."""
+        data = self.settings.change(**files).data
+        if data.ratings_file and dataset is None:
+            log: Any = load_interactions(data.ratings_file, columns=data.columns)
+        else:
+            log = (dataset or self.load_dataset()).log
+        max_users = None if data.ratings_file else data.max_users
+        histories, notes = histories_of(log.ratings, self.vocabulary, max_users, repeats=data.repeats == "keep")
+        items = self._saved_items()
+        if data.ratings_file and items is not None and items.ratings.sum() != len(log.ratings):
+            grown = f"rows of the log: {len(log.ratings):,}; when the model was trained: {items.ratings.sum():,}"
+            notes = [grown, *notes]
+        return histories, notes
+
     def load_items(self, **files: str) -> pd.DataFrame:
-        """The items: item, title, genres, ratings; from the file beside the model, else from `load_dataset`."""
-        path = self.folder / ITEMS if self.folder else None
-        if files or path is None or not path.is_file():
+        """The items: item, title, genres, ratings; from the file beside the model, with the titles of an `items_file`
+        among the `files`; without such a file from `load_dataset`."""
+        items = self._saved_items()
+        if items is None:
             return self.load_dataset(**files).items
+        if "items_file" in files:
+            data = self.settings.change(**files).data
+            now = load_interactions(data.ratings_file or "", data.items_file, columns=data.columns).items
+            titles = dict(zip(now.item.astype(str), now.title, strict=True))
+            items["title"] = items.item.astype(str).map(titles).fillna(items.title)
+        return items
+
+    def _saved_items(self) -> pd.DataFrame | None:
+        """What `save_items` wrote beside the model, if it did."""
+        path = self.folder / ITEMS if self.folder else None
+        if path is None or not path.is_file():
+            return None
         kind = str if self.vocabulary.items.dtype.kind in "OU" else "int64"
         types = {"item": kind, "title": str, "genres": str, "ratings": "int64"}
         try:

@@ -27,14 +27,15 @@ from ..evaluation.ranking import metrics, target_ranks
 from ..model.bert4rec import Network
 from ..model.masking import batch_count
 from ..model.modern import build_network
-from ..settings import Settings, TrainingSettings
+from ..settings import Settings, TrainingSettings, get_preset
 from . import devices
 from .batches import Batch, epoch_batches, prefetch
 from .checkpoints import FORMAT, Checkpoint, save, save_items, set_aside
-from .warm_start import warm_start
+from .warm_start import carry_over, warm_start
 
 UNFINISHED, LOCK = "unfinished.pt", ".lock"
 MAX_GRADIENT_NORM = 5.0
+CONTINUED_RATE = 0.5  # of the learning rate, where a training goes on
 CHECK_EVERY = 50  # steps between looks at the loss: a GPU would have to stop for each
 
 
@@ -54,14 +55,45 @@ def new_model(
     return model.to(device or devices.best_device())
 
 
+def continued_model(checkpoint: Checkpoint, dataset: Dataset, seed: int = 0) -> Network:
+    """A trained model as it goes on with the items of `dataset`, its log with new rows: those it knows keep their
+    weights (`carry_over`). ValueError if it knows none of them."""
+    before, now = (map(str, each.vocabulary.items.tolist()) for each in (checkpoint, dataset))  # ids may become texts
+    known = {item: token for token, item in enumerate(before, 1)}
+    tokens = np.array([known.get(item, 0) for item in now])
+    if not tokens.any():
+        raise ValueError("the model knows no item of this log; give the log it was trained on, or train a new model")
+    torch.manual_seed(seed)
+    model = build_network(len(tokens), checkpoint.settings.model)
+    carry_over(model, checkpoint.model, tokens, dataset.split.train)
+    return model.to(checkpoint.model.device)
+
+
+def continued_settings(settings: Settings) -> Settings:
+    """Those of a training that goes on: a quarter of its preset's epochs, from CONTINUED_RATE of its learning rate."""
+    preset = get_preset(settings.preset, settings.recipe, settings.start).training
+    return settings.change(epochs=max(1, preset.epochs // 4), learning_rate=CONTINUED_RATE * preset.learning_rate)
+
+
 class Trainer:
     """The state of a training run: a model, its optimizer and schedule, and what has happened so far."""
 
-    def __init__(self, model: Network, dataset: Dataset, settings: Settings, seed: int = 0, verbose: bool = True):
+    def __init__(
+        self,
+        model: Network,
+        dataset: Dataset,
+        settings: Settings,
+        seed: int = 0,
+        verbose: bool = True,
+        continued: bool = False,
+    ):
         if model.item_count != len(dataset.vocabulary):
             raise ValueError(f"the model has {model.item_count:,} items, the data {len(dataset.vocabulary):,}")
         if model.settings != settings.model:
             raise ValueError(f"the model was built with {model.settings}, and the settings have {settings.model}")
+        if dataset.repeats != settings.data.repeats:
+            problem = f"the data have repeats={dataset.repeats}, and the settings repeats={settings.data.repeats}"
+            raise ValueError(f"{problem}; settings.change(repeats={dataset.repeats!r}) makes them agree")
         self.model, self.dataset, self.settings, self.seed, self.verbose = model, dataset, settings, seed, verbose
         training = settings.training
         self.ddp_model = devices.wrap_ddp(model)
@@ -77,6 +109,8 @@ class Trainer:
         self.history: list[dict[str, float]] = []  # one row per epoch
         self.best_weights: dict[str, Tensor] = {}
         self.run_key = _run_key(model, dataset, settings, seed)
+        if continued:  # by now that model may be set aside
+            self.run_key["initial weights"] = "those of the model before"
         self.stateful: dict[str, Any] = {"weights": model, "optimizer": self.optimizer, "schedule": self.schedule}
 
     @property
@@ -132,8 +166,7 @@ class Trainer:
         ranks = torch.zeros(len(self.holdout), device=self.model.device)
         mine = np.arange(devices.rank(), len(ranks), devices.world_size())  # every process ranks a part of the users
         if len(mine):
-            part = Holdout(self.holdout.histories.rows(mine), self.holdout.targets[mine])
-            found = target_ranks(self.model, part, ["full"], progress=False)["full"]
+            found = target_ranks(self.model, self.holdout.rows(mine), ["full"], progress=False)["full"]
             ranks[torch.from_numpy(mine)] = torch.from_numpy(found).to(ranks)
         table = metrics(devices.all_reduce_sum(ranks).cpu().numpy(), [10])
         if table["ndcg@10"] > max((row["ndcg@10"] for row in self.history), default=-1):
@@ -187,6 +220,7 @@ def _run_key(model: Network, dataset: Dataset, settings: Settings, seed: int) ->
         "ratings_file": None,  # a log may move: the data are it
         "items_file": None,
         "columns": None,
+        "repeats": None,
         "seed": seed,
         "data": _digest(dataset.fingerprint),
         "initial weights": _digest(weights),  # roughly: another machine may round a start from counts differently
@@ -204,6 +238,7 @@ def fit(
     *,
     seed: int = 0,
     folder: str | Path | None = None,
+    continued: bool = False,
     on_epoch: Callable[[Trainer], None] | None = None,
     on_step: Callable[[Trainer, Batch], None] | None = None,
     verbose: bool = True,
@@ -213,12 +248,13 @@ def fit(
     Returns one row per epoch: epoch, loss (mean cross-entropy per target, nats), learning_rate, hit@10 and ndcg@10
     (validation, full ranking), seconds (since the start). With a `folder`, the best epoch is kept there for `load`, at
     the end with the weight of the linear baseline in its mixture, and a run that was interrupted resumes after its last
-    epoch; a finished model that lies there is moved to a subfolder. `on_step` is called after each batch, `on_epoch`
-    after each epoch. Of several processes (devices.py) the main one writes. Nothing is printed unless `verbose`.
+    epoch; a finished model that lies there is moved to a subfolder (say `continued` if `model` is what
+    `continued_model` made of it). `on_step` is called after each batch, `on_epoch` after each epoch. Of several
+    processes (devices.py) the main one writes. Nothing is printed unless `verbose`.
     ValueError if the folder holds the unfinished run of other settings or data, or another training is at work in it;
     FloatingPointError if the loss is not finite; OSError if the folder cannot be written; what it holds is kept.
     """
-    trainer = Trainer(model, dataset, settings, seed, verbose)
+    trainer = Trainer(model, dataset, settings, seed, verbose, continued)
     folder = Path(folder) if folder else None
     with locked(folder):
         if folder:
@@ -359,4 +395,4 @@ def sample_holdout(holdout: Holdout, most: int, seed: int) -> Holdout:
     if len(holdout) <= most:
         return holdout
     rows = np.sort(np.random.default_rng(seed).choice(len(holdout), most, replace=False))
-    return Holdout(holdout.histories.rows(rows), holdout.targets[rows])
+    return holdout.rows(rows)

@@ -1,4 +1,5 @@
-"""The start from counts: item embeddings from co-occurrence, the output bias from popularity."""
+"""Starts that know something: from counts (item embeddings from co-occurrence, the output bias from popularity), or
+from a model that was trained on an earlier log."""
 
 import numpy as np
 import torch
@@ -20,10 +21,13 @@ def cooccurrence(sequences: Sequences, item_count: int, window: int = WINDOW) ->
 
 
 def unordered_pairs(sequences: Sequences, item_count: int, window: int = WINDOW) -> sparse.csr_array:
-    """The half of `cooccurrence` on and above the diagonal: of two items, the row's has the lower token."""
+    """The half of `cooccurrence` above the diagonal: of two items, the row's has the lower token. That an item comes
+    back tells nothing of what it is like."""
     counts = sparse.csr_array((item_count, item_count), dtype=np.float32)
     for distance in range(1, window + 1):
         first, second = sequences.pairs(distance)
+        differ = first != second
+        first, second = first[differ], second[differ]
         weights = np.full(len(first), 1 / distance, dtype=np.float32)
         entries = np.minimum(first, second) - 1, np.maximum(first, second) - 1
         counts += sparse.coo_array((weights, entries), shape=counts.shape).tocsr()
@@ -76,3 +80,26 @@ def warm_start(model: Network, sequences: Sequences, seed: int = 0) -> None:
     model.item_embedding.weight[1:-1] = torch.from_numpy(item_vectors(sequences, item_count, width, seed))
     popularity = np.log(sequences.counts(item_count) + 1)
     model.item_bias.copy_(torch.from_numpy(popularity - popularity.mean()))
+
+
+@torch.no_grad()
+def carry_over(model: Network, trained: Network, tokens: np.ndarray, sequences: Sequences) -> None:
+    """Give `model`, in place, the weights of `trained`, in which its items have the `tokens` (V,), 0 for a new one.
+
+    A new item gets the mean of the trained vectors of the items near it in the training `sequences`, weighted by
+    `cooccurrence` and as long as the median of them; without such neighbours it keeps its random vector, as long. Its
+    bias is what a line through those of the known items, by the log of their counts, says for its own.
+    """
+    state, is_known = {name: value.cpu() for name, value in trained.state_dict().items()}, tokens > 0
+    vectors, bias = state.pop("item_embedding.weight").numpy(), state.pop("item_bias").numpy()
+    model.load_state_dict(state, strict=False)
+    known = vectors[tokens[is_known]]
+    near = cooccurrence(sequences, model.item_count)[~is_known][:, is_known] @ known
+    new = np.where(near.any(1, keepdims=True), near, model.item_embedding.weight[1:-1].numpy()[~is_known])
+    new *= np.median(np.linalg.norm(known, axis=1)) / np.linalg.norm(new, axis=1, keepdims=True)
+    counts = np.stack([np.log(sequences.counts(model.item_count) + 1), np.ones(model.item_count)], 1)
+    line = np.linalg.lstsq(counts[is_known], bias[tokens[is_known] - 1], rcond=None)[0]
+    weights, biases = vectors[np.r_[0, tokens, -1]], np.where(is_known, bias[tokens - 1], counts @ line)
+    weights[1:-1][~is_known] = new
+    model.item_embedding.weight.copy_(torch.from_numpy(weights))
+    model.item_bias.copy_(torch.from_numpy(biases))

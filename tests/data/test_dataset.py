@@ -164,19 +164,24 @@ def test_only_what_was_dropped_is_said(hand_worked):
     st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6), st.integers(0, 9)), min_size=20, max_size=60),
     st.integers(1, 3),
     st.none() | st.integers(1, 8),
+    st.sampled_from(["first", "keep"]),
 )
-def test_sequences_and_counts_are_those_of_a_loop_over_the_rows(ratings, min_item_ratings, max_users):
+def test_sequences_and_counts_are_those_of_a_loop_over_the_rows(ratings, min_item_ratings, max_users, repeats):
     """User by user and rule by rule, in plain Python."""
     first_users = sorted({user for user, _, _ in ratings})[:max_users]
     of_user = {user: sorted((row for row in ratings if row[0] == user), key=lambda row: row[2]) for user in first_users}
-    histories = {user: list(dict.fromkeys(item for _, item, _ in of_user[user])) for user in first_users}
+    different = {user: list(dict.fromkeys(item for _, item, _ in of_user[user])) for user in first_users}
+    all_rows = {user: [item for _, item, _ in of_user[user]] for user in first_users}
+    histories = different if repeats == "first" else all_rows
     popularity = Counter(item for history in histories.values() for item in history)
     common = {
         user: [item for item in history if popularity[item] >= min_item_ratings] for user, history in histories.items()
     }
     kept = {user: history for user, history in common.items() if len(history) >= 3}
     try:
-        vocabulary, sequences, counts = build_sequences(log(*ratings), min_item_ratings, max_users, tie_seed=None)
+        vocabulary, sequences, counts = build_sequences(
+            log(*ratings), min_item_ratings, max_users, repeats, tie_seed=None
+        )
     except ValueError:
         assert not kept
         return
@@ -193,7 +198,7 @@ def test_sequences_and_counts_are_those_of_a_loop_over_the_rows(ratings, min_ite
         users=len({user for user, _, _ in ratings}),
         items=len({item for _, item, _ in ratings}),
         rows_of_later_users=len(ratings) - size(of_user),
-        repeats=size(of_user) - size(histories),
+        repeats=size(all_rows) - size(histories),
         min_item_ratings=min_item_ratings,
         rare_items=sum(count < min_item_ratings for count in popularity.values()),
         rows_of_rare_items=size(histories) - size(common),
@@ -202,6 +207,7 @@ def test_sequences_and_counts_are_those_of_a_loop_over_the_rows(ratings, min_ite
         kept_rows=size(kept),
         kept_users=len(kept),
         kept_items=len({item for history in kept.values() for item in history}),
+        kept_repeats=size(histories) - size(different),
     )
 
 

@@ -72,6 +72,22 @@ def test_enter_takes_the_first_suggestion(recommender):
     assert panel.titles[panel.items].tolist()[0].startswith("Harry Potter")
 
 
+def test_another_recommender_answers_when_it_is_chosen(recommender):
+    class LeastRatedFirst:
+        def score(self, histories):
+            return np.tile(-recommender.log_popularity, (len(histories), 1))
+
+    other = Recommender(LeastRatedFirst(), recommender.vocabulary, recommender.items.reset_index())
+    panel = Panel({"network": recommender, "least rated": other}, ["Toy Story", "Alien"])
+    first = titles_in(panel)
+    panel.answered_by.value = other
+    names = other.recommend(["Toy Story", "Alien"], as_set=True).title.str.replace(r" \(\d{4}\)$", "", regex=True)
+    assert titles_in(panel) == names.tolist() != first
+    panel.answered_by.value = recommender
+    assert titles_in(panel) == first
+    assert panel.answered_by not in Panel(recommender).widget.children  # nothing to choose from
+
+
 def test_the_table_is_what_the_recommender_says(recommender):
     panel = Panel(recommender, ["Toy Story", "Alien"])
     names = [
@@ -144,6 +160,27 @@ def test_a_panel_with_nothing_left_says_so():
     items = pd.DataFrame({"item": [1, 2, 3, 4, 5], "title": list("ABCDE"), "genres": "", "ratings": 1})
     panel = Panel(Recommender(CountingUp(), Vocabulary(np.arange(1, 6)), items, "book"), list("ABCDE"))
     assert "Nothing is left to recommend of the books that the model knows." in panel.table.value
+
+
+def test_a_watchlist_is_a_box_to_tick():
+    items = pd.DataFrame({"item": [1, 2, 3, 4, 5], "title": list("ABCDE"), "genres": "", "ratings": 1})
+    recommender = Recommender(CountingUp(), Vocabulary(np.arange(1, 6)), items, "book")
+    assert not any(
+        getattr(box, "description", "") == "only from my watchlist" for box in all_widgets(Panel(recommender).widget)
+    )
+    panel = Panel(recommender, ["A"], only=["B", "no book", "D", "A"])
+    assert titles_in(panel) == ["D", "B"]
+    assert (
+        panel.table.value.count("<p") == 1 and "Left out: &#x27;no book&#x27; is not a title here" in panel.table.value
+    )
+    [box] = [box for box in all_widgets(panel.widget) if getattr(box, "description", "") == "only from my watchlist"]
+    box.value = False
+    assert titles_in(panel) == ["E", "D", "C", "B"]
+    box.value = True
+    for title in ("b", "d"):
+        type_and_click(panel, title)
+    assert "Nothing is left to recommend of the books of your watchlist that the model knows." in panel.table.value
+    assert titles_in(Panel(recommender, ["A"], only=[])) == []
 
 
 def test_many_unknown_titles_are_one_note():

@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 import torch
 
-from bertrec_utils.data.sequences import Vocabulary
+from bertrec_utils.data.sequences import Sequences, Vocabulary
+from bertrec_utils.scenarios import recommender as module
 from bertrec_utils.scenarios.recommender import Recommender
 from bertrec_utils.scenarios.titles import AmbiguousTitle, UnknownTitle, read_history
 
@@ -210,6 +211,73 @@ def test_a_popularity_penalty_is_a_power_of_popularity():
 def test_an_impossible_popularity_penalty_is_refused(recommender, penalty):
     with pytest.raises(ValueError, match=r"popularity_penalty is .*from 0 \(familiar\) to 1 \(distinctive\)"):
         recommender.recommend(["M"], popularity_penalty=penalty)
+
+
+def histories_of_tokens(*histories, users):
+    return Sequences(np.concatenate(histories), np.cumsum([0, *map(len, histories)]), np.array(users, object))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"as_set": True},
+        {"popularity_penalty": 0.7},
+        {"exclude_series": True},
+        {"only": [3, 7, 18, 29], "allow_seen": True},
+        {"only": range(5, 20), "without": [7, 8]},
+    ],
+    ids=lambda options: "-".join(options) or "plain",
+)
+def test_all_at_once_as_one_after_the_other(small_model, monkeypatch, options):
+    """Twenty histories of different lengths, in batches of four, in parts of seven users: the order stays."""
+    titles = {3: "Alien (1979)", 18: "Aliens (1986)", 4: "Iron Man (2008)", 29: "Iron Man 2 (2010)"}
+    items = thirty_films().assign(ratings=np.arange(30) ** 2)
+    items["title"] = items.item.map(titles).fillna(items.title)
+    recommender = Recommender(small_model, Vocabulary(np.arange(1, 31)), items)
+    random = np.random.default_rng(0)
+    tokens = [random.permutation(30)[: random.integers(1, 20)] + 1 for _ in range(20)]
+    monkeypatch.setattr(module, "PART", 7)
+    monkeypatch.setattr(module, "SCORES", 4 * 30)
+    users = [f"user {number}" for number in random.permutation(20)]
+    table = recommender.recommend_all(histories_of_tokens(*tokens, users=users), 5, **options)
+    assert list(table) == ["user", "rank", "item", "title", "score"]
+    assert table.index.tolist() == list(range(len(table))) and table.user.unique().tolist() == users
+    for user, history in zip(users, tokens, strict=True):
+        expected = recommender.recommend_items(history.tolist(), 5, **options)
+        found = table[table.user == user]
+        for column in ("rank", "item", "title"):
+            assert found[column].tolist() == expected[column].tolist()
+        np.testing.assert_allclose(found.score, expected.score, rtol=1e-4, atol=1e-5)
+
+
+def test_only_these_without_those_and_seen_ones(recommender):
+    """The higher an id, the better."""
+
+    def listed(history=(20, 18), **options):
+        return recommender.recommend_items(history, 3, **options).item.tolist()
+
+    assert listed() == [19, 17, 16]
+    assert listed(only=[2, 20, 9, 4, 99]) == [9, 4, 2]  # 20 is seen, and 99 nothing that the model knows
+    assert listed(only=[2, 20]) == [2] and listed(only=[20]) == listed(only=[]) == []
+    assert listed(without=[19, 16, 99]) == [17, 15, 14]
+    assert listed(only=np.array([5, 6]), without=iter([6])) == [5]
+    assert listed(allow_seen=True) == [20, 19, 18] and listed(allow_seen=True, only=[18, 1]) == [18, 1]
+    assert recommender.recommend(["M"], 2, without=[20]).item.tolist() == [18, 17]
+    for option in ("only", "without"):
+        with pytest.raises(KeyError, match=r"the model knows none of '19', '16' \.\.\.; its ids are such as 1"):
+            listed(**{option: ["19", "16"]})
+
+
+def test_nobody_without_a_history(recommender):
+    with pytest.raises(ValueError, match="a history is empty; give every user at least one item"):
+        recommender.recommend_all(histories_of_tokens([3], np.zeros(0, int), users=[1, 2]))
+
+
+def test_lists_of_everybody_where_nothing_is_left(recommender):
+    histories = histories_of_tokens(np.arange(1, 20), np.arange(1, 21), users=["a", "b"])
+    assert recommender.recommend_all(histories).user.tolist() == ["a"]
+    assert recommender.recommend_all(histories, only=[1]).empty
 
 
 def test_films_of_the_same_series_can_be_left_out():

@@ -1,3 +1,4 @@
+import json
 import zipfile
 from collections import defaultdict
 from pathlib import Path
@@ -646,7 +647,11 @@ def test_a_plain_list_keeps_its_order_and_drops_repeats(tmp_path, caplog):
         ("a.csv", "Name,Year\nA,1979,x,y\nB,1979\nC,1,2,3,4\n", "is no whole CSV"),
         ("a.txt", "\n \n", "holds no titles"),
         ("a.txt", "PK\0\1", "is no text"),
-        ("a.json", "[]", "is JSON, which cannot be read; ask for CSV, or write its titles into a text file"),
+        ("a.json", '[{"show": {"title": "Lost"}}]', "holds no titles"),
+        ("a.json", "[1]", "is JSON, but no list of films as Trakt has it .*; ask for CSV, or write its titles into a"),
+        ("a.json", '[{"movie": "Alien"}]', "no list of films"),
+        ("a.json", "[" * 100_000, "no list of films"),
+        ("a.json", "{", "no list of films"),
         ("a.zip", "PK", "is no whole archive"),
     ],
 )
@@ -660,6 +665,48 @@ def test_an_archive_without_a_history_is_an_error(tmp_path):
         archive.writestr("watched.json", "[]")
     with pytest.raises(ValueError, match=r"holds none of diary.csv, watched.csv, ratings.csv.*unpack it"):
         read_history(tmp_path / "trakt.zip")
+
+
+def trakt(title, year, day, kind="movie", when="watched_at"):
+    """An entry as Trakt exports it."""
+    return {
+        "id": 1,
+        when: day and f"{day}T20:00:00.000Z",
+        "type": kind,
+        kind: {"ids": {}, "year": year, "title": title},
+    }
+
+
+def test_films_of_trakts_json(tmp_path, caplog):
+    """Its API and its export have the same entries; newest first, as they come; a day may be missing."""
+    history = [trakt("Up", 2009, "2020-05-03"), trakt("Lost", 2004, "2020-05-02", "episode")]
+    history += [trakt("Amélie", 2001, "2020-05-01"), trakt("M", None, None)]
+    assert read_history(write(tmp_path, "h.json", json.dumps(history))) == ["M", "Amélie (2001)", "Up (2009)"]
+    assert "1 of 3 titles have no date" in caplog.text
+    watched = [
+        trakt(title, 1999, day, when="last_watched_at") for title, day in (("B", "2020-02-01"), ("A", "2020-01-01"))
+    ]
+    assert read_history(write(tmp_path, "w.json", json.dumps(watched))) == ["A (1999)", "B (1999)"]
+
+
+def test_a_whole_export_of_trakt(tmp_path):
+    """The films of all parts of the history, by the first day; without a history, those watched."""
+    files = {
+        "watched/watched-history-1.json": [trakt("Up", 2009, "2020-05-03"), trakt("Heat", 1995, "2020-05-02")],
+        "watched/watched-history-10.json": [trakt("M", 1931, "2015-01-01")],
+        "watched/watched-history-2.json": [trakt("Alien", 1979, "2019-01-01"), trakt("Up", 2009, "2018-01-01")],
+        "watched/watched-movies.json": [trakt("Up", 2009, "2020-05-03", when="last_watched_at")],
+        "lists/watchlist.json": [trakt("Not Seen", 1999, "2017-01-01", when="listed_at")],
+    }
+    for name, expected in (
+        ("whole.zip", ["M (1931)", "Up (2009)", "Alien (1979)", "Heat (1995)"]),
+        ("watched.zip", ["Up (2009)"]),
+    ):
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            for file, entries in files.items():
+                if name == "whole.zip" or "history" not in file:
+                    archive.writestr(f"trakt/{file}", json.dumps(entries))
+        assert read_history(tmp_path / name) == expected
 
 
 def test_a_missing_file_is_an_error(tmp_path):

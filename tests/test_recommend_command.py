@@ -1,0 +1,330 @@
+"""`recommend` for the users of a log, as it is today: lists for everybody, logs that have grown, filters."""
+
+import csv
+import json
+import shutil
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from test_main import error_of
+
+from bertrec_utils.__main__ import main
+from bertrec_utils.commands.recommend import write_lists
+from bertrec_utils.data.dataset import build_dataset
+from bertrec_utils.data.logs import from_frame
+from bertrec_utils.scenarios.recommender import Recommender
+from bertrec_utils.settings import get_preset
+from bertrec_utils.training.checkpoints import load
+from bertrec_utils.training.trainer import fit, new_model
+
+CASE = Path(__file__).parent / "cases" / "log-grows" / "log.csv"
+USERS = 81  # of that log
+NEW_ROWS = ["u12,p28,1700000000", "u12,p27,1700000010", "u12,brand-new,1700000020", "visitor,p3,1700000030"]
+NEW_ROWS += ["stranger,brand-new,1700000040"]
+
+
+@pytest.fixture(scope="module")
+def trained_on_log(tmp_path_factory):
+    home = tmp_path_factory.mktemp("grows")
+    shutil.copy(CASE, home)
+    main(["train", "--preset", "tiny", "--ratings", str(home / "log.csv"), "--out", str(home / "model")])
+    return home
+
+
+@pytest.fixture
+def home(trained_on_log, tmp_path, monkeypatch, capsys):
+    """A folder with a log that has not grown yet, and the model that was trained on it."""
+    monkeypatch.chdir(shutil.copytree(trained_on_log, tmp_path / "home"))
+    capsys.readouterr()
+    return Path.cwd()
+
+
+def grow(log="log.csv", rows=NEW_ROWS):
+    with open(log, "a") as file:
+        file.write("".join(f"{row}\n" for row in rows))
+
+
+def histories_by_hand(known):
+    """user -> the items of the file that are `known`, each once, in order of time, equal times as they come."""
+    rows = list(csv.DictReader(Path("log.csv").read_text().splitlines()))
+    found = defaultdict(dict)
+    for row in sorted(rows, key=lambda row: int(row["timestamp"])):
+        if row["item"] in known:
+            found[row["user"]].setdefault(row["item"])
+    return {user: list(items) for user, items in found.items()}
+
+
+def answer(capsys, *arguments):
+    """What `recommend` says as JSON, and on stderr."""
+    capsys.readouterr()
+    main(["recommend", "model", "--json", *arguments])
+    said = capsys.readouterr()
+    return json.loads(said.out)["recommendations"], said.err
+
+
+def lists_of(table):
+    return {str(user): rows.item.tolist() for user, rows in table.groupby("user", sort=False)}
+
+
+def read_lists(path):
+    """A .csv or .parquet of lists, with all ids as texts."""
+    if path.endswith(".csv"):
+        types = {"user": str, "item": str, "title": str, "score": "float32"}
+        return pd.read_csv(path, dtype=types, keep_default_na=False)
+    return pd.read_parquet(path).astype({"user": str, "item": str})
+
+
+def test_a_user_of_a_log_that_has_grown(home, capsys):
+    before, said = answer(capsys, "--user", "u12")
+    assert not said
+    grow()
+    after, said = answer(capsys, "--user", "u12")
+    assert said.splitlines() == [
+        "rows of the log: 712; when the model was trained: 707",
+        "rows with an item that the model does not know (skipped; items: 1): 2",
+        "users without an item that the model knows (left out): 1",
+    ]
+    by_hand = histories_by_hand(load("model").vocabulary)["u12"]
+    assert len(by_hand) == 8 and by_hand[-2:] == ["p28", "p27"]
+    typed, said = answer(capsys, "--history", *by_hand)
+    assert not said  # a history needs no log
+    assert after == typed and [row["item"] for row in after] != [row["item"] for row in before]
+    main(["recommend", "model", "--user", "u12", "-k", "1"])
+    assert capsys.readouterr().out.splitlines()[1].split()[:2] == ["1", after[0]["item"]]
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"as_set": True}, {"popularity_penalty": 0.5}, {"allow_seen": True}], ids=lambda each: "".join(each)
+)
+def test_lists_for_everybody(home, capsys, options):
+    """As recommending to one after the other, from histories that were put together by hand."""
+    grow()
+    flags = [f"--{name.replace('_', '-')}" for name in options] + [
+        str(value) for value in options.values() if value < 1
+    ]
+    main(["recommend", "model", "--all", "--out", "lists.csv", "-k", "5", *flags])
+    assert capsys.readouterr().out == f"lists.csv: {5 * (USERS + 1)} rows, the lists of {USERS + 1} users\n"
+    table, checkpoint = read_lists("lists.csv"), load("model")
+    assert list(table) == ["user", "rank", "item", "title", "score"]
+    recommender = Recommender(checkpoint.model, checkpoint.vocabulary, checkpoint.load_items())
+    by_hand = histories_by_hand(checkpoint.vocabulary)
+    assert by_hand["visitor"] == ["p3"] and set(table.user) == set(by_hand)
+    for user in ("u12", "visitor", "newuser", "u3", "u77"):
+        rows, expected = table[table.user == user], recommender.recommend_items(by_hand[user], 5, **options)
+        assert rows.item.tolist() == expected.item.tolist() and rows["rank"].tolist() == [1, 2, 3, 4, 5]
+        np.testing.assert_allclose(rows.score, expected.score, rtol=1e-4, atol=1e-5)
+
+
+def test_parquet_and_csv_hold_the_same(home):
+    pytest.importorskip("pyarrow")
+    for name in ("lists.csv", "lists.parquet"):
+        main(["recommend", "model", "--all", "--out", name])
+    found = read_lists("lists.csv")
+    pd.testing.assert_frame_equal(read_lists("lists.parquet"), found, check_dtype=False)
+    assert len(found) == 10 * USERS
+
+
+def test_some_users_in_the_order_of_their_file(home, capsys):
+    Path("users.txt").write_bytes("\ufeffu5\r\nnobody\r\n\r\nu3\r\nu5\r\n".encode())
+    main(["recommend", "model", "--users", "users.txt", "--out", "some.csv"])
+    said = capsys.readouterr().err
+    assert said == ("1 of 3 users are not in the log, or without an item that the model knows (left out): 'nobody'\n")
+    assert read_lists("some.csv").user.tolist() == ["u5"] * 10 + ["u3"] * 10
+    expected = answer(capsys, "--user", "u3")[0]
+    assert lists_of(read_lists("some.csv"))["u3"] == [row["item"] for row in expected]
+    Path("users.txt").write_text("nobody\n\n")
+    for whose in (["--users", "users.txt", "--out", "none.csv"], ["--user", "nobody"]):
+        message = error_of("recommend", "model", *whose)
+        assert "1 of 1 users are not in the log" in message and "give ids of the log, such as 'newuser'" in message
+    assert not Path("none.csv").exists()
+
+
+def test_what_was_trained_on_can_be_asked_for(home):
+    """By --strict; and a linear baseline of other rows would be another one."""
+    main(["recommend", "model", "--user", "u12", "--strict", "--with-linear"])
+    grow()
+    for options in (
+        ["--strict", "--user", "u12"],
+        ["--with-linear", "--all", "--out", "x.csv"],
+        ["--strict", "--history", "p3"],
+    ):
+        message = error_of("recommend", "model", *options)
+        assert message.startswith("error: the model was trained on other ")
+        assert message.endswith("a log that has changed is enough for recommend without --with-linear and --strict")
+    assert "or train again on this" in error_of("evaluate", "model")
+    assert not Path("x.csv").exists()
+
+
+def test_the_linear_baseline_in_lists_for_everybody(home):
+    main(["recommend", "model", "--all", "--out", "lists.csv", "--with-linear"])
+    checkpoint = load("model")
+    dataset = checkpoint.load_dataset()
+    recommender = Recommender(checkpoint.with_linear(dataset), checkpoint.vocabulary, dataset.items)
+    expected = recommender.recommend_items(histories_by_hand(checkpoint.vocabulary)["u7"])
+    assert lists_of(read_lists("lists.csv"))["u7"] == expected.item.tolist()
+
+
+def test_a_log_elsewhere_with_ids_that_have_become_texts(tmp_path, monkeypatch, capsys):
+    """The ids of the log were numbers; then came an item and a user whose ids are none. And there are titles now."""
+    monkeypatch.chdir(tmp_path)
+    rows = [f"{reader},{(reader + day) % 12},{day}" for reader in range(20) for day in range(6)]
+    Path("log.csv").write_text("user,item,timestamp\n" + "\n".join(rows) + "\n")
+    main(["train", "--preset", "tiny", "--ratings", "log.csv", "--out", "model", "--set", "epochs=1"])
+    assert load("model").vocabulary.items.dtype == "int64"
+    before, _ = answer(capsys, "--user", "3")
+    Path("log.csv").rename("today.csv")
+    grow("today.csv", ["X7,A1,9", "X7,4,10"])
+    Path("titles.csv").write_text("item,title\n" + "".join(f"{number},Volume {number}\n" for number in range(12)))
+    assert answer(capsys, "--history", "id:3")[0]  # needs no log
+    assert "there is no file" in error_of("recommend", "model", "--user", "3")
+    log = ["--ratings", "today.csv", "--items", "titles.csv"]
+    after, said = answer(capsys, "--user", "3", *log)
+    assert [(row["item"], row["score"]) for row in after] == [(row["item"], row["score"]) for row in before]
+    assert [row["title"] for row in after] == [f"Volume {row['item']}" for row in after]
+    assert "rows of the log: 122; when the model was trained: 120" in said
+    assert answer(capsys, "--user", "X7", *log)[0] == answer(capsys, "--history", "Volume 4", *log)[0]
+
+
+def test_filters(home, capsys, caplog):
+    Path("stock.txt").write_text("p3\nid:p4\n- p20\nno such item\n")
+    listed, said = answer(capsys, "--user", "u12", "--only", "stock.txt")
+    has = histories_by_hand(load("model").vocabulary)["u12"]
+    assert {row["item"] for row in listed} == {"p3", "p4", "p20"} - set(has)
+    assert said == "'no such item' is not a title here\n"
+    assert not caplog.messages  # such as that the file has no dates
+    whole, _ = answer(capsys, "--user", "u12", "-k", "99")
+    rest, _ = answer(capsys, "--user", "u12", "-k", "99", "--without", "stock.txt")
+    scores = {row["item"]: row["score"] for row in whole}
+    assert {row["item"]: row["score"] for row in listed + rest} == scores and not set(scores) & set(has)
+    assert len(listed) + len(rest) == len(scores)
+    seen, _ = answer(capsys, "--user", "u12", "-k", "99", "--allow-seen")
+    assert {row["item"] for row in seen} - set(scores) == set(has)
+
+    main(["recommend", "model", "--all", "--out", "lists.csv", "--only", "stock.txt"])
+    table = read_lists("lists.csv")
+    assert set(table.item) == {"p3", "p4", "p20"} and table.groupby("user").size().max() <= 3
+    Path("stock.txt").write_text("\n".join(has))
+    capsys.readouterr()
+    main(["recommend", "model", "--user", "u12", "--only", "stock.txt"])
+    known = len(load("model").vocabulary)
+    assert capsys.readouterr().out == (
+        f"nothing is left to recommend of the {known} items that the model knows; "
+        "see --only, --without and --exclude-series\n"
+    )
+    Path("users.txt").write_text("u12\nu3\n")
+    main(["recommend", "model", "--users", "users.txt", "--out", "lists.csv", "--only", "stock.txt"])
+    said = capsys.readouterr().out
+    assert said.endswith(" rows, the lists of 1 users of 2; nothing is left to recommend to the others\n")
+    assert set(read_lists("lists.csv").user) == {"u3"}
+
+
+@pytest.mark.parametrize("name", ["none.csv", "none.parquet"])
+def test_lists_of_nothing_have_their_columns(home, name, capsys):
+    if name.endswith("parquet"):
+        pytest.importorskip("pyarrow")
+    Path("stock.txt").write_text("no such item\n")
+    main(["recommend", "model", "--all", "--out", name, "--only", "stock.txt"])
+    assert capsys.readouterr().out.startswith(f"{name}: 0 rows, the lists of 0 users of {USERS}; nothing is left")
+    table = pd.read_csv(name) if name.endswith("csv") else pd.read_parquet(name)
+    assert table.empty and list(table) == ["user", "rank", "item", "title", "score"]
+
+
+@pytest.mark.parametrize("name", ["lists.csv", "lists.parquet"])
+def test_lists_are_written_wholly_or_not_at_all(tmp_path, name):
+    if name.endswith("parquet"):
+        pytest.importorskip("pyarrow")
+    part = pd.DataFrame({"user": [1], "rank": [1], "item": ["a"], "title": ["A"], "score": np.float32([0.5])})
+
+    def failing():
+        yield part
+        assert [path.suffix for path in tmp_path.iterdir()] == [".partial"]
+        raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="the disk is full"):
+        write_lists(tmp_path / name, failing(), 2)
+    assert not list(tmp_path.iterdir())
+    write_lists(tmp_path / name, iter([part, part.assign(user=2)]), 2)
+    assert read_lists(str(tmp_path / name)).user.tolist() == ["1", "2"]
+
+
+def test_what_cannot_be_written_is_said_before_the_work(home, monkeypatch, capsys):
+    everybody = ["recommend", "no-model", "--all"]
+    for options in ([], ["--out", "lists.txt"], ["--out", "lists.csv", "--json"]):
+        assert "--all and --users write a file, --out FILE.csv or FILE.parquet" in error_of(*everybody, *options)
+    for out in ("no-folder/lists.csv", "model.csv"):
+        Path("model.csv").mkdir(exist_ok=True)
+        assert f"{out} cannot be a file; name one in a folder that is there" in error_of(*everybody, "--out", out)
+    assert "a single list is printed" in error_of("recommend", "model", "--user", "u12", "--out", "x.csv")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)  # as if it were not installed
+    monkeypatch.delitem(sys.modules, "pyarrow.parquet", raising=False)
+    assert "pip install 'bertrec-utils[parquet]', or write a .csv" in error_of(*everybody, "--out", "lists.parquet")
+    for whose in ([], ["--all", "--user", "u12"], ["--history", "p3", "--all"]):
+        with pytest.raises(SystemExit) as stopped:
+            main(["recommend", "model", *whose])
+        assert stopped.value.code == 2
+    assert "one of the arguments --history --user --users --all is required" in capsys.readouterr().err
+
+
+def test_a_model_of_a_frame_needs_a_log(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    rows = [(reader, (reader + day) % 12, day) for reader in range(20) for day in range(6)]
+    frame = pd.DataFrame(rows, columns=["user", "item", "timestamp"])
+    dataset, settings = build_dataset(from_frame(frame)), get_preset("tiny").change(max_users=None, epochs=1)
+    fit(new_model(dataset, settings), dataset, settings, folder="model", verbose=False)
+    message = error_of("recommend", "model", "--all", "--out", "lists.csv")
+    assert "trained on other items than the data at hand" in message and "--ratings FILE" in message
+    assert not Path("lists.csv").exists()
+    frame.to_csv("log.csv", index=False)
+    main(["recommend", "model", "--all", "--ratings", "log.csv", "--out", "lists.csv"])
+    assert len(read_lists("lists.csv")) == 20 * 6
+
+
+def test_lists_for_the_users_of_a_release(dataset, tmp_path, monkeypatch, capsys):
+    """Those that the preset keeps, with the histories of the training: ties in time are in the same order."""
+    monkeypatch.chdir(tmp_path)
+    main(["train", "--preset", "tiny", "--out", "model", "--set", "epochs=1"])
+    histories, notes = load("model").load_histories()
+    is_long = np.isin(histories.users, dataset.sequences.users)
+    assert (histories.lengths[~is_long] < 3).all() and (histories.lengths > 0).all() and (~is_long).sum() == 6
+    trained_on = histories.rows(np.flatnonzero(is_long))
+    np.testing.assert_array_equal(trained_on.users, dataset.sequences.users)
+    np.testing.assert_array_equal(trained_on.tokens, dataset.sequences.tokens)
+    np.testing.assert_array_equal(trained_on.offsets, dataset.sequences.offsets)
+    assert notes[-1] == "users without an item that the model knows (left out): 2"  # of the preset's 120
+    main(["recommend", "model", "--all", "--out", "lists.csv", "-k", "3"])
+    table = read_lists("lists.csv")
+    assert list(lists_of(table)) == [str(user) for user in histories.users] and len(table) == 3 * 118
+
+
+def test_lists_after_a_split_in_time(tmp_path, monkeypatch):
+    """What came after the cut is in the histories, too: reader 0's ninth item, for instance, and all of reader 12's."""
+    monkeypatch.chdir(tmp_path)
+    early = [f"{reader},{(reader + day) % 10},{day}" for reader in range(12) for day in range(8)]
+    late = [f"{reader},{(reader + 8) % 10},10" for reader in (0, 1, 2)] + ["12,5,10", "12,new,11", "12,6,12"]
+    Path("log.csv").write_text("user,item,timestamp\n" + "\n".join(early + late) + "\n")
+    main(
+        ["train", "--preset", "tiny", "--ratings", "log.csv", "--out", "model", "--set", "time_split=0.92", "epochs=1"]
+    )
+    histories, notes = load("model").load_histories()
+    items = load("model").vocabulary.item_ids(histories.tokens)
+    items = dict(zip(histories.users.tolist(), map(list, np.split(items, histories.offsets[1:-1])), strict=True))
+    assert items[0] == [str(number) for number in range(9)] and items[12] == ["5", "6"]
+    assert notes == ["rows with an item that the model does not know (skipped; items: 1): 1"]
+    main(["recommend", "model", "--all", "--out", "lists.csv"])
+    assert lists_of(read_lists("lists.csv"))["0"] == ["9"]
+
+
+def test_a_model_that_keeps_repeats_reads_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = [f"{reader},{(reader + day % 4) % 12},{day}" for reader in range(24) for day in range(8)]
+    Path("log.csv").write_text("user,item,timestamp\n" + "\n".join(rows) + "\n")
+    lengths = {}
+    for repeats in ("first", "keep"):
+        options = ["--out", repeats, "--repeats", repeats, "--set", "epochs=1"]
+        main(["train", "--preset", "tiny", "--ratings", "log.csv", *options])
+        lengths[repeats] = load(repeats).load_histories()[0].lengths.tolist()
+    assert lengths == {"first": [4] * 24, "keep": [8] * 24}
