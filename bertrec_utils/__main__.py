@@ -33,6 +33,8 @@ def main(arguments: list[str] | None = None) -> None:
     chosen = parser().parse_args(arguments)
     if arguments is None:
         signal.signal(signal.SIGTERM, _stop)
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # and not ignored, as under nohup
+            signal.signal(signal.SIGINT, _interrupt)
         _print_any_title(as_json=getattr(chosen, "json", False))
     try:
         chosen.run(chosen)
@@ -56,6 +58,11 @@ def _print_any_title(as_json: bool) -> None:
 
 def _escape(error: Any) -> tuple[str, int]:
     return json.dumps(error.object[error.start : error.end])[1:-1], error.end
+
+
+def _interrupt(*_: object) -> None:
+    # Python's own handler raises it without a value, and pandas before 3 then reports a file that cannot be parsed
+    raise KeyboardInterrupt
 
 
 def _stop(*_: object) -> None:
