@@ -62,18 +62,25 @@ def grid(**settings: list) -> list[dict[str, Any]]:
     return [dict(zip(settings, values, strict=True)) for values in itertools.product(*settings.values())]
 
 
+def geometric(steps: int, decay: float = 0.8) -> tuple[float, ...]:
+    return tuple(round(decay**step, 4) for step in range(steps))
+
+
 BASELINES = {
     "popularity": Baseline(Popularity, [{}]),
     "recent-popularity": Baseline(RecentPopularity, grid(days=[7, 30, 90, 365])),
     "markov-chain": Baseline(MarkovChain, [{}]),
     "smoothed-chain": Baseline(
         SmoothedMarkovChain,
-        grid(weights=[(1.0,), (0.6, 0.25, 0.15), (0.4, 0.3, 0.2, 0.1)], pseudo_counts=[20.0, 80.0, 160.0]),
+        grid(
+            weights=[(0.6, 0.25, 0.15), (0.4, 0.3, 0.2, 0.1), *(geometric(steps) for steps in (8, 12, 20))],
+            pseudo_counts=[5.0, 20.0, 80.0, 160.0],
+        ),
     ),
     "item-knn": Baseline(
         ItemKNN, grid(neighbours=[200, 1000, 5000], shrinkage=[0.0, 5.0, 20.0], decay=[0.3, 0.5, 0.7, 0.9])
     ),
-    "ease": Baseline(EASE, grid(ridge=[100.0, 200.0, 500.0], decay=[0.6, 0.7, 0.8, 0.9])),
+    "ease": Baseline(EASE, grid(ridge=[100.0, 200.0, 500.0, 1000.0], decay=[0.6, 0.7, 0.8, 0.9])),
     "linear": Baseline(LinearNextItem, grid(decays=[(0.8,), (0.5, 0.9)], ridge=[100.0, 200.0, 400.0])),
 }
 SUMMED = ("linear", "smoothed-chain", "ease")
