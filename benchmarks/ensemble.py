@@ -11,18 +11,31 @@ they spread less than independent ones would.
 import argparse
 import shlex
 import sys
+from dataclasses import replace
 
 import numpy as np
-from baselines import all_scores, numbered, quality
+from baselines import quality
 from recording import write_result
 from scipy.special import log_softmax
 
 from bertrec_utils.common import PROJECT
 from bertrec_utils.data.dataset import load_dataset
+from bertrec_utils.data.sequences import Holdout
 from bertrec_utils.evaluation.mixture import WEIGHTS, PrecomputedScores, linear_baseline, standardise
-from bertrec_utils.evaluation.ranking import evaluate
+from bertrec_utils.evaluation.ranking import Scorer, evaluate
 from bertrec_utils.settings import PRESETS, get_preset
 from bertrec_utils.training.checkpoints import load
+
+
+def all_scores(scorer: Scorer, holdout: Holdout) -> np.ndarray:
+    """(U, V): what would be asked for again and again."""
+    batches = np.array_split(np.arange(len(holdout)), -(-len(holdout) // 256))
+    return np.concatenate([scorer.score(holdout.histories.rows(batch)) for batch in batches])
+
+
+def numbered(holdout: Holdout) -> Holdout:
+    """The same, as `PrecomputedScores` needs it."""
+    return replace(holdout, histories=replace(holdout.histories, users=np.arange(len(holdout))))
 
 
 def groups(seeds: list[int], size: int) -> list[list[int]]:

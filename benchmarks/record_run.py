@@ -5,14 +5,15 @@
 
 One file per seed, results/NAME-seedN.json, NAME as in runs/: settings, one row per epoch, and the test metrics of all
 protocols, `test` of the network alone, `test-with-linear` of its mixture with the linear baseline. The trained model
-stays in runs/, under the same name; an interrupted run goes on where it stopped, a finished one is only tested.
+stays in runs/, under the same name; an interrupted run goes on where it stopped, a finished one is only tested, and one
+that is recorded with today's settings is not repeated.
 """
 
 import argparse
 from dataclasses import asdict
 from pathlib import Path
 
-from recording import write_result
+from recording import path_of, read_result, settings_of_today, write_result
 
 from bertrec_utils.common import PROJECT
 from bertrec_utils.data.dataset import Dataset, load_dataset
@@ -29,6 +30,10 @@ def is_finished(folder: Path, settings: Settings, seed: int, dataset: Dataset) -
     checkpoint = load(folder)
     found = checkpoint.settings, checkpoint.seed, checkpoint.fingerprint
     return found == (settings, seed, dataset.fingerprint)
+
+
+def is_recorded(name: str, settings: Settings) -> bool:
+    return path_of(name).exists() and settings_of_today(read_result(name)["settings"]) == asdict(settings)
 
 
 def record(settings: Settings, seed: int, folder: Path) -> dict:
@@ -68,6 +73,9 @@ def main():
     settings = get_preset(arguments.preset, arguments.recipe, arguments.start)
     for seed in arguments.seeds:
         name = f"{settings.name}-seed{seed}"
+        if is_recorded(name, settings):
+            print(f"{name} is recorded")
+            continue
         result = record(settings, seed, PROJECT / "runs" / name)
         write_result(name, command_of(settings, seed), **result)
         print(f"{name}: {result['history'][-1]['seconds'] / 60:.1f} min")

@@ -11,12 +11,14 @@ import publish_weights
 import pytest
 import record_run
 import recording
+import run_queue
 import scale
 import step_parts
 import torch
 import variants
 from scipy.special import log_softmax
 
+from bertrec_utils.common import PROJECT
 from bertrec_utils.evaluation.mixture import linear_baseline, standardise
 from bertrec_utils.evaluation.ranking import PROTOCOLS, evaluate
 from bertrec_utils.model.masking import build_batch, training_batches
@@ -190,8 +192,27 @@ def test_a_finished_run_is_only_tested(dataset, tmp_path, monkeypatch):
     assert not record_run.is_finished(folder, tiny, 0, dataset)
 
 
+def test_a_recorded_run_is_not_repeated(results, monkeypatch, capsys):
+    monkeypatch.setattr(record_run, "PROJECT", results)
+    call(monkeypatch, record_run, "tiny", "--seeds", "0")
+    monkeypatch.setattr(record_run, "record", None)  # running again would be an error
+    call(monkeypatch, record_run, "tiny", "--seeds", "0")
+    assert capsys.readouterr().out.endswith("tiny-seed0 is recorded\n")
+    assert not record_run.is_recorded("tiny-seed0", get_preset("tiny").change(dropout=0.3))
+
+
+def test_the_queue_names_what_can_be_run(monkeypatch, capsys):
+    call(monkeypatch, run_queue, "--dry-run")
+    jobs = capsys.readouterr().out.splitlines()
+    assert len(set(jobs)) == len(jobs) > 20
+    for job in jobs:
+        script, preset, *options = job.split()
+        assert (PROJECT / "benchmarks" / script).is_file() and preset in PRESETS
+        assert not options or get_preset(preset, options[1])
+
+
 def test_recorded_runs_are_what_their_commands_make():
-    runs = [path for preset in ("small", "ml-1m") for path in recording.RESULTS.glob(f"{preset}-*seed*.json")]
+    runs = [path for preset in ("small", "medium", "ml-1m") for path in recording.RESULTS.glob(f"{preset}-*seed*.json")]
     assert len(runs) >= 21
     for path in runs:
         run = recording.read_result(path.stem)
@@ -231,18 +252,15 @@ def test_neighbouring_seeds_are_grouped():
     assert ensemble.groups([3, 5, 8], 3) == [[3, 5, 8]]
 
 
-def test_a_sum_of_baselines_is_that_of_their_standardised_scores(dataset):
-    models = {name: baselines.BASELINES[name].build(dataset) for name in baselines.SUMMED}
-    weights, _, together = baselines.best_sum(models, dataset)
-
-    class Sum:
-        def score(self, histories):
-            return sum(weights[name] * standardise(models[name].score(histories)) for name in weights)
-
-    test = dataset.split.test
-    expected = baselines.full_ranks(Sum(), test)
-    found = baselines.full_ranks(together, baselines.numbered(test))
-    np.testing.assert_allclose(found, expected, atol=1)  # sums of float32 round
+def test_baselines_are_recorded_once_for_one_grid(results, monkeypatch, capsys):
+    monkeypatch.setattr(baselines, "BASELINES", {"ease": baselines.Baseline(baselines.EASE, [{"ridge": 50.0}])})
+    for _ in range(2):
+        call(monkeypatch, baselines, "tiny")
+    said = capsys.readouterr().out
+    assert said.count("test NDCG@10") == 1 and said.endswith("baselines-tiny is recorded\n")
+    monkeypatch.setattr(baselines, "BASELINES", {"ease": baselines.Baseline(baselines.EASE, [{"ridge": 60.0}])})
+    call(monkeypatch, baselines, "tiny")
+    assert recording.read_result("baselines-tiny")["models"]["ease"]["settings"] == {"ridge": 60.0}
 
 
 def test_recent_popularity_knows_nothing_that_is_held_out(dataset):
