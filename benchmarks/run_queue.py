@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from bertrec_utils.common import PROJECT
+from bertrec_utils.settings import RECIPES
 
 BENCHMARKS = Path(__file__).parent
 
@@ -41,6 +42,9 @@ QUEUE = [
     *trainings("small", "modern-cloze", 0, 1, 2),
     *trainings("small", "modern-next", 0, 1, 2),
     *trainings("small", "modern-both", 0, 1, 2),
+    "variants.py mistakes small --seeds 0 1",
+    *(f"variants.py tuning small --only {recipe}" for recipe in RECIPES),
+    "variants.py grid small --seeds 0 1",
 ]
 
 

@@ -2,15 +2,20 @@
 
     python benchmarks/variants.py ablations small
     python benchmarks/variants.py tuning small --only modern-next
-    python benchmarks/variants.py sampled-softmax ml-1m --seeds 0 1 2
+    python benchmarks/variants.py grid small --seeds 0 1
+    python benchmarks/variants.py mistakes small --seeds 0 1
+    python benchmarks/variants.py starting-notebook ml-1m
     python benchmarks/variants.py cloze-to-next small --seeds 0 1
-    python benchmarks/variants.py ladder ml-1m
+    python benchmarks/variants.py sampled-softmax ml-1m --seeds 0 1 2
 
 `ablations` takes one ingredient out at a time; validation data, alone and mixed with the linear baseline.
-`tuning` tries the same learning rates for all recipes, each with two numbers of epochs; validation data.
-`sampled-softmax` compares losses over all items, over samples of them, and gBCE; validation and test.
+`tuning` tries ten settings of each recipe with the same number of steps; validation data.
+`grid` crosses network, objective and start at one width and one number of epochs; validation data.
+`mistakes` puts the mistakes of the notebook this project started from into a good model, one at a time; test, and
+nothing is chosen by it.
+`starting-notebook` is that notebook, with all of them.
 `cloze-to-next` goes from the cloze to next-item targets, one difference at a time; validation data.
-`ladder` repairs the notebook this project started from, one mistake on each rung; test, and nothing is chosen by it.
+`sampled-softmax` compares losses over all items, over samples of them, and gBCE; validation and test.
 
 A run that is recorded with the same title, settings and seed is not repeated. `--name` keeps the runs of another
 machine apart.
@@ -20,23 +25,29 @@ import argparse
 import shlex
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from typing import Any, NamedTuple
 
-import numpy as np
-import pandas as pd
 import torch
 import torch.nn.functional as F
-from recording import model_name, path_of, read_result, settings_of_today, write_result
+from mistakes import (
+    LargeStart,
+    SeesPadding,
+    TheNotebooks,
+    chosen_on_the_test,
+    constant_rate,
+    measured_with_mistakes,
+    metrics_of_the_notebook,
+    split_of_the_notebook,
+    ties_by_id,
+)
+from recording import path_of, read_result, settings_of_today, write_result
 from torch import nn
 
-from bertrec_utils.data.dataset import Dataset, build_sequences, leave_one_out, load_dataset
-from bertrec_utils.data.sequences import Holdout
+from bertrec_utils.data.dataset import Dataset, load_dataset
 from bertrec_utils.evaluation.mixture import linear_baseline, ndcg_by_weight
 from bertrec_utils.evaluation.ranking import Scorer, evaluate
-from bertrec_utils.model.bert4rec import BERT4Rec, evaluating, init_weights
-from bertrec_utils.model.masking import pad_left
 from bertrec_utils.model.modern import ModernTransformer, build_network
 from bertrec_utils.settings import DEFAULT_RECIPE, PRESETS, Settings, get_preset
 from bertrec_utils.training.trainer import Trainer, new_model, train_to_the_end
@@ -50,9 +61,11 @@ class Variant(NamedTuple):
     build: Callable = build_network
     prepare: Callable[[Trainer], None] | None = None  # done to the trainer before the first epoch
     split: Callable[[Dataset], Dataset] | None = None  # another split of the same data
+    share_of_epochs: float = 1.0  # of those of the recipe
 
     def settings(self, preset: str) -> Settings:
-        return get_preset(preset, self.recipe, self.start).change(**self.changes)
+        settings = get_preset(preset, self.recipe, self.start)
+        return settings.change(**{"epochs": round(settings.training.epochs * self.share_of_epochs)} | self.changes)
 
 
 class Study(NamedTuple):
@@ -124,24 +137,69 @@ ABLATIONS = {
 
 # Tuning
 
-EPOCHS = {  # a random start takes longer, and so does the cloze, which has fewer targets in a pass
-    ("modern-both", "counts"): (8, 16),
-    ("modern-next", "counts"): (8, 16),
-    ("modern-next", "random"): (16, 32),
-    ("modern-cloze", "counts"): (16, 32),
-    ("bert4rec", "counts"): (40, 80),
-    ("bert4rec", "random"): (40, 80),
+TUNING_BUDGET = {"epochs": 16, "patience": 16}  # of every trial
+TRIALS: dict[str, list[dict[str, Any]]] = {  # what each changes in its recipe: ten, the recipe itself among them
+    "bert4rec": [
+        *({"learning_rate": rate} for rate in (1e-3, 4e-3)),
+        *({"dropout": dropout} for dropout in (0.1, 0.3)),
+        *({"mask_ratio": ratio} for ratio in (0.15, 0.5)),
+        *({"p_mask_last": share} for share in (0.0, 0.3)),
+        {"start": "counts"},
+    ],
+    "modern-cloze": [
+        *({"learning_rate": rate} for rate in (5e-4, 2e-3)),
+        *({"dropout": dropout} for dropout in (0.1, 0.3)),
+        *({"mask_ratio": ratio} for ratio in (0.15, 0.5)),
+        *({"p_mask_last": share} for share in (0.0, 0.3)),
+        {"weight_decay": 0.1},
+    ],
+    "modern-next": [
+        *({"learning_rate": rate} for rate in (5e-4, 2e-3)),
+        *({"dropout": dropout} for dropout in (0.1, 0.3)),
+        *({"conv_size": size} for size in (0, 8)),
+        {"next_ratio": 0.5},
+        {"start": "random"},
+        {"weight_decay": 0.1},
+    ],
+    "modern-both": [
+        *({"learning_rate": rate} for rate in (5e-4, 2e-3)),
+        *({"dropout": dropout} for dropout in (0.1, 0.3)),
+        *({"mask_ratio": ratio} for ratio in (0.15, 0.5)),
+        *({"p_causal": share} for share in (0.25, 0.75)),
+        {"weight_decay": 0.1},
+    ],
 }
 TUNING = [
     Variant(
-        f"{model_name(recipe, start)}, learning rate {rate}, {epochs} epochs",
-        {"learning_rate": rate, "epochs": epochs, "patience": epochs // 4},
+        f"{recipe}, {', '.join(f'{name} {value}' for name, value in changes.items()) or 'as it is'}",
+        {name: value for name, value in changes.items() if name != "start"} | TUNING_BUDGET,
         recipe,
-        start,
+        changes.get("start"),
     )
-    for (recipe, start), numbers in EPOCHS.items()
-    for rate in (1e-3, 2e-3)
-    for epochs in numbers
+    for recipe, trials in TRIALS.items()
+    for changes in ({}, *trials)
+]
+
+
+# What brings what: network x objective x start
+
+GRID_BUDGET = {"epochs": 24, "patience": 24, "bucket_by_length": True}
+NETWORKS: dict[str, tuple[Callable, dict[str, Any]]] = {  # each has one thing more than the one before it
+    "norm first": (LearnedPositions, {"conv_size": 0}),
+    "+ rotary": (build_network, {"conv_size": 0}),
+    "+ convolution": (build_network, {}),
+}
+GRID = [
+    Variant(f"{network}, {recipe.removeprefix('modern-')}, {start}", changes | GRID_BUDGET, recipe, start, build)
+    for network, (build, changes) in NETWORKS.items()
+    for recipe in ("modern-cloze", "modern-next")
+    for start in ("random", "counts")
+] + [
+    Variant("+ convolution, both, counts", GRID_BUDGET, "modern-both"),
+    *(
+        Variant(f"authors', cloze, {start}", GRID_BUDGET | {"learning_rate": 1e-3}, "bert4rec", start)
+        for start in ("random", "counts")
+    ),
 ]
 
 
@@ -230,129 +288,59 @@ def full_test(model: Scorer, dataset: Dataset) -> dict:
     return {"test": evaluate(model, dataset.split.test, ["full"], progress=False)["full"]}
 
 
-# The ladder
+# Mistakes
 
-OVERWRITES, SEES_PADDING, LARGE_START = "overwrites the newest item", "sees padding", "starts at N(0, 1)"
-
-
-class Mistaken(BERT4Rec):
-    """The paper's network as the notebook has it, without what the paper does not mention (two layer norms, the initial
-    weights) and without the projection of equation 7, and with some `mistakes`."""
-
-    def __init__(self, item_count, settings, mistakes=()):
-        super().__init__(item_count, settings)
-        self.mistakes = mistakes
-        self.embedding_norm = nn.Identity()
-        self.apply(init_weights)
-        if LARGE_START in mistakes:  # every part as PyTorch makes it
-            for module in self.modules():
-                if reset := getattr(module, "reset_parameters", None):
-                    reset()
-
-    def encode(self, tokens):
-        if SEES_PADDING not in self.mistakes:
-            return super().encode(tokens)
-        states = self.embed(tokens)
-        for block in self.blocks:
-            states = block(states, states, torch.ones_like(tokens, dtype=torch.bool))
-        return states
-
-    def target_states(self, tokens, positions):
-        return self.encode(tokens).gather(1, positions[:, :, None].expand(-1, -1, self.settings.width))
-
-    def transform(self, states):
-        return states
-
-    @torch.inference_mode()
-    def score(self, histories):
-        if OVERWRITES not in self.mistakes:
-            return super().score(histories)
-        starts = np.maximum(histories.lengths - self.settings.max_length, 0)
-        tokens = pad_left(histories, np.arange(len(histories)), starts, histories.lengths)
-        tokens[:, -1] = self.mask_token
-        with evaluating(self):
-            return self.logits(self.encode(torch.from_numpy(tokens).to(self.device))[:, -1]).cpu().numpy()
-
-
-def split_of_the_notebook(dataset: Dataset) -> Dataset:
-    """Equal timestamps in the order in which items first appear in the file, and training on all but the test item."""
-    ratings = dataset.log.ratings
-    first_seen = pd.factorize(ratings.item)[0]
-    ratings = ratings.assign(first_seen=first_seen).sort_values(["user", "timestamp", "first_seen"])
-    vocabulary, sequences, _ = build_sequences(ratings, min_item_ratings=1, tie_seed=None)
-    split = leave_one_out(sequences)
-    return Dataset(vocabulary, sequences, dataset.log, replace(split, train=split.test.histories))
-
-
-def constant_rate(trainer: Trainer) -> None:
-    """Adam at one learning rate."""
-    rate = trainer.settings.training.learning_rate
-    trainer.optimizer = torch.optim.Adam(trainer.model.parameters(), lr=rate)
-    trainer.schedule = torch.optim.lr_scheduler.LambdaLR(trainer.optimizer, lambda step: 1)
-
-
-def metrics_of_the_notebook(model: Scorer, holdout: Holdout, seed: int = 0) -> dict[str, float]:
-    """Hit@10 and NDCG@10 against 100 uniform draws from all items, the target and those of the history included."""
-    random, ranks = np.random.default_rng(seed), []
-    for rows in np.array_split(np.arange(len(holdout)), len(holdout) // 256 + 1):
-        scores = model.score(holdout.histories.rows(rows))
-        targets = np.take_along_axis(scores, holdout.targets[rows, None] - 1, 1)
-        drawn = random.integers(0, scores.shape[1], (len(rows), 100))
-        ranks.append(1 + (np.take_along_axis(scores, drawn, 1) > targets).sum(1))
-    ranks = np.concatenate(ranks)
-    hit = ranks <= 10
-    return {"hit@10": hit.mean(), "ndcg@10": (hit / np.log2(ranks + 1)).mean()}
-
-
-def all_tests(model: Scorer, dataset: Dataset) -> dict:
-    test = dataset.split.test
-    return {"test": evaluate(model, test, progress=False) | {"notebook": metrics_of_the_notebook(model, test)}}
-
-
-def ladder() -> list[Variant]:
-    """The rungs; each keeps what those before it have changed."""
-    changes, rungs = {}, []
-
-    def rung(title, *mistakes, recipe="bert4rec", prepare=constant_rate, **changed):
-        changes.update(changed)
-        build = partial(Mistaken, mistakes=mistakes) if recipe == "bert4rec" else build_network
-        rungs.append(Variant(title, dict(changes), recipe, build=build, prepare=prepare))
-
-    changes |= {"min_item_ratings": 1, "max_length": 50, "width": 64, "layers": 2, "heads": 2, "conv_size": 0}
-    changes |= {"dropout": 0.2, "start": "random", "mask_ratio": 0.15, "p_mask_last": 0.0, **CLOZE}
-    changes |= {"batch_size": 128, "bucket_by_length": True, "learning_rate": 1e-3, "epochs": 20, "patience": 1000}
-    rung("the starting notebook", OVERWRITES, SEES_PADDING, LARGE_START)
-    rungs[0] = rungs[0]._replace(split=split_of_the_notebook)
-    rung("ties in file order, an item held out for validation", OVERWRITES, SEES_PADDING, LARGE_START)
-    rung("[MASK] after the newest item, not over it", SEES_PADDING, LARGE_START)
-    rung("padding is not seen", LARGE_START)
-    rung("starts at N(0, .02)")
-    rung("30 epochs, not 20", epochs=30)
-    rung("now and then only the newest item is masked", p_mask_last=0.1)
-    rung("histories of 200 items", max_length=200)
-    rung("warm start", start="counts")
-    rung("rotary positions, norm first, [MASK] aside", recipe="modern-cloze", p_mask_last=0.0)
-    rung("next-item targets", recipe="modern-both", p_causal=0.5, p_cloze=0.0)
-    rung("batches of 32", recipe="modern-both", batch_size=32, epochs=18)
-    rung("the learning rate rises, then falls", recipe="modern-both", prepare=None)
-    return rungs
+MISTAKES = [
+    Variant(title, changes, "modern-cloze", **others)
+    for title, changes, others in (
+        ("none", {}, {}),
+        ("embeddings start at random", {}, {"start": "random"}),
+        ("embeddings start at random, N(0, 1)", {}, {"start": "random", "build": LargeStart}),
+        ("padding is seen", {}, {"build": SeesPadding}),
+        ("histories of 50 items", {"max_length": 50}, {}),
+        ("a third of the epochs", {}, {"share_of_epochs": 1 / 3}),
+        ("ties in the order of ids", {}, {"split": ties_by_id}),
+        ("the epoch is chosen on the test", {}, {"split": chosen_on_the_test}),
+    )
+]
+THE_NOTEBOOK = Variant(
+    "the starting notebook",
+    {"min_item_ratings": 1, "max_length": 50, "width": 64, "heads": 2, "mask_ratio": 0.15, "p_mask_last": 0.0}
+    | {"batch_size": 128, "bucket_by_length": True, "learning_rate": 1e-3, "epochs": 20},
+    "bert4rec",
+    build=TheNotebooks,
+    prepare=constant_rate,
+    split=split_of_the_notebook,
+)
 
 
 STUDIES = {
     "ablations": Study(ABLATIONS, lambda preset, name: f"ablations/{preset}-{name}", None, with_linear),
     "tuning": Study(
         {variant.title: variant for variant in TUNING},
-        lambda preset, name: f"ablations/tune-{preset}-{name.partition(',')[0]}",
+        lambda preset, name: f"tuning/{preset}-{name.partition(',')[0]}",
         "tried",
-        lambda model, dataset: {},
+        lambda *_: {},
+    ),
+    "grid": Study(
+        {variant.title: variant for variant in GRID}, lambda preset, name: f"grid-{preset}", "runs", lambda *_: {}
     ),
     "cloze-to-next": Study(CLOZE_TO_NEXT, lambda preset, name: f"cloze-to-next-{preset}", "runs", lambda *_: {}),
     "sampled-softmax": Study(SOFTMAX, lambda preset, name: f"sampled-softmax-{preset}", "rows", full_test),
-    "ladder": Study(
-        {variant.title: variant for variant in ladder()},
-        lambda preset, name: "ladder" if preset == "ml-1m" else f"ladder-{preset}",
-        "rungs",
-        all_tests,
+    "mistakes": Study(
+        {variant.title: variant for variant in MISTAKES},
+        lambda preset, name: f"mistakes-{preset}",
+        "runs",
+        measured_with_mistakes,
+    ),
+    "starting-notebook": Study(
+        {"as it was": THE_NOTEBOOK},
+        lambda preset, name: f"starting-notebook-{preset}",
+        "runs",
+        lambda model, dataset: {
+            "test": evaluate(model, dataset.split.test, progress=False)
+            | {"notebook": metrics_of_the_notebook(model, dataset.split.test)}
+        },
         best_epoch=False,
     ),
 }

@@ -5,6 +5,7 @@ from dataclasses import asdict
 import baselines
 import ensemble
 import migrate_results
+import mistakes
 import numpy as np
 import pandas as pd
 import publish_weights
@@ -115,9 +116,8 @@ def test_recorded_variants_are_those_of_the_studies():
     """Every recorded run would be found again: same title, settings and seed."""
     for study, preset, recorded in (
         ("ablations", "small", 6),
-        ("ladder", "ml-1m", 10),
         ("sampled-softmax", "ml-1m", 4),
-        ("tuning", "small", 4),
+        ("cloze-to-next", "small", 7),
     ):
         study, found = variants.STUDIES[study], 0
         for name, variant in study.variants.items():
@@ -127,21 +127,67 @@ def test_recorded_variants_are_those_of_the_studies():
         assert found == recorded
 
 
-def mistaken(*mistakes):
+def test_the_network_of_the_notebook_loses_the_newest_item_and_sees_padding():
     torch.manual_seed(0)
-    return variants.Mistaken(ITEMS, get_preset("tiny", "bert4rec").model, mistakes)
-
-
-def test_the_mistakes_of_the_ladder():
-    newest = rows([1, 2, 3], [1, 2, 4])
+    model = mistakes.TheNotebooks(ITEMS, get_preset("tiny", "bert4rec").model)
+    assert model.item_embedding.weight.std() > 0.9
+    np.testing.assert_allclose(*model.score(rows([1, 2, 3], [1, 2, 4])), atol=1e-5)
     alone, padded = rows([1, 2, 3]), rows([1, 2, 3], [9, 8, 7, 6, 5])
-    sound = mistaken()
-    assert not np.allclose(*sound.score(newest), atol=1e-6)
-    np.testing.assert_allclose(sound.score(alone), sound.score(padded)[:1], atol=1e-6)
-    np.testing.assert_allclose(*mistaken(variants.OVERWRITES).score(newest), atol=1e-6)  # the newest item is lost
-    sees = mistaken(variants.SEES_PADDING)
-    assert not np.allclose(sees.score(alone), sees.score(padded)[:1], atol=1e-6)
-    assert mistaken(variants.LARGE_START).item_embedding.weight.std() > 0.9 > 0.1 > sound.item_embedding.weight.std()
+    assert not np.allclose(model.score(alone), model.score(padded)[:1], atol=1e-5)
+
+
+def mistaken(build):
+    torch.manual_seed(0)
+    model = build(ITEMS, model_settings(width=8, heads=1, max_length=20))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return model.eval()
+
+
+def test_padding_that_is_seen_changes_the_scores():
+    """It is the same network otherwise: a history that fills all places has the same scores."""
+    sound, sees = mistaken(build_network), mistaken(mistakes.SeesPadding)
+    short, full = rows([1, 2, 3]), rows(list(range(1, 21)))
+    assert not np.allclose(sound.score(short), sees.score(short), atol=1e-3)
+    np.testing.assert_allclose(sound.score(full), sees.score(full), atol=1e-5)
+    batch = build_batch(np.arange(1, 6)[None], np.array([5]), *np.eye(5, dtype=bool)[[[3], [4]]], ITEMS + 1)
+    assert torch.isfinite(sees(batch)) and sees(batch) != sound(batch)
+
+
+def test_a_large_start_is_that_of_pytorch():
+    weights = mistakes.LargeStart(1000, model_settings()).item_embedding.weight.detach().numpy()
+    assert weights[1:].std() == pytest.approx(1, abs=0.01) and not weights[0].any()
+
+
+def test_mistakes_of_measurement_by_hand(dataset):
+    class Newest:
+        """Scores the item after the newest one it is shown."""
+
+        def score(self, histories):
+            return np.eye(9)[histories.last()]
+
+    assert mistakes.OverTheNewest(Newest()).score(rows([1, 2, 3], [4, 5])).argmax(1).tolist() == [2, 4]
+
+    class Equals:
+        def score(self, histories):
+            return np.ones((len(histories), 9))
+
+    holdout = baselines.Holdout(rows([1, 2], [3]), np.array([9, 4]))
+    assert mistakes.ranks_with_ties_won(Equals(), holdout).tolist() == [1, 1]
+    assert mistakes.chosen_on_the_test(dataset).split.validation is dataset.split.test
+
+
+def test_ties_in_the_order_of_ids_put_the_highest_last(dataset):
+    by_id = mistakes.ties_by_id(dataset)
+    assert len(by_id.sequences) == len(dataset.sequences)
+    times = dataset.log.ratings.set_index(["user", "item"]).timestamp
+    for sequences, is_sorted in ((by_id.sequences, True), (dataset.sequences, False)):
+        pairs = pd.MultiIndex.from_arrays(
+            [np.repeat(sequences.users, sequences.lengths), dataset.vocabulary.item_ids(sequences.tokens)]
+        )
+        frame = times[pairs].reset_index()
+        ordered = frame.sort_values(["user", "timestamp", "item"], kind="stable")
+        assert frame.item.equals(ordered.item.reset_index(drop=True)) == is_sorted
 
 
 def test_what_follows_a_target_is_hidden_from_it():
@@ -164,12 +210,32 @@ def test_what_follows_a_target_is_hidden_from_it():
     assert losses(False, 0) != losses(False, 1)
 
 
-def test_the_ladder_trains_at_one_learning_rate():
-    study = variants.STUDIES["ladder"]
-    rung = study.variants["padding is not seen"]
-    found = variants.run(study, rung, rung.settings("tiny").change(epochs=2), seed=0)
+def test_the_starting_notebook_trains_at_one_learning_rate():
+    study, variant = variants.STUDIES["starting-notebook"], variants.THE_NOTEBOOK
+    found = variants.run(study, variant, variant.settings("tiny").change(epochs=2), seed=0)
     assert [row["learning_rate"] for row in found["history"]] == [1e-3, 1e-3]
     assert set(found["test"]) == {*PROTOCOLS, "notebook"}
+
+
+def test_a_good_model_is_measured_with_every_mistake():
+    study = variants.STUDIES["mistakes"]
+    none, third = study.variants["none"], study.variants["a third of the epochs"]
+    assert [variant.settings("small").training.epochs for variant in (none, third)] == [16, 5]
+    found = variants.run(study, none, none.settings("tiny").change(epochs=1), seed=0)
+    ndcg = {
+        name: {protocol: row["ndcg@10"] for protocol, row in test.items()}
+        for name, test in found.items()
+        if name != "history"
+    }
+    assert ndcg["seen items among the candidates"]["full"] <= ndcg["test"]["full"]
+    assert ndcg["of popularity, ties won"]["full"] >= ndcg["of popularity, ties half"]["full"]
+
+
+@pytest.mark.parametrize("recipe", variants.TRIALS)
+def test_each_recipe_has_ten_trials_of_one_budget(recipe):
+    trials = [variant.settings("small") for variant in variants.TUNING if variant.recipe == recipe]
+    assert len({str(trial) for trial in trials}) == len(trials) == 10
+    assert {(trial.training.epochs, trial.training.patience) for trial in trials} == {(16, 16)}
 
 
 def test_the_metrics_of_the_notebook_by_hand():
@@ -178,7 +244,7 @@ def test_the_metrics_of_the_notebook_by_hand():
             return np.tile(np.arange(200.0), (len(histories), 1))
 
     holdout = baselines.Holdout(rows([1], [2]), np.array([200, 1]))  # the best item of all, and the worst
-    assert variants.metrics_of_the_notebook(Scorer(), holdout) == {"hit@10": 0.5, "ndcg@10": 0.5}
+    assert mistakes.metrics_of_the_notebook(Scorer(), holdout) == {"hit@10": 0.5, "ndcg@10": 0.5}
 
 
 def test_a_finished_run_is_only_tested(dataset, tmp_path, monkeypatch):
@@ -206,9 +272,10 @@ def test_the_queue_names_what_can_be_run(monkeypatch, capsys):
     jobs = capsys.readouterr().out.splitlines()
     assert len(set(jobs)) == len(jobs) > 20
     for job in jobs:
-        script, preset, *options = job.split()
-        assert (PROJECT / "benchmarks" / script).is_file() and preset in PRESETS
-        assert not options or get_preset(preset, options[1])
+        script, *arguments = job.split()
+        assert (PROJECT / "benchmarks" / script).is_file()
+        study, preset = arguments[:2] if script == "variants.py" else (None, arguments[0])
+        assert preset in PRESETS and (study is None or study in variants.STUDIES)
 
 
 def test_recorded_runs_are_what_their_commands_make():
