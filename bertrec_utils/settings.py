@@ -171,6 +171,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "small": TUNED | {"max_users": 2_148, "batch_size": 16, "epochs": 8},  # of ml-5k, those that ml-latest gave
     "medium": TUNED | {"batch_size": 32, "epochs": 12},  # all of ml-5k
     "ml-1m": TUNED | {"release": "ml-1m", "batch_size": 32, "epochs": 18},
+    "movietweetings": TUNED | {"release": "movietweetings", "batch_size": 16, "epochs": 8},  # as small
+    "beauty": TUNED | {"release": "beauty", "min_item_ratings": 1, "batch_size": 128, "epochs": 8},
     **{name: LARGE | {"release": name} for name in ("ml-20m", "ml-25m", "ml-32m")},
 }
 
@@ -190,6 +192,8 @@ EPOCHS = {
     "medium": {"bert4rec": 80, "modern-cloze": 24, "modern-next-random": 24},
     "ml-1m": {"bert4rec": 100, "modern-cloze": 30, "modern-next-random": 36},
 }
+EPOCHS["movietweetings"] = EPOCHS["small"]
+EPOCHS["beauty"] = EPOCHS["small"] | {"bert4rec": 40}  # about as many steps as there
 
 
 def get_preset(name: str | None = None, recipe: str = DEFAULT_RECIPE, start: str | None = None) -> Settings:

@@ -5,7 +5,7 @@ import os
 import tempfile
 import zipfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 
@@ -13,10 +13,13 @@ import pandas as pd
 import pooch
 
 from ..common import PROJECT, is_interactive, move_file
-from .logs import Interactions, read_movies, read_ratings
+from .logs import Interactions, load_interactions, read_movies, read_ratings
 
 ARCHIVE_URL = "https://files.grouplens.org/datasets/movielens/{name}.zip"
 BUNDLED = ("ml-5k", "movietweetings")  # they come with the project
+BY_HAND = {
+    "beauty": "take beauty.txt from github.com/FeiSun/BERT4Rec, put it into $BERTREC_DATA/beauty, and run this again"
+}
 MOST_COMPRESSED = 100  # times an archive may grow when it is unpacked; releases grow about four times
 
 
@@ -27,7 +30,7 @@ class Release:
     md5: str | None = None  # None: the archive changes over time
     rating_count: int | None = None
     ratings_file: str = "ratings.csv"
-    movies_file: str = "movies.csv"
+    movies_file: str | None = "movies.csv"  # None: items without titles
     separator: str = ","
     encoding: str = "utf-8"
     first_part: tuple[int, int] | None = None  # users and ratings at its start, read alone if no more users are wanted
@@ -44,6 +47,7 @@ RELEASES = {
     "ml-20m": Release("cd245b17a1ae2cc31bb14903e1204af3", 20_000_263),
     "ml-25m": Release("6b51fb2759a8657d3bfcbfc42b592ada", 25_000_095),
     "ml-32m": Release("d472be332d4daa821edc399621853b57", 32_000_204),
+    "beauty": Release(rating_count=353_962, ratings_file="beauty.txt", movies_file=None),
 }
 
 
@@ -66,7 +70,7 @@ def find_release(name: str) -> Path:
     release = _release(name)
     places = (_home(), PROJECT / "data", PROJECT / "notebooks")
     folder = next((place / name for place in places if (place / name).is_dir()), None) or download(name)
-    for file in (release.ratings_file, release.movies_file):
+    for file in filter(None, (release.ratings_file, release.movies_file)):
         if not find_file(folder, file).is_file():
             raise FileNotFoundError(f"{folder / file} is missing; {_repair(name)}")
     return folder
@@ -83,7 +87,10 @@ def read_release(name: str, folder: Path, max_users: int | None = None) -> Inter
     release, row_count = _release(name), None
     if release.first_part and max_users and max_users <= release.first_part[0]:
         row_count = release.first_part[1]
-    ratings_file, movies_file = (find_file(folder, file) for file in (release.ratings_file, release.movies_file))
+    ratings_file = find_file(folder, release.ratings_file)
+    if release.movies_file is None:
+        return replace(load_interactions(ratings_file), name=name)
+    movies_file = find_file(folder, release.movies_file)
     try:
         ratings = read_ratings(ratings_file, release.separator, row_count)
         movies = read_movies(movies_file, "|" if name == "ml-100k" else release.separator, release.encoding)
@@ -125,7 +132,7 @@ def download(name: str) -> Path:
     archive already lying there as NAME.zip is used when its checksum fits, and kept if there is no room to unpack it.
     What comes with the project is a FileNotFoundError."""
     release = _release(name)
-    if name in BUNDLED:
+    if name in (*BUNDLED, *BY_HAND):
         raise FileNotFoundError(f"{name} cannot be downloaded; {_repair(name)}")
     home = _home()
     folder, archive = home / name, home / f"{name}.zip"
@@ -171,6 +178,8 @@ def _unpack(archive: Path, target: Path, ratings_file: str) -> Path:
 
 
 def _repair(name: str) -> str:
+    if name in BY_HAND:
+        return BY_HAND[name]
     if name not in BUNDLED:
         return f"unpack {name}.zip there again"
     return (

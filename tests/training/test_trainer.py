@@ -467,7 +467,17 @@ def test_validation_is_on_a_random_sample_of_the_users(dataset):
 
 
 def test_presets(monkeypatch):
-    assert list(PRESETS) == ["tiny", "small", "medium", "ml-1m", "ml-20m", "ml-25m", "ml-32m"]
+    assert list(PRESETS) == [
+        "tiny",
+        "small",
+        "medium",
+        "ml-1m",
+        "movietweetings",
+        "beauty",
+        "ml-20m",
+        "ml-25m",
+        "ml-32m",
+    ]
     assert get_preset().preset == "tiny"  # conftest.py sets BERTREC_PRESET
     monkeypatch.delenv("BERTREC_PRESET")
     assert get_preset().preset == "small"
