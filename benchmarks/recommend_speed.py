@@ -2,9 +2,11 @@
 
     OMP_NUM_THREADS=1 python benchmarks/recommend_speed.py
 
+    python benchmarks/recommend_speed.py --everybody ml-1m ml-25m
+
 The large model is untrained; a trained one is as fast. Writes results/recommend-speed.json, seconds. With --everybody
-it prints, instead, how long the lists of all users take, of generated histories of ML-1M's and of ML-25M's size, and
-how much memory.
+it is, instead, how long the lists of all users take, of generated histories of ML-1M's and of ML-25M's size, and how
+much memory: results/recommend-everybody.json.
 """
 
 import argparse
@@ -58,7 +60,7 @@ def shipped_recommender(preset: str) -> Recommender:
     return Recommender(checkpoint.model, checkpoint.vocabulary, film_table(checkpoint.vocabulary.items))
 
 
-def everybody(preset: str) -> None:
+def everybody(preset: str) -> dict[str, float]:
     users, item_count = EVERYBODY[preset]
     recommender = large_recommender(item_count, preset) if item_count else shipped_recommender(preset)
     random = np.random.default_rng(0)
@@ -69,8 +71,14 @@ def everybody(preset: str) -> None:
     rows = len(recommender.recommend_all(histories))
     seconds, processor = time.perf_counter() - started, time.process_time() - processor
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    size = f"{users:,} users, {len(recommender.vocabulary):,} items"
-    print(f"{size}: {rows:,} rows in {seconds:.1f} s ({processor:.1f} s of processor time), peak {peak:.2f} GB")
+    return {
+        "users": users,
+        "items": len(recommender.vocabulary),
+        "rows": rows,
+        "seconds": seconds,
+        "seconds of processor time": processor,
+        "peak GB": peak,  # of the process so far: give the smaller preset first
+    }
 
 
 def panel_clicks() -> dict[str, float]:
@@ -94,8 +102,12 @@ def main():
     parser.add_argument("--everybody", nargs="*", metavar="PRESET", help=", ".join(EVERYBODY))
     arguments = parser.parse_args()
     if arguments.everybody is not None:
-        for preset in arguments.everybody or EVERYBODY:
-            everybody(preset)
+        presets = arguments.everybody or list(EVERYBODY)
+        found = {preset: everybody(preset) for preset in presets}
+        for row in found.values():
+            print(", ".join(f"{name} {value:,.4g}" for name, value in row.items()))
+        command = f"python benchmarks/recommend_speed.py --everybody {' '.join(presets)}"
+        write_result("recommend-everybody", command, presets=found)
         return
     large = large_recommender()
     history = large.vocabulary.items[:FILMS]
