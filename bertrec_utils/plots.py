@@ -97,7 +97,7 @@ def _grid(
 ) -> Axes:
     rows, columns = values.shape
     ax = _axes(ax, figsize=(min(10, 1.5 + 0.75 * columns), 0.9 + 0.38 * rows))
-    cells = {"annot": texts, "fmt": "", "annot_kws": {"fontsize": 8, "color": "black"}, "linewidths": 0.5}
+    cells = {"annot": texts, "fmt": "", "annot_kws": {"fontsize": 9, "color": "black"}, "linewidths": 0.5}
     sns.heatmap(values, yticklabels=row_labels, cbar=False, linecolor="grey", ax=ax, **cells, **colors)
     ax.set(xlabel="position", title=title)
     ax.tick_params("y", rotation=0)
@@ -106,7 +106,7 @@ def _grid(
 
 def plot_network(ax: Axes | None = None) -> Axes:
     """The paper's network, drawn from the bottom up: what happens to a history of five films of which one is masked."""
-    ax = _axes(ax, figsize=(8.5, 6.8))
+    ax = _axes(ax, figsize=(10, 7.2))
     tokens, masked = ["11", "12", "[MASK]", "14", "15"], 2
     colors = [TOKEN_COLORS(2 if position == masked else 1) for position in range(len(tokens))]
     for position, (token, color) in enumerate(zip(tokens, colors, strict=True)):
@@ -129,9 +129,37 @@ def plot_network(ax: Axes | None = None) -> Axes:
     return ax
 
 
+def plot_blocks() -> np.ndarray:
+    """A block of the paper's network beside one of the ModernTransformer, both from the bottom up. Blue is a residual:
+    what came in is added at the +."""
+    _, axes = plt.subplots(1, 2, figsize=(9.5, 5))
+    attention, feed_forward, convolution = (
+        "attention",
+        "feed-forward, at each position",
+        "convolution: films just before",
+    )
+    paper = [attention, "+", "layer norm", feed_forward, "+", "layer norm"]
+    modern = ["layer norm", convolution, attention, "+", "layer norm", feed_forward, "+"]
+    for ax, title, layers, residuals in (
+        (axes[0], "The paper's block", paper, [(-0.4, 1), (2.75, 4)]),
+        (axes[1], "Norm first, and a convolution", modern, [(-0.4, 3), (3.75, 6)]),
+    ):
+        for height, layer in enumerate([*layers, ""]):
+            _arrow(ax, 2.5, height - 0.4, height)
+            if layer:
+                left, width = (2.2, 0.6) if layer == "+" else (0.5, 4)
+                _box(ax, left, height, width, layer, "white" if layer in ("+", "layer norm") else "0.88")
+        for start, end in residuals:
+            ax.plot([2.5, 4.7, 4.7], [start, start, end + 0.3], color="C0", lw=2)
+            ax.annotate("", (2.8, end + 0.3), (4.7, end + 0.3), arrowprops={"arrowstyle": "->", "color": "C0"})
+        ax.set(xlim=(0, 5), ylim=(-0.6, 7.2), title=title)
+        ax.axis("off")
+    return axes
+
+
 def _box(ax: Axes, left: float, bottom: float, width: float, text: str, color: Any) -> None:
     ax.add_patch(plt.Rectangle((left, bottom), width, 0.6, facecolor=color, edgecolor="0.3"))
-    ax.text(left + width / 2, bottom + 0.3, text, ha="center", va="center", fontsize=8)
+    ax.text(left + width / 2, bottom + 0.3, text, ha="center", va="center", fontsize=9.5)
 
 
 def _arrow(ax: Axes, x: float, start: float, end: float) -> None:
