@@ -3,7 +3,7 @@
     python benchmarks/publish_weights.py [FOLDER ...] [--cards]
 
 The cards are made from results/NAME.json and the ranks in results/ranks (`benchmarks/table.py`). With `--cards`, the
-weights that are there stay. Half precision halves the file, and changes ranks by less than a thousandth on average
+weights that are there stay. Half precision halves the file, and changes ranks by a thousandth on average
 (tests/test_pretrained.py); `load` makes it float32 again.
 """
 
@@ -19,8 +19,9 @@ from bertrec_utils.training.checkpoints import load, save
 
 RUNS = {  # folder in pretrained/ -> the run
     "small": "small-seed0",
-    "small-modern-cloze": "small-modern-cloze-seed0",
     "medium": "medium-seed0",
+    "medium-modern-cloze": "medium-modern-cloze-seed0",
+    "medium-bert4rec": "medium-bert4rec-seed0",
     "ml-1m": "ml-1m-seed0",
 }
 OLD_NAMES = {"ml-latest-2k": "ml-latest-2k (now the first 2,148 users of ml-5k)"}

@@ -33,7 +33,7 @@ from bertrec_utils.evaluation.ranking import (
 from bertrec_utils.settings import get_preset
 from bertrec_utils.training.checkpoints import load
 
-PRESETS = ("ml-1m", "small")
+PRESETS = ("ml-1m", "medium", "small")
 CUTOFF = 10
 Models = dict[str, tuple[list[dict[str, np.ndarray]], list[float]]]  # protocol -> ranks of each seed; and minutes
 
