@@ -2,22 +2,20 @@
 // One history goes through at a time, so nothing is padded. Matrices are rows behind rows in typed arrays:
 // T items, N states of D numbers (the width), H heads. Sums are in float64, weights in float32.
 
+// What each of the 65,536 numbers in half precision is
+const HALVES = Float32Array.from({ length: 2 ** 16 }, (_, half) => {
+  const sign = half & 0x8000 ? -1 : 1, exponent = (half >> 10) & 31, fraction = half & 1023;
+  return sign * (exponent ? 2 ** (exponent - 15) * (1 + fraction / 1024) : 2 ** -24 * fraction);
+});
+
 // The tensors of a .safetensors file in half precision, by name: Float32Array each
 export function readWeights(buffer) {
-  const view = new DataView(buffer);
-  const start = 8 + Number(view.getBigUint64(0, true));
-  const header = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 8, start - 8)));
-  delete header.__metadata__;
-  const weights = {};
-  for (const [name, { dtype, data_offsets: [from, to] }] of Object.entries(header)) {
+  const start = 8 + Number(new DataView(buffer).getBigUint64(0, true));
+  const { __metadata__, ...header } = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 8, start - 8)));
+  return Object.fromEntries(Object.entries(header).map(([name, { dtype, data_offsets: [from, to] }]) => {
     if (dtype !== "F16") throw new Error(`${name} is of type ${dtype}; make the page again`);
-    weights[name] = Float32Array.from({ length: (to - from) / 2 }, (_, i) => {
-      const half = view.getUint16(start + from + 2 * i, true);
-      const sign = half & 0x8000 ? -1 : 1, exponent = (half >> 10) & 31, fraction = half & 1023;
-      return sign * (exponent ? 2 ** (exponent - 15) * (1 + fraction / 1024) : 2 ** -14 * (fraction / 1024));
-    });
-  }
-  return weights;
+    return [name, new Float32Array(new Uint16Array(buffer.slice(start + from, start + to))).map((half) => HALVES[half])];
+  }));
 }
 
 // x (rows, inputs) times the transpose of weight (outputs, inputs), plus bias: (rows, outputs). Four rows and two outputs

@@ -1,26 +1,34 @@
 """The page in site/ against the package: its modules under Node, and itself in a browser."""
 
+import io
 import json
+import re
 import shutil
 import subprocess
+import zipfile
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scenarios import test_titles
 
 from bertrec_utils.commands.page import SOURCES, write_page
 from bertrec_utils.common import PROJECT
 from bertrec_utils.model.modern import build_network
 from bertrec_utils.scenarios.recommender import Recommender
+from bertrec_utils.scenarios.titles import read_history, split_year
 from bertrec_utils.training.checkpoints import Checkpoint, load
 
+CASES = PROJECT / "tests" / "cases"
 NODE = shutil.which("node")
 needs_node = pytest.mark.skipif(not NODE, reason="no Node to run the page's modules")
 START = """
 import { readFileSync } from "node:fs";
 import { Network, readWeights } from "SITE/model.js";
 import { Recommender } from "SITE/recommender.js";
+import { TitleIndex } from "SITE/titles.js";
+import { readHistory } from "SITE/exports.js";
 const { folder, ...given } = JSON.parse(readFileSync(0, "utf8"));
 const settings = JSON.parse(readFileSync(`${folder}/data/settings.json`, "utf8"));
 const films = JSON.parse(readFileSync(`${folder}/data/films.json`, "utf8"));
@@ -135,3 +143,102 @@ def test_every_network_answers_as_in_python(other_network, recommender, tmp_path
     random = np.random.default_rng(1)
     histories = histories_of(named.vocabulary, [1, 2, 3, 5, 14, 15, 19, 20, 21, 60], random)
     assert_the_same(named, tmp_path, [(tokens, (as_set, 0, False)) for tokens in histories for as_set in (False, True)])
+
+
+@needs_node
+def test_suggestions_and_titles_are_the_panels(recommender, page):
+    """While a title is typed, with a letter wrong or missing; a year; other scripts; and every kind of look-up."""
+    random = np.random.default_rng(2)
+    titles = recommender.items.title.tolist()
+    typed = ["harry poter", "le fabul", "ghostbusters 2016", "blade runner 2049", "e.t.", "WALL·E", "a", "13 ", "id:1", "id:0"]
+    typed += ["", "?", "(1999)", "日本", "مرحبا", "🎬🎬", "<b>Alien</b>", "x" * 5_000, "star wars episode", "Amélie"]
+    for title in random.choice(titles, 60):
+        start, place = title[: random.integers(2, 30)], random.integers(1, 9)
+        typed.append(start[:place] + random.choice(list("aeiou st")) + start[place + random.integers(0, 2) :])
+    asked = [*titles[::60], *(split_year(title)[0] for title in titles[7::60]), *typed]
+    asked += ["Nope (2030)", "Star Wars (1977)", "The Empire Strikes Back (1980)", "id:2", "Vitelloni, I", "Ghostbusters"]
+    script = """
+    const index = new TitleIndex(films);
+    const found = given.asked.map((title) => index.find(title));
+    answer([given.typed.map((text) => index.suggest(text, 6).map((row) => films.item[row])),
+      found.map(({ row }) => films.item[row] ?? null), found.map(({ problem }) => problem ?? null)]);
+    """
+    suggested, items, problems = run_node(page, script, typed=typed, asked=asked)
+    assert suggested == [recommender.suggest(text, 6) for text in typed]
+    for title, item, problem in zip(asked, items, problems, strict=True):
+        [expected], unknown = [recommender.look_up([title])[0] or [None], recommender.look_up([title])[1]]
+        assert item == expected
+        if unknown:
+            assert problem.split("closest: ")[1:] == str(unknown[title]).split("closest: ")[1:]
+
+
+def write(folder, name, content):
+    (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    return folder / name
+
+
+def archive(**files):
+    with zipfile.ZipFile(content := io.BytesIO(), "w", zipfile.ZIP_DEFLATED) as packed:
+        for name, text in files.items():
+            packed.writestr(name.replace("__", "/").replace("_csv", ".csv").replace("_json", ".json"), text)
+    return content.getvalue()
+
+
+DATED = "Date,Name,Year,Letterboxd URI"
+FILES = {  # beside those in tests/cases
+    "imdb.csv": test_titles.IMDB,
+    "imdb_old.csv": test_titles.IMDB_OLD,
+    "trakt.csv": test_titles.TRAKT,
+    "netflix.csv": test_titles.NETFLIX,
+    "tabs.tsv": "Title\tYear\tDate\nLater\t2000.0\t2020-02-01\nFürst\t1999.0\t2020-01-01\n".encode("cp1252"),
+    "days.csv": "\ufeffNAME;YEAR;WATCHED DATE\r\nLater;2000;1.12.2020\r\nFirst;1999;13.1.2020\r\n",
+    "open.csv": "Name,Year,Date\nLater,2000,1/12/2020\nFirst,1999,2/11/2020\n",
+    "same.csv": "Name,Year,Date\nLater,2000,2/3/2020\nFirst,1999,1/2/2020\n",
+    "undated.csv": "Name,Year,Date\nLater,2000,2020-01-01\nFirst,1999,\n",
+    "lines.csv": 'Name,Year\n"Two ""lines""\nof one title",1999\n\n"A, B",2000\n',
+    "mine.txt": "Up\n\n  Alien (1979) \nUp\n#Alive\n# no\n2) 12 Angry Men\n",
+    "trakt.json": json.dumps([test_titles.trakt(*film) for film in [("Up", 2009, "2020-05-03"), ("M", None, None)]]),
+    "whole.zip": archive(
+        watched_csv=f"{DATED}\n2020-05-01,Up,2009,u\n2020-05-02,Heat,1995,u\n2020-05-03,Alien,1979,u\n",
+        diary_csv=f"{DATED},Watched Date\n2020-06-02,Alien,1979,u,2020-06-01\n2020-05-03,Alien,1979,u,2019-01-01\n",
+        deleted__diary_csv=f"{DATED},Watched Date\n2020-05-01,Gone,1999,u,2010-01-01\n",
+    ),
+    "trakt.zip": archive(trakt__history_json=json.dumps([test_titles.trakt("Heat", 1995, "2020-05-02")])),
+    "columns.csv": "id,stars\n1,5\n",
+    "nothing.csv": "Name,Year\n",
+    "empty.csv": "",
+    "quote.csv": 'Name,Year\n"Alien,1979\n',
+    "long.csv": "Name,Year\nA,1979,x,y\nB,1979\nC,1,2,3,4\n",
+    "blank.txt": "\n \n",
+    "zero.txt": "PK\0\1",
+    "show.json": '[{"show": {"title": "Lost"}}]',
+    "number.json": "[1]",
+    "text.json": '[{"movie": "Alien"}]',
+    "deep.json": "[" * 100_000,
+    "part.json": "{",
+    "damaged.zip": "PK",
+    "none.zip": archive(watched_json="[]"),
+}
+
+
+@needs_node
+def test_exports_are_read_as_in_python(page, tmp_path, caplog):
+    paths = [write(tmp_path, name, content) for name, content in FILES.items()]
+    paths += [path for folder in ("histories", "letterboxd", "imdb-latin1") for path in sorted((CASES / folder).iterdir())]
+    paths.append(PROJECT / "data" / "example_diary.csv")
+    script = """
+    const read = (path) => {
+      const { buffer, byteOffset, length } = readFileSync(path);
+      return readHistory(path, buffer.slice(byteOffset, byteOffset + length));
+    };
+    answer(await Promise.all(given.paths.map((path) => read(path).catch((error) => ({ error: error.message })))));
+    """
+    found = run_node(page, script, paths=[str(path) for path in paths])
+    for path, answer in zip(paths, found, strict=True):
+        caplog.clear()
+        try:
+            assert answer.get("titles") == read_history(path), path
+            assert answer["notes"] == caplog.messages, path
+        except ValueError as error:
+            kept = re.split(r" \(|; it begins", str(error))[0]  # what is said of the reason differs
+            assert answer["error"].startswith(kept), path
