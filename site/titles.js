@@ -35,6 +35,12 @@ export function namesOf(title) {
   return [...new Set([whole, main, ...aliases])].filter(Boolean);
 }
 
+// A title as people say it: the main name, its article in front
+export function displayName(title) {
+  const name = namesOf(title).slice(0, 2).at(-1) ?? title;
+  return name.replace(new RegExp(`^(.+), (${ARTICLES}|${ALSO_WORDS})$`, "i"), "$2 $1").replace(/^(.+), (l')$/i, "$2$1");
+}
+
 // The words of a name, one space between them: no accents, case or punctuation
 function normalise(name) {
   const letters = caseFold(name).replace(/[øłđæœ&+']/g, (letter) => PLAIN[letter]);
