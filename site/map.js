@@ -128,15 +128,15 @@ export class FilmMap {
 
   // Names beside their points, the first first, where there is room
   drawNames(films) {
-    const context = this.picture.getContext("2d"), boxes = [];
+    const context = this.picture.getContext("2d"), boxes = [], most = this.width < 420 ? 24 : 34;
     context.font = `600 12px ${getComputedStyle(this.canvas).fontFamily}`;
     Object.assign(context, { lineWidth: 3.5, lineJoin: "round", strokeStyle: this.color("--card"), textBaseline: "middle" });
     for (const film of new Set(films)) {
-      const name = film.name.length > 34 ? `${film.name.slice(0, 33)}…` : film.name;
+      const name = film.name.length > most ? `${film.name.slice(0, most - 1)}…` : film.name;
       const [x, y] = this.toCanvas(film), width = context.measureText(name).width;
-      const left = x + 9 + width > this.width ? x - 9 - width : x + 9;
+      const left = x + 9 + width > this.width ? Math.max(2, x - 9 - width) : x + 9;
       const box = [left, y - 8, left + width, y + 8];
-      if (x < 0 || y < 0 || x > this.width || y > this.height || left < 0
+      if (x < 0 || y < 0 || x > this.width || y > this.height
         || boxes.some((other) => box[0] < other[2] && other[0] < box[2] && box[1] < other[3] && other[1] < box[3])) continue;
       boxes.push(box);
       context.strokeText(name, left, y);

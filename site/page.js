@@ -30,7 +30,7 @@ let films, settings;  // data/films.json and data/settings.json, which are loade
 const tokensOf = (rows) => rows.map((row) => films.token[row]);
 const nameOf = (row) => displayName(films.title[row]);
 const yearOf = (row) => splitYear(films.title[row])[1] ?? "";
-const genresOf = (row) => films.genre_names[films.genres[row]].split("|").join(", ");
+const genresOf = (row) => films.genre_names[films.genres[row]].split("|").filter((genre) => genre !== "IMAX").join(", ");
 const people = (count) => `${count.toLocaleString("en")} ${count === 1 ? "person" : "people"}`;
 
 // Everything that has been chosen; the films of each person by their rows in `films`, oldest first
@@ -81,11 +81,20 @@ class Picker {
       this.input.setAttribute("aria-activedescendant", `${this.list.id}-${this.active}`);
     } else if (event.key === "Enter") {
       if (count) this.add(this.suggested[Math.max(0, this.active)]);
-      else if (this.input.value) this.suggest().then(() => { if (this.suggested.length) this.add(this.suggested[0]); });
+      else if (this.input.value) this.addTyped();
     } else if (event.key === "Escape") this.close();
     else if (event.key === "Backspace" && !this.input.value && this.rows.length) change(() => this.rows.pop());
     else return;
     event.preventDefault();
+  }
+
+  // Enter, before there are suggestions
+  async addTyped() {
+    const typed = this.input.value;
+    this.input.value = "";
+    const [row] = await ask("suggest", typed, 1);
+    if (row === undefined) this.say([`No film is called anything like “${typed.slice(0, 100)}”.`]);
+    else change(() => { if (!this.rows.includes(row)) this.rows.push(row); });
   }
 
   close() {
@@ -157,9 +166,9 @@ function list(section, found, more) {
   find(".films", section).replaceChildren(...found.map(({ token, score, ranks }) => {
     const row = rowOfToken[token], bar = make("i", { className: "bar", ariaHidden: "true" });
     bar.style.width = `${100 * Math.exp(score - found[0].score)}%`;
-    const facts = [yearOf(row), genresOf(row), `rated by ${people(films.ratings[row])}`].filter(Boolean).join(" · ");
-    return make("li", {}, make("div", {}, make("b", { textContent: nameOf(row) }), make("small", { textContent: facts }), bar,
-      make("small", { className: "because", textContent: ranks ? `${place(ranks[0])} for you, ${place(ranks[1])} for the other` : "" })),
+    const because = ranks ? `${place(ranks[0])} for you, ${place(ranks[1])} for the other` : "";
+    return make("li", {}, make("div", {}, make("b", { textContent: nameOf(row) }), make("small", { textContent: yearOf(row) }), bar,
+      make("small", { textContent: genresOf(row) }), make("small", { className: "because", textContent: because })),
     make("button", { textContent: "+", title: "Add to my films", ariaLabel: `Add ${nameOf(row)} to my films`, onclick: () => add(row) }));
   }));
   const button = find(".more", section);
@@ -213,7 +222,7 @@ async function show() {
   const options = { asSet: !state.ordered, penalty: state.penalty, excludeSeries: state.series, only };
   let found = [];
   if (!you.length) {
-    say(answer, "Type a film on the left, or try an example: ten to watch next appear here.");
+    say(answer, "Type a film, or try an example: ten to watch next appear here.");
     list(answer, []);
     map.show([], []);
   } else {

@@ -83,7 +83,9 @@ def pack_films(recommender: Recommender, positions: pd.DataFrame | None) -> dict
             raise ValueError(f"the map needs the extra plots ({error}): pip install 'bertrec-utils[plots]'") from error
         positions = map_films(recommender, min_ratings=1)
     films, places = recommender.items, positions.set_index("item")[["x", "y"]]
-    places = (1000 * (places - places.min()) / (places.max() - places.min())).round().reindex(films.index).astype("Int64")
+    places = (
+        (1000 * (places - places.min()) / (places.max() - places.min())).round().reindex(films.index).astype("Int64")
+    )
     places = places.astype(object).where(places.notna(), None)
     known = recommender.vocabulary.items
     token = pd.Series(np.arange(1, len(known) + 1), known).reindex(films.index, fill_value=0)

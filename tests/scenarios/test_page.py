@@ -5,16 +5,26 @@ import json
 import re
 import shutil
 import subprocess
+import threading
 import zipfile
+from functools import partial
+from http.server import ThreadingHTTPServer
 
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 import torch
 from scenarios import test_titles
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import WebDriverWait
 
-from bertrec_utils.commands.page import SOURCES, write_page
+from bertrec_utils.commands.page import SOURCES, Handler, write_page
 from bertrec_utils.common import PROJECT
+from bertrec_utils.data.sequences import Sequences
 from bertrec_utils.model.modern import build_network
 from bertrec_utils.scenarios.recommender import Recommender
 from bertrec_utils.scenarios.titles import read_history, split_year
@@ -22,12 +32,13 @@ from bertrec_utils.training.checkpoints import Checkpoint, load
 
 CASES = PROJECT / "tests" / "cases"
 NODE = shutil.which("node")
+BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 needs_node = pytest.mark.skipif(not NODE, reason="no Node to run the page's modules")
 START = """
 import { readFileSync } from "node:fs";
 import { Network, readWeights } from "SITE/model.js";
 import { Recommender } from "SITE/recommender.js";
-import { TitleIndex } from "SITE/titles.js";
+import { TitleIndex, displayName } from "SITE/titles.js";
 import { readHistory } from "SITE/exports.js";
 const { folder, ...given } = JSON.parse(readFileSync(0, "utf8"));
 const settings = JSON.parse(readFileSync(`${folder}/data/settings.json`, "utf8"));
@@ -150,13 +161,31 @@ def test_suggestions_and_titles_are_the_panels(recommender, page):
     """While a title is typed, with a letter wrong or missing; a year; other scripts; and every kind of look-up."""
     random = np.random.default_rng(2)
     titles = recommender.items.title.tolist()
-    typed = ["harry poter", "le fabul", "ghostbusters 2016", "blade runner 2049", "e.t.", "WALL·E", "a", "13 ", "id:1", "id:0"]
+    typed = [
+        "harry poter",
+        "le fabul",
+        "ghostbusters 2016",
+        "blade runner 2049",
+        "e.t.",
+        "WALL·E",
+        "a",
+        "13 ",
+        "id:1",
+        "id:0",
+    ]
     typed += ["", "?", "(1999)", "日本", "مرحبا", "🎬🎬", "<b>Alien</b>", "x" * 5_000, "star wars episode", "Amélie"]
     for title in random.choice(titles, 60):
         start, place = title[: random.integers(2, 30)], random.integers(1, 9)
         typed.append(start[:place] + random.choice(list("aeiou st")) + start[place + random.integers(0, 2) :])
     asked = [*titles[::60], *(split_year(title)[0] for title in titles[7::60]), *typed]
-    asked += ["Nope (2030)", "Star Wars (1977)", "The Empire Strikes Back (1980)", "id:2", "Vitelloni, I", "Ghostbusters"]
+    asked += [
+        "Nope (2030)",
+        "Star Wars (1977)",
+        "The Empire Strikes Back (1980)",
+        "id:2",
+        "Vitelloni, I",
+        "Ghostbusters",
+    ]
     script = """
     const index = new TitleIndex(films);
     const found = given.asked.map((title) => index.find(title));
@@ -224,7 +253,9 @@ FILES = {  # beside those in tests/cases
 @needs_node
 def test_exports_are_read_as_in_python(page, tmp_path, caplog):
     paths = [write(tmp_path, name, content) for name, content in FILES.items()]
-    paths += [path for folder in ("histories", "letterboxd", "imdb-latin1") for path in sorted((CASES / folder).iterdir())]
+    paths += [
+        path for folder in ("histories", "letterboxd", "imdb-latin1") for path in sorted((CASES / folder).iterdir())
+    ]
     paths.append(PROJECT / "data" / "example_diary.csv")
     script = """
     const read = (path) => {
@@ -242,3 +273,235 @@ def test_exports_are_read_as_in_python(page, tmp_path, caplog):
         except ValueError as error:
             kept = re.split(r" \(|; it begins", str(error))[0]  # what is said of the reason differs
             assert answer["error"].startswith(kept), path
+
+
+@needs_node
+def test_films_for_two_people(recommender, page):
+    """Those with the highest sum of log-probabilities, and those whose worse rank is best."""
+    random = np.random.default_rng(3)
+    two = histories_of(recommender.vocabulary, [4, 7], random)
+    script = """
+    const recommender = makeRecommender(), both = (byRank) => recommender.recommendForTwo(given.two, 10, { byRank });
+    answer([false, true].map((byRank) => both(byRank).map(({ token, ranks }) => [token, ...ranks])));
+    """
+    by_sum, by_rank = run_node(page, script, two=[tokens.tolist() for tokens in two])
+    scores = recommender.log_probabilities([recommender.vocabulary.item_ids(tokens) for tokens in two])
+    scores[:, np.concatenate(two) - 1] = -np.inf
+    ranks = 1 + scores.shape[1] - scipy.stats.rankdata(scores, method="max", axis=1)
+    expected = [scores.sum(0).argsort()[::-1][:10], np.lexsort((-scores.sum(0), ranks.max(0)))[:10]]
+    for found, columns in zip((by_sum, by_rank), expected, strict=True):
+        assert found == [[column + 1, *ranks[:, column]] for column in columns.tolist()]
+
+
+@needs_node
+def test_what_it_looks_at_is_what_the_network_looks_at(medium, page):
+    """The attention of the [MASK] in each layer and head, from PyTorch's queries and keys."""
+    tokens = np.array([5, 100, 3_000, 7, 42, 8_000])
+    expected = []
+
+    def look(module, inputs, _):
+        queries, history, _, rotation = inputs
+        query, key, _ = module.query_key_value(queries, history, rotation)
+        weights = (query[0] @ key[0].transpose(1, 2) / key.shape[-1] ** 0.5).softmax(-1)
+        expected.append(weights[:, -1].tolist())
+
+    hooks = [block.attention.register_forward_hook(look) for block in medium.model.blocks]
+    medium.model.score(Sequences(tokens, np.array([0, len(tokens)]), np.array([0])))
+    for hook in hooks:
+        hook.remove()
+    script = """
+    const trace = [];
+    makeRecommender().network.userVector(given.tokens, trace);
+    answer(trace);
+    """
+    trace = run_node(page, script, tokens=tokens.tolist())
+    np.testing.assert_allclose([layer["heads"] for layer in trace], expected, atol=1e-5)
+    assert all(0 < layer["conv"] < 1 for layer in trace)
+
+
+# The page in a browser
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if not (BROWSER and DRIVER):
+        pytest.skip("no browser: install chromium and chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = BROWSER
+    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(service=Service(DRIVER), options=options)
+    try:
+        yield driver
+    finally:
+        driver.quit()
+
+
+@pytest.fixture
+def visit(browser):
+    """Opens a page of a folder, in a window of a size; afterwards the browser's log must be empty."""
+    servers = []
+
+    def open_page(folder, address="", width=1280, height=900):
+        servers.append(ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder))))
+        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        browser.get(f"http://127.0.0.1:{servers[-1].server_address[1]}/{address}")
+        return browser
+
+    yield open_page
+    log = browser.get_log("browser")
+    browser.get("about:blank")
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+    assert not log, log
+
+
+def wait_for(browser, what):
+    """Long, for another program may keep the machine busy."""
+    return WebDriverWait(browser, 60).until(lambda _: what(), "waited in vain for " + what.__name__)
+
+
+def texts(browser, selector):
+    return browser.execute_script(
+        "return [...document.querySelectorAll(arguments[0])].map((x) => x.innerText)", selector
+    )
+
+
+def fits(browser):
+    return browser.execute_script("return document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+
+
+@needs_node
+@pytest.mark.parametrize(("width", "height"), [(360, 740), (1280, 900)])
+def test_two_films_give_a_list_reasons_and_a_map(visit, page, recommender, width, height):
+    """With the keyboard alone; the list and the reasons are Python's."""
+    browser = visit(page, "", width, height)
+    box = browser.find_element(By.CSS_SELECTOR, "#you [role=combobox]")
+    for typed in ("spirited awa", "amelie"):
+        box.send_keys(typed)
+
+        def suggested():
+            return browser.find_elements(By.CSS_SELECTOR, "#you [role=listbox]:not([hidden]) [role=option]")
+
+        wait_for(browser, suggested)
+        box.send_keys(Keys.ARROW_DOWN, Keys.ARROW_DOWN, Keys.ARROW_UP)
+        assert box.get_attribute("aria-expanded") == "true"
+        active = browser.find_element(By.ID, box.get_attribute("aria-activedescendant"))
+        assert active.get_attribute("aria-selected") == "true"
+        box.send_keys(Keys.ENTER)
+    box.send_keys("alien" + Keys.ENTER)
+
+    def three_chips():
+        return len(texts(browser, "#you .chips li")) == 3
+
+    wait_for(browser, three_chips)
+    box.send_keys(Keys.BACKSPACE)
+    items, _ = recommender.look_up(["Spirited Away", "Amelie"])
+    expected = recommender.recommend_items(items, as_set=True)
+    because = recommender.explain(items, expected["item"], as_set=True).idxmax()
+    named = [expected.title.tolist(), recommender.items.title[because].tolist()]
+    titles, reasons = run_node(page, "answer(given.named.map((titles) => titles.map(displayName)));", named=named)
+
+    def all_reasons():
+        return texts(browser, "#answer .because") == [f"because of {title}" for title in reasons]
+
+    wait_for(browser, all_reasons)
+    assert texts(browser, "#answer b") == titles
+    assert f"#you={items[0]},{items[1]}" in browser.current_url
+    browser.execute_script("document.querySelector('canvas').scrollIntoView()")
+    count = """
+    const canvas = document.querySelector("canvas"), { width, height } = canvas;
+    const copy = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
+    copy.drawImage(canvas, 0, 0);
+    const { data } = copy.getImageData(0, 0, width, height);
+    return data.filter((value, i) => i % 4 === 3 && value > 0).length;"""
+
+    def a_map():
+        return browser.execute_script(count) > 5_000
+
+    wait_for(browser, a_map)
+    assert fits(browser)
+    policy = browser.find_element(By.CSS_SELECTOR, "meta[http-equiv=Content-Security-Policy]").get_attribute("content")
+    assert "default-src 'none'" in policy and "unsafe" not in policy
+    origins = "return [...new Set(performance.getEntriesByType('resource').map((entry) => new URL(entry.name).origin))]"
+    assert browser.execute_script(origins) == [browser.execute_script("return location.origin")]
+
+
+NASTY = [
+    "<img src=x onerror=alert(1)><b>Bold</b> & brave (1999)",
+    "🎬 Caf\u00e9 👩‍🚀",
+    "L" * 5_000,
+    "سلام (2001)",
+    "$1 </script>",
+]
+
+
+def test_any_title_is_shown_as_text(visit, page, medium, tmp_path):
+    shutil.copytree(page, tmp_path, dirs_exist_ok=True)
+    films = json.loads((tmp_path / "data" / "films.json").read_text(encoding="utf-8"))
+    rows = [films["token"].index(token) for token in range(1, 1 + len(NASTY))]
+    for row, title in zip(rows, NASTY, strict=True):
+        films["title"][row] = title
+    films["genre_names"] = [f"<i>{name}" for name in films["genre_names"]]
+    (tmp_path / "data" / "films.json").write_text(json.dumps(films), encoding="utf-8")
+    address = "#you=" + ",".join(str(films["item"][row]) for row in rows)
+    browser = visit(tmp_path, address, 360, 740)
+
+    def reasons():
+        return all(texts(browser, "#answer .because")) and texts(browser, "#answer b")
+
+    wait_for(browser, reasons)
+    shown = texts(browser, ".chips li span")
+    assert shown[0] == "<img src=x onerror=alert(1)><b>Bold</b> & brave" and shown[1] == NASTY[1] and "سلام" in shown
+    assert all("<i>" in line for line in texts(browser, "#answer .films small:nth-of-type(2)"))
+    browser.execute_script("for (const part of document.querySelectorAll('details')) part.open = true")
+
+    def thoughts():
+        return len(texts(browser, ".thought")) == len(NASTY)
+
+    wait_for(browser, thoughts)
+    assert not browser.find_elements(By.CSS_SELECTOR, "main img, .films i:not(.bar), .chips b") and fits(browser)
+
+
+def test_an_export_another_person_and_the_address(visit, page, recommender):
+    browser = visit(page, "#them=1214,6")
+    file = browser.find_element(By.CSS_SELECTOR, "#you [type=file]")
+    file.send_keys(str(CASES / "letterboxd" / "watched.csv"))
+
+    def four_chips():
+        return len(texts(browser, "#you .chips li")) == 4
+
+    wait_for(browser, four_chips)
+    assert "4 films of watched.csv" in texts(browser, "#you .notes")[0]
+    assert re.search(r"#you=260,1196,1210,1198&them=1214%2C6|#you=260,1196,1210,1198&them=1214,6", browser.current_url)
+
+    def for_both():
+        return len(texts(browser, "#two .films li")) == 10
+
+    wait_for(browser, for_both)
+    browser.execute_script("document.querySelector('#think').open = true")
+
+    def a_sentence():
+        return (
+            "Attention misleads" in texts(browser, "#think .status")[0]
+            or "does not mislead" in texts(browser, "#think .status")[0]
+        )
+
+    wait_for(browser, a_sentence)
+    first = browser.find_element(By.CSS_SELECTOR, ".thought button")
+    first.send_keys(Keys.ARROW_DOWN)
+
+    def moved():
+        return "#you=1196,260,1210,1198" in browser.current_url
+
+    wait_for(browser, moved)
+
+
+def test_the_whole_page_is_small(page):
+    sources = [path.read_text(encoding="utf-8") for path in SOURCES.glob("*") if path.is_file()]
+    assert sum(text.count("\n") for text in sources) < 1_500
+    assert sum(path.stat().st_size for path in page.rglob("*") if path.is_file()) < 6e6
