@@ -1,29 +1,26 @@
-// The page: what is chosen, what is shown. All text of films and files is set as text, never as HTML.
+// The page: what is chosen, what is shown. Text of films and files is set as text, never as HTML.
 
 import { FilmMap } from "./map.js";
 import { displayName, splitYear } from "./titles.js";
 
 const SHOWN_CHIPS = 40, LONGEST_THOUGHT = 20;
 const find = (selector, within = document) => within.querySelector(selector);
-const make = (tag, properties = {}, ...children) => {
+const make = (tag, properties, ...children) => {
   const made = Object.assign(document.createElement(tag), properties);
   made.append(...children);
   return made;
 };
 
-// The worker's answers to questions, as promises
+// The worker's answer to a question, as a promise; each question has a channel of its own
 const worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" });
-const questions = new Map();
-worker.onmessage = ({ data: { id, value, error } }) => {
-  const { resolve, reject } = questions.get(id);
-  questions.delete(id);
-  if (error === undefined) resolve(value);
-  else reject(new Error(error));
-};
-let asked = 0;
-const ask = (action, ...given) => new Promise((resolve, reject) => {
-  questions.set(++asked, { resolve, reject });
-  worker.postMessage({ id: asked, action, given });
+const ask = (...question) => new Promise((resolve, reject) => {
+  const { port1, port2 } = new MessageChannel();
+  port1.onmessage = ({ data: { value, error } }) => {
+    port1.close();
+    if (error === undefined) resolve(value);
+    else reject(new Error(error));
+  };
+  worker.postMessage(question, [port2]);
 });
 
 let films, settings;  // data/films.json and data/settings.json, which are loaded below
@@ -31,28 +28,28 @@ const tokensOf = (rows) => rows.map((row) => films.token[row]);
 const nameOf = (row) => displayName(films.title[row]);
 const yearOf = (row) => splitYear(films.title[row])[1] ?? "";
 const genresOf = (row) => films.genre_names[films.genres[row]].split("|").filter((genre) => genre !== "IMAX").join(", ");
-const people = (count) => `${count.toLocaleString("en")} ${count === 1 ? "person" : "people"}`;
 
 // Everything that has been chosen; the films of each person by their rows in `films`, oldest first
-const state = { lists: [[], []], ordered: false, penalty: 0, series: false, watchlist: null, byRank: false, k: 10 };
+const state = { lists: [[], []], ordered: false, penalty: 0, series: false, byRank: false, watchlist: null, k: 10 };
 
 // A box to type films into, and the films chosen
 class Picker {
-  constructor(root, person, label, placeholder) {
+  constructor(root, person) {
     this.person = person;
     root.prepend(find("#picker").content.cloneNode(true));
-    [this.input, this.list, this.chips, this.notes] = ["input", "[role=listbox]", ".chips", ".notes"].map((part) => find(part, root));
-    find(".label", root).textContent = label;
+    const parts = ["input", "[role=listbox]", ".chips", ".notes"].map((part) => find(part, root));
+    [this.input, this.list, this.chips, this.notes] = parts;
+    find(".label", root).textContent = root.ariaLabel;
     this.list.id = `suggestions-${person}`;
-    this.list.ariaLabel = "Films that match";
     this.input.setAttribute("aria-controls", this.list.id);
-    Object.assign(this.input, { placeholder, oninput: () => this.suggest(), onblur: () => this.close() });
+    Object.assign(this.input, { oninput: () => this.suggest(), onblur: () => this.close() });
     this.input.onkeydown = (event) => this.key(event);
-    find("[type=file]", root).onchange = ({ target }) => this.read(target.files[0]).then(() => { target.value = ""; });
+    const file = find("[type=file]", root);
+    file.onchange = () => this.read(file.files[0]).then(() => { file.value = ""; });
     root.ondrop = (event) => {
-      if (event.dataTransfer.files.length) this.read(event.dataTransfer.files[0]);
       event.preventDefault();
       event.stopPropagation();
+      if (event.dataTransfer.files.length) this.read(event.dataTransfer.files[0]);
     };
     this.close();
   }
@@ -61,13 +58,17 @@ class Picker {
 
   async suggest() {
     const typed = this.input.value, rows = await ask("suggest", typed, 6);
-    if (!films || typed !== this.input.value) return;  // too early, or more has been typed since
-    this.suggested = rows;
-    this.active = -1;
+    if (films && typed === this.input.value) this.offer(rows);  // else it is too early, or more has been typed since
+  }
+
+  close() { this.offer([]); }
+
+  offer(rows) {
+    Object.assign(this, { suggested: rows, active: -1 });
     this.list.replaceChildren(...rows.map((row, place) => make("li", {
       role: "option", id: `${this.list.id}-${place}`, onclick: () => this.add(row),
       onpointerdown: (event) => event.preventDefault(),  // the box keeps the focus
-    }, make("span", { textContent: nameOf(row) }), make("small", { textContent: yearOf(row) }))));
+    }, make("span", {}, nameOf(row)), make("small", {}, yearOf(row)))));
     this.list.hidden = !rows.length;
     this.input.ariaExpanded = String(rows.length > 0);
     this.input.removeAttribute("aria-activedescendant");
@@ -79,35 +80,24 @@ class Picker {
       this.active = (Math.max(this.active, step < 0 ? 0 : -1) + step + count) % count;
       [...this.list.children].forEach((option, place) => { option.ariaSelected = String(place === this.active); });
       this.input.setAttribute("aria-activedescendant", `${this.list.id}-${this.active}`);
-    } else if (event.key === "Enter") {
-      if (count) this.add(this.suggested[Math.max(0, this.active)]);
-      else if (this.input.value) this.addTyped();
-    } else if (event.key === "Escape") this.close();
+    } else if (event.key === "Enter") this.enter(this.input.value);
+    else if (event.key === "Escape") this.close();
     else if (event.key === "Backspace" && !this.input.value && this.rows.length) change(() => this.rows.pop());
     else return;
     event.preventDefault();
   }
 
-  // Enter, before there are suggestions
-  async addTyped() {
-    const typed = this.input.value;
+  async enter(typed) {
+    let row = this.suggested[Math.max(0, this.active)];
     this.input.value = "";
-    const [row] = await ask("suggest", typed, 1);
-    if (row === undefined) this.say([`No film is called anything like “${typed.slice(0, 100)}”.`]);
-    else change(() => { if (!this.rows.includes(row)) this.rows.push(row); });
-  }
-
-  close() {
-    Object.assign(this, { suggested: [], active: -1 });
-    this.list.hidden = true;
-    this.input.ariaExpanded = "false";
-    this.input.removeAttribute("aria-activedescendant");
+    if (row === undefined && typed) [row] = await ask("suggest", typed, 1);
+    if (row !== undefined) this.add(row);
+    else if (typed) this.say([`No film is called anything like “${typed.slice(0, 100)}”.`]);
   }
 
   add(row) {
-    this.input.value = "";
+    if (this.suggested.length) this.input.value = "";
     this.close();
-    this.input.focus();
     change(() => { if (!this.rows.includes(row)) this.rows.push(row); });
   }
 
@@ -115,68 +105,66 @@ class Picker {
   async read(file) {
     try {
       const { titles, watchlist, notes } = await ask("readHistory", file.name, await file.arrayBuffer());
-      const lookUp = async (titles) => {
-        const found = await ask("find", titles);
-        const unknown = found.filter(({ problem }) => problem).map(({ problem }) => problem);
-        const some = unknown.length > 5 ? [`${unknown.length} of ${titles.length} titles are unknown`, ...unknown.slice(0, 3), "…"] : unknown;
-        return { rows: [...new Set(found.filter(({ row }) => row !== undefined).map(({ row }) => row))], some };
-      };
-      const { rows, some } = await lookUp(titles), isWatchlist = /watch.?list/i.test(file.name);
-      this.say([`Read here, in your browser: ${rows.length} films of ${file.name}.`, ...notes, ...some.map((line) => `Left out: ${line}`)]);
-      const listed = isWatchlist ? rows : (await lookUp(watchlist)).rows;
+      const [found, listed] = [await ask("find", titles), await ask("find", watchlist)];
+      const known = (found) => [...new Set(found.flatMap(({ row }) => row ?? []))], rows = known(found);
+      const unknown = found.flatMap(({ problem }) => (problem ? [`Left out: ${problem}`] : []));
+      const rest = unknown.length > 5 ? [`… and ${unknown.length - 5} more`] : [];
+      const read = `Read here, in your browser: ${rows.length} films of ${file.name}.`;
+      this.say([read, ...notes, ...unknown.slice(0, 5), ...rest]);
       change(() => {
-        if (!isWatchlist) state.lists[this.person] = rows;
-        if (listed.length) state.watchlist = listed;
-        if (isWatchlist) find("#watchlist").checked = true;
+        find("#watchlist").checked = /watch.?list/i.test(file.name);
+        if (find("#watchlist").checked) state.watchlist = rows;
+        else state.lists[this.person] = rows;
+        if (listed.length) state.watchlist = known(listed);
       });
     } catch (error) {
       this.say([error.message]);
     }
   }
 
-  say(lines) { this.notes.replaceChildren(...lines.map((line) => make("p", { textContent: line }))); }
+  say(lines) { this.notes.replaceChildren(...lines.map((line) => make("p", {}, line))); }
 
   show() {
-    const hidden = Math.max(0, this.rows.length - SHOWN_CHIPS), button = (textContent, ariaLabel, act) =>
-      make("button", { textContent, ariaLabel, onclick: () => { change(act); this.input.focus({ preventScroll: true }); } });
-    this.chips.replaceChildren(...(hidden ? [make("li", { textContent: `${hidden} earlier films` })] : []),
-      ...this.rows.slice(hidden).map((row, i) => {
-        const place = i + hidden, swap = () => { [this.rows[place - 1], this.rows[place]] = [row, this.rows[place - 1]]; };
-        const earlier = state.ordered && place ? [button("◂", `Earlier: ${nameOf(row)}`, swap)] : [];
-        return make("li", {}, ...earlier, make("span", { textContent: nameOf(row) }), make("small", { textContent: yearOf(row) }),
-          button("×", `Remove ${nameOf(row)}`, () => this.rows.splice(place, 1)));
-      }));
+    const { rows } = this, hidden = Math.max(0, rows.length - SHOWN_CHIPS);
+    const button = (sign, ariaLabel, act) => make("button", { ariaLabel, onclick: ({ detail }) => {
+      change(act);
+      if (!detail) this.input.focus();  // by the keyboard; a phone's would cover the list
+    } }, sign);
+    this.chips.replaceChildren(...rows.slice(hidden).map((row, i) => {
+      const place = i + hidden, name = nameOf(row);
+      const earlier = () => { [rows[place - 1], rows[place]] = [row, rows[place - 1]]; };
+      return make("li", {}, ...(state.ordered && place ? [button("◂", `Earlier: ${name}`, earlier)] : []),
+        make("span", {}, name), make("small", {}, yearOf(row)), button("×", `Remove ${name}`, () => rows.splice(place, 1)));
+    }));
+    if (hidden) this.chips.prepend(make("li", {}, `${hidden} earlier films `));
   }
 }
 
-const pickers = [
-  new Picker(find("#you"), 0, "Films you like", "Type a film you like"),
-  new Picker(find("#them"), 1, "Films the other one likes", "Type a film the other one likes"),
-];
-
+const pickers = [new Picker(find("#you"), 0), new Picker(find("#them"), 1)];
 const load = async (name) => (await fetch(`data/${name}`)).json();
 [films, settings] = await Promise.all([load("films.json"), load("settings.json")]);
 const rowOfToken = [], rowOfId = new Map();  // of films that the network knows
-films.token.forEach((token, row) => { if (token) { rowOfToken[token] = row; rowOfId.set(String(films.item[row]), row); } });
+films.token.forEach((token, row) => {
+  if (!token) return;
+  rowOfToken[token] = row;
+  rowOfId.set(String(films.item[row]), row);
+});
 const [answer, two, think] = ["#answer", "#two", "#think"].map((part) => find(part));
 const say = (section, text) => { find(".status", section).textContent = text; };
+const add = (row) => change(() => { if (!state.lists[0].includes(row)) state.lists[0].push(row); });
 
 // A list of recommendations; the bar is the probability, as a share of the best one's
-function list(section, found, more) {
+function list(section, found, { best = found[0]?.score, isMore = false } = {}) {
   find(".films", section).replaceChildren(...found.map(({ token, score, ranks }) => {
-    const row = rowOfToken[token], bar = make("i", { className: "bar", ariaHidden: "true" });
-    bar.style.width = `${100 * Math.exp(score - found[0].score)}%`;
-    const because = ranks ? `${place(ranks[0])} for you, ${place(ranks[1])} for the other` : "";
-    return make("li", {}, make("div", {}, make("b", { textContent: nameOf(row) }), make("small", { textContent: yearOf(row) }), bar,
-      make("small", { textContent: genresOf(row) }), make("small", { className: "because", textContent: because })),
-    make("button", { textContent: "+", title: "Add to my films", ariaLabel: `Add ${nameOf(row)} to my films`, onclick: () => add(row) }));
+    const row = rowOfToken[token], name = nameOf(row), bar = make("i", { className: "bar" });
+    bar.style.width = `${100 * Math.exp(score - best)}%`;
+    const because = ranks ? `number ${ranks[0]} for you, ${ranks[1]} for the other one` : "";
+    const facts = [make("b", {}, name), make("small", {}, yearOf(row)), bar, make("small", {}, genresOf(row))];
+    return make("li", {}, make("div", {}, ...facts, make("small", { className: "because" }, because)),
+      make("button", { title: "Add to my films", ariaLabel: `Add ${name} to my films`, onclick: () => add(row) }, "+"));
   }));
-  const button = find(".more", section);
-  if (button) button.hidden = !more;
+  if (section === answer) find(".more").hidden = !isMore;
 }
-
-const place = (rank) => `${rank}${rank % 100 > 10 && rank % 100 < 14 ? "th" : { 1: "st", 2: "nd", 3: "rd" }[rank % 10] ?? "th"}`;
-const add = (row) => change(() => { if (!state.lists[0].includes(row)) state.lists[0].push(row); });
 
 const map = new FilmMap(find("#map canvas"), rowOfToken.filter((row) => films.x[row] !== null).map((row) => {
   const name = nameOf(row), size = 0.6 + Math.log10(films.ratings[row] + 1) / 2.2;
@@ -186,11 +174,14 @@ const map = new FilmMap(find("#map canvas"), rowOfToken.filter((row) => films.x[
   hover(film, x, y) {
     const tip = find(".tip");
     tip.hidden = !film;
-    if (film) Object.assign(tip, { textContent: `${film.name} (${yearOf(film.row)})` }).style.translate = `${x + 12}px ${y + 12}px`;
+    tip.textContent = film ? `${film.name} (${yearOf(film.row)})` : "";
+    tip.style.translate = `${Math.max(0, Math.min(x + 12, map.width - tip.offsetWidth))}px ${y + 12}px`;
   },
   pick(film) {
-    const facts = film && `${film.name} (${yearOf(film.row)}) · ${genresOf(film.row)} · rated by ${people(films.ratings[film.row])} `;
-    find(".picked").replaceChildren(...(film ? [facts, make("button", { textContent: "Add to my films", onclick: () => add(film.row) })] : []));
+    const people = film && films.ratings[film.row].toLocaleString("en");
+    find(".picked").replaceChildren(...(film ? [
+      `${film.name} (${yearOf(film.row)}) · ${genresOf(film.row)} · rated by ${people} people `,
+      make("button", { onclick: () => add(film.row) }, "Add to my films")] : []));
   },
 });
 find(".legend").replaceChildren(...map.groups.filter((group) => group.films.length).map(({ genre, color }) => {
@@ -202,16 +193,16 @@ find(".legend").replaceChildren(...map.groups.filter((group) => group.films.leng
 // Change the state, then show it
 function change(act = () => {}) {
   act();
-  const { lists: [mine, theirs] } = state;
-  Object.assign(state, { ordered: find("#ordered").checked, series: find("#series").checked, penalty: Number(find("#penalty").value),
-    byRank: find("[value=rank]").checked });
-  const watchlist = find("#watchlist").parentElement;
-  watchlist.hidden = !state.watchlist;
-  if (state.watchlist) find("output", watchlist).textContent = `(${state.watchlist.length})`;
+  const { ordered, series, penalty, rank, watchlist } = Object.fromEntries(
+    ["ordered", "series", "penalty", "rank", "watchlist"].map((id) => [id, document.getElementById(id)]));
+  Object.assign(state, { ordered: ordered.checked, series: series.checked, byRank: rank.checked, penalty: Number(penalty.value) });
+  watchlist.parentElement.hidden = !state.watchlist;
+  find("output").textContent = state.watchlist ? `(${state.watchlist.length})` : "";
   for (const picker of pickers) picker.show();
-  const ids = (rows) => rows.map((row) => encodeURIComponent(films.item[row])).join(",");
-  const parts = { you: ids(mine), them: ids(theirs), ordered: Number(state.ordered), series: Number(state.series), penalty: state.penalty };
-  history.replaceState(null, "", `#${Object.entries(parts).filter(([, value]) => value && value !== "0").map((part) => part.join("=")).join("&")}`);
+  const [you, them] = state.lists.map((rows) => rows.map((row) => encodeURIComponent(films.item[row])).join(","));
+  const parts = { you, them, ordered: Number(state.ordered), series: Number(state.series), penalty: state.penalty };
+  const told = Object.entries(parts).filter(([, value]) => value).map((part) => part.join("="));
+  history.replaceState(null, "", `#${told.join("&")}`);
   show().catch((error) => say(answer, error.message));
 }
 
@@ -220,83 +211,78 @@ async function show() {
   const mine = ++turn, [you, them] = state.lists.map(tokensOf), isStale = () => mine !== turn;
   const only = find("#watchlist").checked && state.watchlist ? tokensOf(state.watchlist) : null;
   const options = { asSet: !state.ordered, penalty: state.penalty, excludeSeries: state.series, only };
-  let found = [];
-  if (!you.length) {
-    say(answer, "Type a film, or try an example: ten to watch next appear here.");
-    list(answer, []);
-    map.show([], []);
-  } else {
-    found = await ask("recommend", you, state.k, options);
-    if (isStale()) return;
-    say(answer, found.length ? "" : "Nothing is left to recommend; allow more films.");
-    list(answer, found, found.length === state.k && state.k < 30);
-    map.show(state.lists[0], found.slice(0, 10).map(({ token }) => rowOfToken[token]));
-  }
-  if (two.open) await showTwo(you, them, options, isStale);
-  if (think.open && !isStale()) await showThoughts();
-  const reasons = await ask("reasons", you, found.map(({ token }) => token), options.asSet);
-  if (!reasons || isStale()) return;
-  answer.querySelectorAll(".because").forEach((line, i) => { line.textContent = `because of ${nameOf(state.lists[0][reasons[i]])}`; });
-}
-
-async function showTwo(you, them, options, isStale) {
-  const found = you.length && them.length ? await ask("recommendForTwo", [you, them], 10, { ...options, byRank: state.byRank }) : [];
+  const found = you.length ? await ask("recommend", you, state.k, options) : [];
   if (isStale()) return;
-  say(two, found.length ? "" : "When both lists have a film, films for both appear here.");
-  list(two, found);
-}
-
-let thought = null;  // the last one: { rows, layers, gains }
-async function showThoughts() {
-  const rows = state.lists[0].slice(-LONGEST_THOUGHT);
-  if (rows.length < 3) {
-    find(".thoughts").replaceChildren();
-    say(think, "Choose three films or more, and see what the network looks at.");
-    return;
+  list(answer, found, { isMore: found.length === state.k && state.k < 30 });
+  map.show(state.lists[0], found.slice(0, 10).map(({ token }) => rowOfToken[token]));
+  const empty = "Type a film, or try an example: ten to watch next appear here.";
+  say(answer, found.length ? "" : you.length ? "Nothing is left to recommend; allow more films." : empty);
+  if (two.open) {
+    const both = you.length && them.length
+      ? await ask("recommendForTwo", [you, them], 10, { ...options, byRank: state.byRank }) : [];
+    if (isStale()) return;
+    list(two, both, { best: Math.max(...both.map(({ score }) => score)) });
+    say(two, both.length ? "" : "When both lists have a film, films for both appear here.");
   }
-  thought = { rows, ...await ask("think", tokensOf(rows)) };
-  drawThoughts(rows);
+  if (think.open) await showThoughts(isStale);
+  const reasons = isStale() ? null : await ask("reasons", you, found.map(({ token }) => token), options.asSet);
+  if (!reasons || isStale()) return;
+  answer.querySelectorAll(".because").forEach((line, i) => {
+    line.textContent = `because of ${nameOf(state.lists[0][reasons[i]])}`;
+  });
 }
 
-function drawThoughts(order) {
-  const { rows, layers, gains } = thought, most = Math.max(...gains.map(Math.abs)), hadFocus = document.activeElement?.dataset.row;
+// What the network looks at, a line for each film, a cell for each head of each layer
+async function showThoughts(isStale) {
+  const rows = state.lists[0].slice(-LONGEST_THOUGHT), { layers, gains } = rows.length > 2
+    ? await ask("think", tokensOf(rows)) : { layers: [], gains: [] };
+  if (isStale()) return;
   const heads = layers.flatMap(({ heads }, layer) => heads.map((weights, head) => ({ weights, layer, head })));
-  find(".thoughts").replaceChildren(...order.map((row) => {
-    const i = rows.indexOf(row), bar = make("i", { className: gains[i] < 0 ? "bar less" : "bar" });
-    bar.style.width = `${100 * Math.abs(gains[i]) / most}%`;
+  const most = Math.max(...gains.map(Math.abs)), focused = document.activeElement?.dataset.row;
+  const lines = rows.slice(0, gains.length).map((row, i) => {
     const cells = heads.map(({ weights, layer, head }) => {
-      const cell = make("i", { title: `layer ${layer + 1}, head ${head + 1}: ${Math.round(100 * weights[i])} %`, className: head ? "" : "first" });
-      cell.style.setProperty("--share", `${Math.round(100 * Math.sqrt(weights[i]))}%`);
+      const title = `layer ${layer + 1}, head ${head + 1}: ${percent(weights[i])}`;
+      const cell = make("i", { className: head ? "" : "first", title });
+      cell.style.setProperty("--share", `${100 * Math.sqrt(weights[i])}%`);
       return cell;
     });
-    const handle = make("button", { textContent: "⠿", ariaLabel: `Move ${nameOf(row)}: arrow up or down`, onpointerdown: startDrag, onkeydown: keyDrag });
+    const bar = make("i", { className: gains[i] < 0 ? "bar less" : "bar", title: `contributes ${gains[i].toFixed(2)}` });
+    bar.style.width = `${100 * Math.abs(gains[i]) / most}%`;
+    const ariaLabel = `Move ${nameOf(row)}: arrow up or down`;
+    const handle = make("button", { ariaLabel, onpointerdown: startDrag, onkeydown: keyDrag }, "⠿");
     handle.dataset.row = row;
-    return make("div", { className: "thought" }, handle, make("span", { textContent: nameOf(row) }), make("span", { className: "cells" }, ...cells),
-      make("span", { className: "gain", title: `contributes ${gains[i].toFixed(2)}` }, bar));
-  }), ...layers.filter(({ conv }) => conv !== null).map(({ conv }, layer) => make("p", {
-    textContent: `Layer ${layer + 1}: ${Math.round(100 * conv)} % of what is added comes from the convolution over the newest films, the rest from attention.` })));
-  if (hadFocus) find(`[data-row="${hadFocus}"]`)?.focus();
-  say(think, misleading(rows, heads, gains));
+    return make("div", { className: "thought" }, handle, make("span", {}, nameOf(row)),
+      make("span", { className: "cells" }, ...cells), make("span", { className: "gain" }, bar));
+  });
+  const shares = layers.filter(({ conv }) => conv !== null).map(({ conv }, layer) => make("p", {},
+    `Layer ${layer + 1}: ${percent(conv)} of what is added comes from the convolution over the newest films, the rest `
+    + "from attention."));
+  find(".thoughts").replaceChildren(...lines, ...shares);
+  find(`.thought [data-row="${focused}"]`)?.focus();
+  say(think, lines.length ? misleading(rows, heads, gains) : "Choose three films or more, and see what the network looks at.");
 }
+
+const percent = (share) => `${Math.round(100 * share)} %`;
 
 // One sentence: where the film that is looked at most contributes least, over all heads or in one of them
 function misleading(rows, heads, gains) {
-  const highest = (values) => values.indexOf(Math.max(...values)), least = gains.indexOf(Math.min(...gains));
+  const highest = (values) => values.indexOf(Math.max(...values)), name = (i) => `“${nameOf(rows[i])}”`;
   const mean = rows.map((_, i) => heads.reduce((sum, { weights }) => sum + weights[i], 0) / heads.length);
-  const [looked, best] = [highest(mean), highest(gains)], percent = (share) => `${Math.round(100 * share)} %`;
-  const name = (i) => `“${nameOf(rows[i])}”`;
-  if (looked === least) return `Attention misleads here: ${name(least)} is looked at most, ${percent(mean[least])}, and contributes least; ${name(best)} contributes most.`;
-  const head = heads.find(({ weights }) => highest(weights) === least);
-  if (head) return `Attention misleads here: head ${head.head + 1} of layer ${head.layer + 1} looks most at ${name(least)}, ${percent(head.weights[least])}, which contributes least of all; ${name(best)} contributes most.`;
-  return `Here attention does not mislead: ${name(looked)} is looked at most, ${percent(mean[looked])}, and ${name(least)}, which contributes least, is looked at most by no head.`;
+  const looked = highest(mean), least = gains.indexOf(Math.min(...gains)), best = name(highest(gains));
+  const one = looked === least ? null : heads.find(({ weights }) => highest(weights) === least);
+  if (looked !== least && !one) {
+    return `Here attention does not mislead: ${name(looked)} is looked at most, ${percent(mean[looked])}, and no head looks `
+      + `most at ${name(least)}, which contributes least.`;
+  }
+  const who = one ? `head ${one.head + 1} of layer ${one.layer + 1} looks` : "the network looks";
+  return `Attention misleads here: ${who} most at ${name(least)}, ${percent((one?.weights ?? mean)[least])}, which `
+    + `contributes least of all; ${best} contributes most.`;
 }
 
-function moveTo(row, to) {
-  const films = state.lists[0], from = films.indexOf(row), place = Math.min(films.length - 1, Math.max(0, to));
-  if (from < 0 || from === place) return;
-  films.splice(place, 0, ...films.splice(from, 1));
-  drawThoughts(films.slice(-LONGEST_THOUGHT));  // at once with the old numbers; the new ones follow
-  change();
+function moveTo(row, place) {
+  const rows = state.lists[0], from = rows.indexOf(row);
+  if (from < 0 || from === place || !(place in rows)) return;
+  change(() => rows.splice(place, 0, ...rows.splice(from, 1)));
 }
 
 function keyDrag(event) {
@@ -320,12 +306,11 @@ function startDrag(event) {
   for (const end of ["pointerup", "pointercancel"]) addEventListener(end, () => drag.abort(), { signal });
 }
 
-// What the address says
-function fromAddress() {
+function readAddress() {
   const parts = new URLSearchParams(location.hash.slice(1));
-  state.lists = ["you", "them"].map((person) => [...new Set((parts.get(person) ?? "").split(",").map((id) => rowOfId.get(id)))].filter((row) => row !== undefined));
-  find("#ordered").checked = parts.get("ordered") === "1";
-  find("#series").checked = parts.get("series") === "1";
+  const rowsOf = (person) => (parts.get(person) ?? "").split(",").flatMap((id) => rowOfId.get(id) ?? []);
+  state.lists = ["you", "them"].map((person) => [...new Set(rowsOf(person))]);
+  for (const box of ["ordered", "series"]) document.getElementById(box).checked = parts.get(box) === "1";
   find("#penalty").value = parts.get("penalty") ?? 0;
   if (state.lists[1].length) two.open = true;
   change();
@@ -334,18 +319,18 @@ function fromAddress() {
 for (const box of document.querySelectorAll(".options input")) box.oninput = () => change();
 for (const section of [two, think]) section.ontoggle = () => { if (section.open) change(); };
 for (const button of document.querySelectorAll("[data-example]")) {
-  button.onclick = () => change(() => { state.lists[0] = button.dataset.example.split(",").flatMap((id) => rowOfId.get(id) ?? []); });
+  const rows = () => button.dataset.example.split(",").flatMap((id) => rowOfId.get(id) ?? []);
+  button.onclick = () => change(() => { state.lists[0] = rows(); });
 }
-for (const button of document.querySelectorAll("[data-zoom]")) button.onclick = () => map.zoom(Number(button.dataset.zoom) || 1e-9);
+for (const button of document.querySelectorAll("[data-zoom]")) button.onclick = () => map.zoom(Number(button.dataset.zoom));
 find("#map [type=search]").oninput = ({ target }) => map.search(target.value);
 find(".more").onclick = () => change(() => { state.k += 10; });
 find("#share").onclick = async ({ target }) => {
   await navigator.clipboard.writeText(location.href);
   target.textContent = "Copied";
 };
-addEventListener("hashchange", fromAddress);
+addEventListener("hashchange", readAddress);
 addEventListener("dragover", (event) => event.preventDefault());
-addEventListener("drop", (event) => find("#you").ondrop(event));
-const count = rowOfToken.filter(() => true).length.toLocaleString("en");
-find("#about").textContent = `The network is ${settings.name} (${settings.recipe}), with ${count} films that five people or more have rated.`;
-fromAddress();
+addEventListener("drop", find("#you").ondrop);
+find("#about").textContent = `The network is ${settings.name} (${settings.recipe}); it knows ${rowOfId.size.toLocaleString("en")} films.`;
+readAddress();

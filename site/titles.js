@@ -80,8 +80,8 @@ function bareWords(title) {
   return /^[\p{L}\p{N} ]+$/u.test(words) ? words : "";
 }
 
-// Two words are as alike as their longest common subsequence is long. It is counted with bits, as rapidfuzz does
-// (Hyyrö, 2004): a bit for each letter of the needle, in as many parts of 32 bits as it needs.
+// Two words are as alike as their longest common subsequence is long: rapidfuzz's `partial_ratio`. It is counted with
+// bits (Hyyrö, 2004), one for each letter of the needle, in as many parts of 32 bits as it needs.
 class Needle {
   constructor(needle) {
     this.needle = needle;
@@ -118,13 +118,9 @@ class Needle {
     return count;
   }
 
-  // 0 to 100: twice what is common, as a share of both lengths
-  ratio(text) {
-    return 200 * this.common(this.matches(text), 0, text.length) / (this.needle.length + text.length);
-  }
-
-  // The best ratio, if above 80, of the needle and a part of a text that is not shorter. Parts are as long as the needle,
-  // or shorter at the text's ends, and end (or, at its end, begin) with one of its letters.
+  // The best ratio, if it is 80 or more, of the needle and a part of a text that is not shorter: twice what is common, as
+  // a share of both lengths, from 0 to 100. Parts are as long as the needle, or shorter at the text's ends, and end (or,
+  // at its end, begin) with one of its letters.
   bestPart(text) {
     const size = this.needle.length, last = text.length - size, matches = this.matches(text);
     let best = 0;
@@ -199,8 +195,7 @@ export class TitleIndex {
     if (year && this.lastYear && year > this.lastYear) {
       return { problem: `“${title}” is newer than this data, whose last film is of ${this.lastYear}` };
     }
-    const closest = this.closest(title).map((row) => this.titles[row]);
-    return { problem: `“${title}” is not a title here` + (closest.length ? `; closest: ${closest.join(" | ")}` : "") };
+    return { problem: `“${title}” is not a title here` };
   }
 
   // The rows that fit a title best, alike
@@ -228,17 +223,6 @@ export class TitleIndex {
   // How many years a film is from the year asked for: 0 if none was asked for, 1 if the film has none
   yearsOff(row, year) {
     return year === null ? 0 : this.years[row] === null ? 1 : Math.abs(this.years[row] - year);
-  }
-
-  // Up to `count` rows for an error message: names that contain this one, then similar ones
-  closest(title, count = 3) {
-    const wanted = bareWords(title);
-    if (!wanted) return [];
-    const needle = new Needle(wanted);
-    const similar = this.names.map((name) => ({ name, score: needle.ratio(name) })).filter(({ score }) => score >= 60);
-    const names = similar.sort((a, b) => b.score - a.score).slice(0, count).map(({ name }) => name);
-    const rows = [...this.containing(wanted), ...names].map((name) => this.films[2].get(name)[0].row);
-    return [...new Set(rows)].slice(0, count);
   }
 
   // Up to `count` films that the network knows while a title is being typed: names that begin so or contain it, then

@@ -52,20 +52,20 @@ const actions = {
   },
   // What the network looks at in this order, layer by layer, and what each film contributes to the ten it recommends
   async think(tokens) {
-    const { network } = await recommender, layers = [];
-    network.userVector(tokens, layers);
-    const found = (await recommender).recommend(tokens, 10);
-    const steps = (await recommender).explain(tokens, found.map(({ token }) => token), false);
+    const layers = [];
+    (await recommender).network.userVector(tokens, layers);
+    const found = (await recommender).recommend(tokens, 10).map(({ token }) => token);
+    const steps = (await recommender).explain(tokens, found, false);
     let step = steps.next();
     while (!step.done) step = steps.next();
     return { layers, gains: step.value.map((row) => row.reduce((sum, gain) => sum + gain, 0) / row.length) };
   },
 };
 
-self.onmessage = async ({ data: { id, action, given } }) => {
+self.onmessage = async ({ data: [action, ...given], ports: [port] }) => {
   try {
-    self.postMessage({ id, value: await actions[action](...given) });
+    port.postMessage({ value: await actions[action](...given) });
   } catch (error) {
-    self.postMessage({ id, error: error.message });
+    port.postMessage({ error: error.message });
   }
 };
