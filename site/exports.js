@@ -134,7 +134,8 @@ function fromTable(path, text, notes) {
 // The cells of a CSV file, row by row, without empty lines; a cell in quotes may hold anything, a quote twice
 function parseTable(path, text, separator) {
   const rows = [[]];
-  const cell = new RegExp(`(?:"((?:[^"]|"")*)"([^${separator}\\r\\n]*)|([^"${separator}\\r\\n][^${separator}\\r\\n]*|))(${separator}|\\r?\\n|\\r|$)`, "y");
+  const plain = `[^${separator}\\r\\n]*`, end = `${separator}|\\r?\\n|\\r|$`;
+  const cell = new RegExp(`(?:"((?:[^"]|"")*)"(${plain})|((?!")${plain}))(${end})`, "y");
   while (cell.lastIndex < text.length) {
     const found = cell.exec(text);
     if (!found) throw new Error(`${path} is no whole CSV (a quote is not closed); export it again`);

@@ -19,13 +19,13 @@ export function readWeights(buffer) {
 }
 
 // x (rows, inputs) times the transpose of weight (outputs, inputs), plus bias: (rows, outputs). Four rows and two outputs
-// at a time, so that a number that has been fetched is used more than once; at the edges some are computed twice.
+// at a time, so that a number fetched is used more than once; at the edges some are computed twice.
 export function linear(x, rows, weight, bias) {
   const outputs = bias.length, inputs = weight.length / outputs, result = new Float64Array(rows * outputs);
   for (let o = 0; o < outputs; o += 2) {
     const p = Math.min(o + 1, outputs - 1), wo = o * inputs, wp = p * inputs;
-    for (let a = 0; a < rows; a += 4) {
-      const b = Math.min(a + 1, rows - 1), c = Math.min(a + 2, rows - 1), d = Math.min(a + 3, rows - 1);
+    for (let row = 0; row < rows; row += 4) {
+      const [a, b, c, d] = [row, Math.min(row + 1, rows - 1), Math.min(row + 2, rows - 1), Math.min(row + 3, rows - 1)];
       const xa = a * inputs, xb = b * inputs, xc = c * inputs, xd = d * inputs;
       let ao = bias[o], bo = ao, co = ao, d_o = ao, ap = bias[p], bp = ap, cp = ap, dp = ap;
       for (let i = 0; i < inputs; i++) {
@@ -34,10 +34,9 @@ export function linear(x, rows, weight, bias) {
         ao += u * ia; bo += u * ib; co += u * ic; d_o += u * id;
         ap += v * ia; bp += v * ib; cp += v * ic; dp += v * id;
       }
-      result[a * outputs + o] = ao; result[b * outputs + o] = bo;
-      result[c * outputs + o] = co; result[d * outputs + o] = d_o;
-      result[a * outputs + p] = ap; result[b * outputs + p] = bp;
-      result[c * outputs + p] = cp; result[d * outputs + p] = dp;
+      const to = [a * outputs, b * outputs, c * outputs, d * outputs];
+      result[to[0] + o] = ao; result[to[1] + o] = bo; result[to[2] + o] = co; result[to[3] + o] = d_o;
+      result[to[0] + p] = ap; result[to[1] + p] = bp; result[to[2] + p] = cp; result[to[3] + p] = dp;
     }
   }
   return result;

@@ -195,7 +195,8 @@ function change(act = () => {}) {
   act();
   const { ordered, series, penalty, rank, watchlist } = Object.fromEntries(
     ["ordered", "series", "penalty", "rank", "watchlist"].map((id) => [id, document.getElementById(id)]));
-  Object.assign(state, { ordered: ordered.checked, series: series.checked, byRank: rank.checked, penalty: Number(penalty.value) });
+  Object.assign(state, { ordered: ordered.checked, series: series.checked, byRank: rank.checked });
+  state.penalty = Number(penalty.value);
   watchlist.parentElement.hidden = !state.watchlist;
   find("output").textContent = state.watchlist ? `(${state.watchlist.length})` : "";
   for (const picker of pickers) picker.show();
@@ -259,7 +260,8 @@ async function showThoughts(isStale) {
     + "from attention."));
   find(".thoughts").replaceChildren(...lines, ...shares);
   find(`.thought [data-row="${focused}"]`)?.focus();
-  say(think, lines.length ? misleading(rows, heads, gains) : "Choose three films or more, and see what the network looks at.");
+  const few = "Choose three films or more, and see what the network looks at.";
+  say(think, lines.length ? misleading(rows, heads, gains) : few);
 }
 
 const percent = (share) => `${Math.round(100 * share)} %`;
@@ -332,5 +334,6 @@ find("#share").onclick = async ({ target }) => {
 addEventListener("hashchange", readAddress);
 addEventListener("dragover", (event) => event.preventDefault());
 addEventListener("drop", find("#you").ondrop);
-find("#about").textContent = `The network is ${settings.name} (${settings.recipe}); it knows ${rowOfId.size.toLocaleString("en")} films.`;
+const count = rowOfId.size.toLocaleString("en");
+find("#about").textContent = `The network is ${settings.name} (${settings.recipe}); it knows ${count} films.`;
 readAddress();

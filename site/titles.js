@@ -69,7 +69,8 @@ export function spellings(given) {
 function shortNames(name) {
   const [subtitle] = name.matchAll(SUBTITLE), whose = WHOSE.exec(name);
   const shorter = subtitle ? [name.replace(NUMBER, ": "), name.slice(0, subtitle.index)] : [];
-  const rests = [...name.matchAll(SUBTITLE), ...(whose ? [whose] : [])].map((found) => name.slice(found.index + found[0].length));
+  const found = [...name.matchAll(SUBTITLE), ...(whose ? [whose] : [])];
+  const rests = found.map(({ index, 0: part }) => name.slice(index + part.length));
   return [...shorter, ...rests.filter((rest) => rest.includes(" "))];
 }
 
@@ -229,7 +230,7 @@ export class TitleIndex {
   // misspelt ones. A year at the end puts the films of that year first.
   suggest(typed, count = 8) {
     const isKnown = (row) => this.tokens[row];
-    if (typed.startsWith("id:")) return [this.ids.get(typed.slice(3).trim())].filter((row) => row !== undefined && isKnown(row));
+    if (typed.startsWith("id:")) return [this.ids.get(typed.slice(3).trim()) ?? []].flat().filter(isKnown);
     const start = typed.slice(0, LONGEST);
     let year = TYPED_YEAR.exec(start);
     if (year && !year[0].includes("(") && this.containing(bareWords(start)).length) year = null;  // as in Blade Runner 2049
