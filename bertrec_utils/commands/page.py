@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 import tempfile
 import webbrowser
 from dataclasses import asdict
@@ -14,7 +15,7 @@ import numpy as np
 import pandas as pd
 import safetensors.torch
 
-from ..common import PROJECT, replace_file
+from ..common import PROJECT, print_status, replace_file
 from ..scenarios.recommender import ORDERS, Recommender
 from ..scenarios.titles import known_aliases
 from ..training.checkpoints import Checkpoint, load
@@ -44,22 +45,34 @@ def page_command(arguments: argparse.Namespace) -> None:
 
 def write_page(out: Path, checkpoint: Checkpoint, positions: pd.DataFrame | None = None) -> int:
     """Write the page of a model into the folder `out`; its size in bytes. `positions` (item, x, y) are those of films
-    on the map, else those of `map_films`, which take a minute. FileNotFoundError outside a clone."""
+    on the map, else those of a page that has been made of the same weights, in `out` or in the clone, else those of
+    `map_films`, which take a minute. FileNotFoundError outside a clone."""
     sources = [path for path in sorted(SOURCES.glob("*")) if path.is_file()]
     if not sources:
         raise FileNotFoundError(f"there is no page in {SOURCES}; run this command in a clone of the project")
     recommender = Recommender(checkpoint.model, checkpoint.vocabulary, checkpoint.load_items())
     weights = {name: value.cpu().half().contiguous() for name, value in checkpoint.model.state_dict().items()}
-    texts = {"settings.json": describe(checkpoint), "films.json": pack_films(recommender, positions)}
     files = {path.name: path.read_bytes() for path in sources}
-    files["data/model.safetensors"] = safetensors.torch.save(weights)
+    files["data/model.safetensors"] = model = safetensors.torch.save(weights)
+    if positions is None:
+        positions = kept_positions(out, model)
+    texts = {"settings.json": describe(checkpoint), "films.json": pack_films(recommender, positions)}
     for name, values in texts.items():
         files[f"data/{name}"] = json.dumps(values, ensure_ascii=False, separators=(",", ":")).encode()
     (out / "data").mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         if out.resolve() != SOURCES or name.startswith("data/"):
-            replace_file(out / name, lambda path, content=content: path.write_bytes(content))
+            replace_file(out / name, partial(Path.write_bytes, data=content))
     return sum(map(len, files.values()))
+
+
+def kept_positions(out: Path, model: bytes) -> pd.DataFrame | None:
+    """The positions of the films on the page in `out`, or in the clone, if it is of this model."""
+    for folder in (out / "data", SOURCES / "data"):
+        if (folder / "model.safetensors").is_file() and (folder / "model.safetensors").read_bytes() == model:
+            films = json.loads((folder / "films.json").read_bytes())
+            return pd.DataFrame({name: films[name] for name in ("item", "x", "y")}).dropna()
+    return None
 
 
 def describe(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -81,6 +94,7 @@ def pack_films(recommender: Recommender, positions: pd.DataFrame | None) -> dict
             from ..scenarios.plots import map_films
         except ImportError as error:
             raise ValueError(f"the map needs the extra plots ({error}): pip install 'bertrec-utils[plots]'") from error
+        print_status("placing all films on the map takes a minute or two ...", sys.stderr)
         positions = map_films(recommender, min_ratings=1)
     films, places = recommender.items, positions.set_index("item")[["x", "y"]]
     places = (

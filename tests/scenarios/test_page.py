@@ -13,6 +13,7 @@ from http.server import ThreadingHTTPServer
 import numpy as np
 import pandas as pd
 import pytest
+import safetensors.torch
 import scipy.stats
 import torch
 from scenarios import test_titles
@@ -22,6 +23,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
+from bertrec_utils.__main__ import main
 from bertrec_utils.commands.page import SOURCES, Handler, write_page
 from bertrec_utils.common import PROJECT
 from bertrec_utils.data.sequences import Sequences
@@ -85,6 +87,28 @@ def page(medium, tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
     make_page(folder, medium)
     return folder
+
+
+def test_the_command_writes_a_page_and_its_map_once(page, medium, tmp_path, capsys):
+    """The map is that of the page that is there, which is of the same weights: to make another would take a minute."""
+    before = {path.name: path.read_bytes() for path in page.rglob("*") if path.is_file()}
+    main(["page", "--out", str(page)])
+    assert {path.name: path.read_bytes() for path in page.rglob("*") if path.is_file()} == before
+    assert f"{page}: the page, {sum(map(len, before.values())) / 1e6:.1f} MB" in capsys.readouterr().out
+    assert {path.name for path in SOURCES.glob("*.*")} < set(before)
+    assert safetensors.torch.load(before["model.safetensors"]).keys() == medium.model.state_dict().keys()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [([], "say where the page is to be written, --out FOLDER"), (["--out", "here"], "run this command in a clone")],
+)
+def test_what_the_command_refuses(arguments, message, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("bertrec_utils.commands.page.SOURCES", tmp_path / "site")  # as where it is installed
+    with pytest.raises(SystemExit, match=message):
+        main(["page", *arguments])
+    assert not list(tmp_path.iterdir())
 
 
 def histories_of(vocabulary, lengths, random):
