@@ -10,8 +10,10 @@ export class FilmMap {
     Object.assign(this, { canvas, films, hover, pick, chosen: [], recommended: [], wanted: "" });
     this.view = { x: 500, y: 500, zoom: 1 };
     this.picture = document.createElement("canvas");
-    const ofGenre = Object.entries(Object.groupBy(films, (film) => film.genre)).sort((a, b) => b[1].length - a[1].length);
-    const groups = [...ofGenre.slice(0, 9), ["other", ofGenre.slice(9).flatMap(([, others]) => others)]];
+    const ofGenre = new Map(films.map(({ genre }) => [genre, []]));
+    for (const film of films) ofGenre.get(film.genre).push(film);
+    const sorted = [...ofGenre].sort((a, b) => b[1].length - a[1].length);
+    const groups = [...sorted.slice(0, 9), ["other", sorted.slice(9).flatMap(([, others]) => others)]];
     this.groups = groups.map(([genre, films], i) => ({ genre, films, color: HUES[i] }));
     this.byRow = new Map(films.map((film) => [film.row, film]));
     this.still = matchMedia("(prefers-reduced-motion: reduce)");

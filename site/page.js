@@ -89,6 +89,7 @@ class Picker {
 
   async enter(typed) {
     let row = this.suggested[Math.max(0, this.active)];
+    if (!films) return;  // too early
     this.input.value = "";
     if (row === undefined && typed) [row] = await ask("suggest", typed, 1);
     if (row !== undefined) this.add(row);
@@ -142,7 +143,10 @@ class Picker {
 
 const pickers = [new Picker(find("#you"), 0), new Picker(find("#them"), 1)];
 const load = async (name) => (await fetch(`data/${name}`)).json();
-[films, settings] = await Promise.all([load("films.json"), load("settings.json")]);
+[films, settings] = await Promise.all([load("films.json"), load("settings.json")]).catch((error) => {
+  find(".status").textContent = `The folder data is missing; make it with python -m bertrec_utils page (${error.message})`;
+  throw error;
+});
 const rowOfToken = [], rowOfId = new Map();  // of films that the network knows
 films.token.forEach((token, row) => {
   if (!token) return;
@@ -150,7 +154,9 @@ films.token.forEach((token, row) => {
   rowOfId.set(String(films.item[row]), row);
 });
 const [answer, two, think] = ["#answer", "#two", "#think"].map((part) => find(part));
-const say = (section, text) => { find(".status", section).textContent = text; };
+const say = (section, text, isShown = true) => {  // what is not shown is there for screen readers
+  Object.assign(find(".status", section), { textContent: text, className: isShown ? "status" : "status spoken" });
+};
 const add = (row) => change(() => { if (!state.lists[0].includes(row)) state.lists[0].push(row); });
 
 // A list of recommendations; the bar is the probability, as a share of the best one's
@@ -212,20 +218,22 @@ async function show() {
   const mine = ++turn, [you, them] = state.lists.map(tokensOf), isStale = () => mine !== turn;
   const only = find("#watchlist").checked && state.watchlist ? tokensOf(state.watchlist) : null;
   const options = { asSet: !state.ordered, penalty: state.penalty, excludeSeries: state.series, only };
+  if (think.open) await showThoughts(isStale);  // first, for a film may be being dragged
   const found = you.length ? await ask("recommend", you, state.k, options) : [];
   if (isStale()) return;
   list(answer, found, { isMore: found.length === state.k && state.k < 30 });
   map.show(state.lists[0], found.slice(0, 10).map(({ token }) => rowOfToken[token]));
   const empty = "Type a film, or try an example: ten to watch next appear here.";
-  say(answer, found.length ? "" : you.length ? "Nothing is left to recommend; allow more films." : empty);
+  if (found.length) say(answer, `${found.length} films, ${nameOf(rowOfToken[found[0].token])} first`, false);
+  else say(answer, you.length ? "Nothing is left to recommend; allow more films." : empty);
   if (two.open) {
     const both = you.length && them.length
       ? await ask("recommendForTwo", [you, them], 10, { ...options, byRank: state.byRank }) : [];
     if (isStale()) return;
     list(two, both, { best: Math.max(...both.map(({ score }) => score)) });
-    say(two, both.length ? "" : "When both lists have a film, films for both appear here.");
+    if (both.length) say(two, `For both ${nameOf(rowOfToken[both[0].token])} first`, false);
+    else say(two, "When both lists have a film, films for both appear here.");
   }
-  if (think.open) await showThoughts(isStale);
   const reasons = isStale() ? null : await ask("reasons", you, found.map(({ token }) => token), options.asSet);
   if (!reasons || isStale()) return;
   answer.querySelectorAll(".because").forEach((line, i) => {
@@ -337,3 +345,4 @@ addEventListener("drop", find("#you").ondrop);
 const count = rowOfId.size.toLocaleString("en");
 find("#about").textContent = `The network is ${settings.name} (${settings.recipe}); it knows ${count} films.`;
 readAddress();
+for (const picker of pickers) if (picker.input.value) picker.suggest();  // typed before the films were there
