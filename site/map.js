@@ -105,15 +105,19 @@ export class FilmMap {
       for (const film of films) {
         const [x, y] = at(film), radius = radiusOf(film);
         if (x < -9 || y < -9 || x > width + 9 || y > height + 9) continue;
-        context.moveTo(x + radius, y);
-        context.arc(x, y, radius, 0, 2 * Math.PI);
+        if (radius < 1.4) {
+          context.rect(x - radius, y - radius, 1.8 * radius, 1.8 * radius);  // looks the same, and is drawn faster
+        } else {
+          context.moveTo(x + radius, y);
+          context.arc(x, y, radius, 0, 2 * Math.PI);
+        }
       }
       context.fill();
     };
     const found = wanted ? this.films.filter((film) => film.text.includes(wanted)) : [], isFound = new Set(found);
     for (const { color, films } of this.groups) {
       dots(films, color, wanted || chosen.length ? 0.4 : 0.75, (film) => film.size * grow);
-      dots(films.filter((film) => isFound.has(film)), color, 1, (film) => 2 + film.size * grow);
+      if (wanted) dots(films.filter((film) => isFound.has(film)), color, 1, (film) => 2 + film.size * grow);
     }
     dots(recommended, this.color("--accent"), 1, () => 4);
     dots(chosen, this.color("--lit"), 1, () => 5.5);
