@@ -81,63 +81,51 @@ function bareWords(title) {
   return /^[\p{L}\p{N} ]+$/u.test(words) ? words : "";
 }
 
-// Two words are as alike as their longest common subsequence is long: rapidfuzz's `partial_ratio`. It is counted with
-// bits (Hyyrö, 2004), one for each letter of the needle, in as many parts of 32 bits as it needs.
+// A part of a title is as alike to a needle as their longest common subsequence is long: rapidfuzz's `partial_ratio`
 class Needle {
   constructor(needle) {
     this.needle = needle;
-    this.rows = new Uint32Array(Math.ceil(needle.length / 32));
-    this.bits = new Map();
-    for (let i = 0; i < needle.length; i++) {
-      const letter = needle.charCodeAt(i);
-      if (!this.bits.has(letter)) this.bits.set(letter, new Uint32Array(this.rows.length));
-      this.bits.get(letter)[i >> 5] |= 1 << (i & 31);
-    }
+    this.letters = Array.from({ length: needle.length }, (_, i) => needle.charCodeAt(i));
+    this.isIn = new Set(this.letters);
+    this.row = new Uint16Array(needle.length + 1);
   }
 
-  // The bits of each letter of a text, none for a letter that the needle has not
-  matches(text) {
-    return Array.from({ length: text.length }, (_, j) => this.bits.get(text.charCodeAt(j)));
-  }
-
-  // The length of the longest subsequence that the needle and a part of a text, given by its `matches`, have in common
-  common(matches, from, to) {
-    const { rows } = this, parts = rows.length;
-    rows.fill(0xffffffff);
+  // The length of the longest subsequence that the needle and a part of a text have in common
+  common(text, from, to) {
+    const { letters, row } = this, size = letters.length;
+    row.fill(0);  // row[i]: of the first i letters of the needle and the text so far
     for (let j = from; j < to; j++) {
-      const match = matches[j];
-      if (!match) continue;
-      let carry = 0;
-      for (let part = 0; part < parts; part++) {
-        const row = rows[part], both = (row & match[part]) >>> 0, sum = row + both + carry;
-        carry = sum > 0xffffffff ? 1 : 0;
-        rows[part] = sum | (row & ~match[part]);
+      const letter = text.charCodeAt(j);
+      for (let i = 0, before = 0; i < size; i++) {
+        const above = row[i + 1];
+        if (letters[i] === letter) row[i + 1] = before + 1;
+        else if (row[i] > above) row[i + 1] = row[i];
+        before = above;
       }
     }
-    let count = 0;  // of zeros
-    for (let part = 0; part < parts; part++) for (let zeros = ~rows[part]; zeros; zeros &= zeros - 1) count++;
-    return count;
+    return row[size];
   }
 
   // The best ratio, if it is 80 or more, of the needle and a part of a text that is not shorter: twice what is common, as
   // a share of both lengths, from 0 to 100. Parts are as long as the needle, or shorter at the text's ends, and end (or,
   // at its end, begin) with one of its letters.
   bestPart(text) {
-    const size = this.needle.length, last = text.length - size, matches = this.matches(text);
+    const size = this.letters.length, last = text.length - size;
     let best = 0;
-    if (3 * this.common(matches, 0, text.length) < 2 * size) return best;  // then no part has enough in common
-    const look = (from, to) => { best = Math.max(best, 200 * this.common(matches, from, to) / (size + to - from)); };
-    for (let to = 1; to < size; to++) if (matches[to - 1]) look(0, to);
-    for (let from = 0; from < text.length; from++) {
-      const to = Math.min(from + size, text.length);
-      if (matches[from < last ? to - 1 : from]) look(from, to);
-    }
+    if (3 * this.common(text, 0, text.length) < 2 * size) return best;  // then no part has enough in common
+    const look = (from, to, end) => {
+      const alike = this.isIn.has(text.charCodeAt(end)) ? this.common(text, from, to) : 0;
+      best = Math.max(best, 200 * alike / (size + to - from));
+    };
+    for (let to = 1; to < size; to++) look(0, to, to - 1);
+    for (let from = 0; from < last; from++) look(from, from + size, from + size - 1);
+    for (let from = last; from < text.length; from++) look(from, text.length, from);
     return best;
   }
 }
 
 function partialRatio(needle, text) {
-  const size = needle.needle.length, swapped = () => new Needle(text).bestPart(needle.needle);
+  const size = needle.letters.length, swapped = () => new Needle(text).bestPart(needle.needle);
   return size > text.length ? swapped() : Math.max(needle.bestPart(text), size === text.length ? swapped() : 0);
 }
 
