@@ -1,4 +1,4 @@
-"""Unattended runs: python -m bertrec_utils train | evaluate | compare | recommend | export | download."""
+"""Unattended runs: python -m bertrec_utils train | evaluate | compare | recommend | export | page | download."""
 
 import argparse
 import codecs
@@ -12,6 +12,7 @@ from .commands.arguments import printable
 from .commands.compare import add_compare
 from .commands.evaluate import add_evaluate
 from .commands.export import add_export
+from .commands.page import add_page
 from .commands.recommend import add_recommend
 from .commands.train import add_train
 from .data.releases import RELEASES, download
@@ -20,7 +21,7 @@ from .data.releases import RELEASES, download
 def parser() -> argparse.ArgumentParser:
     main = argparse.ArgumentParser(prog="python -m bertrec_utils", description=__doc__)
     commands = main.add_subparsers(required=True, metavar="COMMAND")
-    for add in (add_train, add_evaluate, add_compare, add_recommend, add_export):
+    for add in (add_train, add_evaluate, add_compare, add_recommend, add_export, add_page):
         add(commands)
     fetch = commands.add_parser("download", help="fetch, verify and unpack a MovieLens release")
     fetch.add_argument("name", metavar="NAME", help=", ".join(RELEASES))

@@ -1,0 +1,140 @@
+"""python -m bertrec_utils page"""
+
+import argparse
+import json
+import sys
+import tempfile
+import webbrowser
+from dataclasses import asdict
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import safetensors.torch
+
+from ..common import PROJECT, print_status, replace_file
+from ..scenarios.recommender import ORDERS, Recommender
+from ..scenarios.titles import known_aliases
+from ..training.checkpoints import Checkpoint, load
+
+SOURCES = PROJECT / "site"  # the page as it is written by hand; what it needs of a model lies in its folder data
+
+
+def add_page(commands: "argparse._SubParsersAction") -> None:
+    page = commands.add_parser("page", help="a web page that recommends in the browser, from a trained model")
+    default = PROJECT / "pretrained" / "medium"
+    page.add_argument("folder", type=Path, nargs="?", default=default, metavar="DIR", help="default: pretrained/medium")
+    page.add_argument("--out", type=Path, metavar="FOLDER", help="where to write it; any static server can serve it")
+    page.add_argument("--open", action="store_true", help="serve it on this machine, and open it in the browser")
+    page.set_defaults(run=page_command)
+
+
+def page_command(arguments: argparse.Namespace) -> None:
+    if not (arguments.out or arguments.open):
+        raise ValueError("say where the page is to be written, --out FOLDER, or look at it with --open")
+    with tempfile.TemporaryDirectory() as temporary:
+        out = arguments.out or Path(temporary)
+        size = write_page(out, load(arguments.folder, "cpu"))
+        print(f"{out}: the page, {size / 1e6:.1f} MB")
+        if arguments.open:
+            serve(out)
+
+
+def write_page(out: Path, checkpoint: Checkpoint, positions: pd.DataFrame | None = None) -> int:
+    """Write the page of a model into the folder `out`; its size in bytes. `positions` (item, x, y) are those of films
+    on the map, else those of a page that has been made of the same weights, in `out` or in the clone, else those of
+    `map_films`, which take a minute. FileNotFoundError outside a clone."""
+    sources = [path for path in sorted(SOURCES.glob("*")) if path.is_file()]
+    if not sources:
+        raise FileNotFoundError(f"there is no page in {SOURCES}; run this command in a clone of the project")
+    recommender = Recommender(checkpoint.model, checkpoint.vocabulary, checkpoint.load_items())
+    weights = {name: value.cpu().half().contiguous() for name, value in checkpoint.model.state_dict().items()}
+    files = {path.name: path.read_bytes() for path in sources}
+    files["data/model.safetensors"] = model = safetensors.torch.save(weights)
+    if positions is None:
+        positions = kept_positions(out, model)
+    texts = {"settings.json": describe(checkpoint), "films.json": pack_films(recommender, positions)}
+    for name, values in texts.items():
+        files[f"data/{name}"] = json.dumps(values, ensure_ascii=False, separators=(",", ":")).encode()
+    (out / "data").mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        if out.resolve() != SOURCES or name.startswith("data/"):
+            replace_file(out / name, partial(Path.write_bytes, data=content))
+    return sum(map(len, files.values()))
+
+
+def kept_positions(out: Path, model: bytes) -> pd.DataFrame | None:
+    """The positions of the films on the page in `out`, or in the clone, if it is of this model."""
+    for folder in (out / "data", SOURCES / "data"):
+        if (folder / "model.safetensors").is_file() and (folder / "model.safetensors").read_bytes() == model:
+            films = json.loads((folder / "films.json").read_bytes())
+            return pd.DataFrame({name: films[name] for name in ("item", "x", "y")}).dropna()
+    return None
+
+
+def describe(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What the page must know of a model beside its weights, and where its random numbers begin: those by which
+    `Recommender` draws its orders."""
+    state = np.random.default_rng(0).bit_generator.state["state"]
+    random = {name: str(number) for name, number in state.items()}  # of 128 bits
+    settings = checkpoint.settings
+    shape = asdict(settings.model) | {"items": len(checkpoint.vocabulary)}
+    return {"name": settings.name, "recipe": settings.recipe, "model": shape, "orders": ORDERS, "random": random}
+
+
+def pack_films(recommender: Recommender, positions: pd.DataFrame | None) -> dict[str, Any]:
+    """All films of the data in columns, those that the model does not know, too, for a title may be one of theirs:
+    item, token (0: not known), title, ratings, genres and series (numbers of `genre_names`, `series_names`), x and y
+    (0 to 1,000; none for a film that is not on the map). And `aliases`: other names by title."""
+    if positions is None:
+        try:
+            from ..scenarios.plots import map_films
+        except ImportError as error:
+            raise ValueError(f"the map needs the extra plots ({error}): pip install 'bertrec-utils[plots]'") from error
+        print_status("placing all films on the map takes a minute or two ...", sys.stderr)
+        positions = map_films(recommender, min_ratings=1)
+    films, places = recommender.items, positions.set_index("item")[["x", "y"]]
+    places = (
+        (1000 * (places - places.min()) / (places.max() - places.min())).round().reindex(films.index).astype("Int64")
+    )
+    places = places.astype(object).where(places.notna(), None)
+    known = recommender.vocabulary.items
+    token = pd.Series(np.arange(1, len(known) + 1), known).reindex(films.index, fill_value=0)
+    columns = {name: pd.factorize(films[name], sort=True) for name in ("genres", "series")}
+    return {
+        "item": films.index.tolist(),
+        "token": token.tolist(),
+        "title": films.title.tolist(),
+        "ratings": films.ratings.tolist(),
+        "genres": columns["genres"][0].tolist(),
+        "series": columns["series"][0].tolist(),
+        "x": places.x.tolist(),
+        "y": places.y.tolist(),
+        "genre_names": columns["genres"][1].tolist(),
+        "series_names": columns["series"][1].tolist(),
+        "aliases": known_aliases(),
+    }
+
+
+class Handler(SimpleHTTPRequestHandler):
+    """Serves files, scripts as such whatever Windows' registry says of them, and says nothing."""
+
+    extensions_map = SimpleHTTPRequestHandler.extensions_map | {".js": "text/javascript", ".css": "text/css"}
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+def serve(folder: Path) -> None:
+    """Serve the folder on this machine alone, and open it in the browser, until Ctrl-C."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder))) as server:
+        address = f"http://127.0.0.1:{server.server_address[1]}/"
+        print(f"{address} - stop with Ctrl-C", flush=True)
+        webbrowser.open(address)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            print()
