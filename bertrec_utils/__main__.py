@@ -8,7 +8,7 @@ import signal
 import sys
 from typing import Any
 
-from .commands.arguments import printable
+from .commands import printable
 from .commands.compare import add_compare
 from .commands.evaluate import add_evaluate
 from .commands.export import add_export

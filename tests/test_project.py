@@ -21,9 +21,9 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("*/*.md")), *sorted((ROOT / "pretrained").glob("*/*.md"))]
 
 
-def test_there_are_six_notebooks_and_solutions():
-    names = ["01_data", "02_model", "03_train", "04_evaluate", "05_scenarios", "06_your_own_log", "solutions"]
-    assert [path.stem for path in NOTEBOOKS] == names
+def test_there_are_seven_notebooks_and_solutions():
+    names = ["01_data", "02_model", "03_train", "04_evaluate", "04b_results", "05_scenarios", "06_your_own_log"]
+    assert [path.stem for path in NOTEBOOKS] == [*names, "solutions"]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -160,18 +160,19 @@ def test_the_table_is_made_from_the_recorded_runs(preset):
 
 
 def test_the_notebooks_show_the_recorded_run_of_the_bundled_data():
-    run = results("small-seed0")
-    assert settings_of_today(run["settings"]) == asdict(get_preset("small"))
+    """By the shipped weights, which are of half precision."""
+    run = results("medium-seed0")
+    assert settings_of_today(run["settings"]) == asdict(get_preset("medium"))
     evaluated = json.loads((ROOT / "notebooks" / "04_evaluate.ipynb").read_text())["cells"]
     outputs = json.dumps([cell["outputs"] for cell in evaluated if cell["cell_type"] == "code"])
-    shown = [row.split() for row in re.findall(r"(?: +0\.\d{4}){6}", outputs)]
+    shown = [[float(value) for value in row.split()] for row in re.findall(r"(?: +0\.\d{4}){6}", outputs)]
     for test in ("test", "test-with-linear"):
         row = [run[test][protocol][metric] for protocol in run[test] for metric in ("hit@10", "ndcg@10")]
-        assert [f"{value:.4f}" for value in row] in shown
+        assert any(each == pytest.approx(row, abs=1e-3) for each in shown)
 
 
 def test_recorded_runs_are_those_of_the_preset():
-    for preset, at_least in (("ml-1m", 5), ("small", 5)):
+    for preset, at_least in (("ml-1m", 5), ("small", 5), ("medium", 3)):
         runs = [results(path.stem) for path in (ROOT / "results").glob(f"{preset}-seed*.json")]
         assert sorted(run["seed"] for run in runs) == list(range(len(runs))) and len(runs) >= at_least
         assert all(settings_of_today(run["settings"]) == asdict(get_preset(preset)) for run in runs)

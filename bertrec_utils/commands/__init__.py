@@ -1,1 +1,50 @@
-"""The commands of `python -m bertrec_utils`, a module each: what it may be told, and what it does."""
+"""The commands of `python -m bertrec_utils`, a module each, and here what several of them may be told."""
+
+import argparse
+import re
+from pathlib import Path
+
+from ..training.checkpoints import Checkpoint
+from ..training.devices import DEVICES
+
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # characters that would move the cursor or colour the terminal
+
+
+def log_arguments() -> argparse.ArgumentParser:
+    """Where a log of the user's own is, and on which device to compute."""
+    log = argparse.ArgumentParser(add_help=False)
+    log.add_argument("--ratings", type=Path, metavar="FILE", help="a log of your own: user, item, timestamp")
+    log.add_argument("--items", type=Path, metavar="FILE", help="its titles: item, title")
+    told = "what their columns are, if they have no usual names: user=who item=what timestamp=when"
+    log.add_argument("--columns", nargs="+", default=[], metavar="WHAT=NAME", help=told)
+    log.add_argument("--device", choices=DEVICES, help="default: cuda, then mps, then cpu, the first there is")
+    return log
+
+
+def model_arguments() -> argparse.ArgumentParser:
+    """Which trained model, and how it answers."""
+    trained = argparse.ArgumentParser(add_help=False, parents=[log_arguments()])
+    trained.add_argument("folder", type=Path, metavar="DIR")
+    trained.add_argument("--with-linear", action="store_true", help="mix in the linear baseline; takes some seconds")
+    trained.add_argument("--json", action="store_true")
+    return trained
+
+
+def own_log(arguments: argparse.Namespace) -> dict[str, str]:
+    """The settings that say where a log of the user's own is, and what its columns are; none if the arguments name
+    none."""
+    if (arguments.items or arguments.columns) and not arguments.ratings:
+        raise ValueError("--items and --columns are of a log of your own; give that log with --ratings FILE")
+    files = {"ratings_file": arguments.ratings, "items_file": arguments.items}
+    columns = {"columns": " ".join(arguments.columns)} if arguments.columns else {}
+    return {name: str(path.expanduser().resolve()) for name, path in files.items() if path} | columns
+
+
+def scorer_name(checkpoint: Checkpoint, with_linear: bool) -> str:
+    mixed = f" + {checkpoint.linear_weight} x linear baseline" if with_linear else ", network alone"
+    return checkpoint.describe() + mixed
+
+
+def printable(text: str) -> str:
+    """A text from a file as a terminal may print it."""
+    return CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)

@@ -14,7 +14,7 @@ from ..evaluation import ranking
 from ..evaluation.ranking import MARGIN, bootstrap_interval
 from ..settings import PRESETS, get_preset
 from ..training.checkpoints import Checkpoint, load
-from .arguments import log_arguments, own_log
+from . import log_arguments, own_log
 
 
 def add_compare(commands: "argparse._SubParsersAction") -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from ..evaluation.baselines import MostRepeated
 from ..evaluation.ranking import PROTOCOLS, RUN_LENGTH, evaluate, write_run
 from ..training.checkpoints import load
-from .arguments import model_arguments, own_log, scorer_name
+from . import model_arguments, own_log, scorer_name
 
 
 def add_evaluate(commands: "argparse._SubParsersAction") -> None:

@@ -17,7 +17,7 @@ from ..data.sequences import Sequences
 from ..scenarios.recommender import Recommender
 from ..scenarios.titles import read_history, sum_up
 from ..training.checkpoints import load
-from .arguments import model_arguments, own_log, printable, scorer_name
+from . import model_arguments, own_log, printable, scorer_name
 
 
 def add_recommend(commands: "argparse._SubParsersAction") -> None:

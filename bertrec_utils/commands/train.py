@@ -11,7 +11,7 @@ from ..settings import DEFAULT_RECIPE, PRESETS, RECIPES, REPEATS, STARTS, get_pr
 from ..training.checkpoints import MODEL, Checkpoint, load
 from ..training.devices import find_device, main_process_first, process_group
 from ..training.trainer import continued_model, continued_settings, fit, new_model
-from .arguments import log_arguments, own_log
+from . import log_arguments, own_log
 
 CHOSEN = {  # what the log itself decides
     "keep": "repeats are a tenth of the rows or more: they are kept (--repeats first drops them)",
