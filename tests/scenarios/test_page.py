@@ -24,7 +24,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
 from bertrec_utils.__main__ import main
-from bertrec_utils.commands.page import SOURCES, Handler, write_page
+from bertrec_utils.commands.page import SOURCES, Handler, kept_positions, write_page
 from bertrec_utils.common import PROJECT
 from bertrec_utils.data.sequences import Sequences
 from bertrec_utils.model.modern import build_network
@@ -95,7 +95,7 @@ def test_the_command_writes_a_page_and_its_map_once(page, medium, tmp_path, caps
     main(["page", "--out", str(page)])
     assert {path.name: path.read_bytes() for path in page.rglob("*") if path.is_file()} == before
     assert f"{page}: the page, {sum(map(len, before.values())) / 1e6:.1f} MB" in capsys.readouterr().out
-    assert {path.name for path in SOURCES.glob("*.*")} < set(before)
+    assert {path.name for path in SOURCES.glob("*.*")} - {"positions.csv"} < set(before)
     assert safetensors.torch.load(before["model.safetensors"]).keys() == medium.model.state_dict().keys()
 
 
@@ -528,6 +528,16 @@ def test_an_export_another_person_and_the_address(visit, page, recommender):
 
 
 def test_the_whole_page_is_small(page):
-    sources = [path.read_text(encoding="utf-8") for path in SOURCES.glob("*") if path.is_file()]
+    kinds = (".js", ".html", ".css")
+    sources = [path.read_text(encoding="utf-8") for path in SOURCES.glob("*") if path.suffix in kinds]
     assert sum(bool(line.strip()) for text in sources for line in text.splitlines()) < 1_500
     assert sum(path.stat().st_size for path in page.rglob("*") if path.is_file()) < 6e6
+
+
+def test_the_map_that_comes_with_the_clone_is_of_the_shipped_weights(tmp_path):
+    checkpoint = load(PROJECT / "pretrained" / "medium", "cpu")
+    weights = {name: value.half().contiguous() for name, value in checkpoint.model.state_dict().items()}
+    positions = kept_positions(tmp_path, safetensors.torch.save(weights))
+    assert sorted(positions["item"]) == checkpoint.vocabulary.items.tolist()
+    assert positions[["x", "y"]].min().tolist() == [0, 0] and positions[["x", "y"]].max().tolist() == [1000, 1000]
+    assert kept_positions(tmp_path, b"other weights") is None

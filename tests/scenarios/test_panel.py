@@ -8,7 +8,6 @@ import sys
 import time
 import urllib.request
 from html import unescape
-from pathlib import Path
 
 import ipywidgets as widgets
 import nbformat
@@ -318,9 +317,6 @@ def test_the_panel_in_jupyterlab(browser, jupyterlab, tmp_path):
     assert len(after) == 10 and [row[1] for row in after] != [row[1] for row in before]
     chips = [title.text for title in browser.find_elements(By.CSS_SELECTOR, ".bertrec-panel .widget-html")]
     assert any(chip.startswith("Amelie") for chip in chips)
-    shot = Path(os.environ.get("BERTREC_SCREENSHOTS", tmp_path)) / "panel.png"
-    browser.find_element(By.CSS_SELECTOR, ".bertrec-panel").screenshot(str(shot))
-    assert shot.stat().st_size > 10_000
     click_on(browser, ".bertrec-panel button", "✕")
     wait_for(browser, lambda _: rows() != after)
     logs = [
