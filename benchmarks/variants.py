@@ -228,7 +228,7 @@ AT_NEXT = {"epochs": 16, "causal": True}  # as many epochs as the cloze has on `
 CLOZE_TO_NEXT = {
     variant.title: variant
     for variant in (
-        Variant("the recipe: now and then the newest item alone", {}, "modern-cloze"),
+        Variant("modern-cloze: .3 masked, in a tenth only the newest", {}, "modern-cloze"),
         Variant("cloze alone: .3 of the items masked", {"p_mask_last": 0.0}, "modern-cloze"),
         *(
             Variant(
@@ -240,7 +240,7 @@ CLOZE_TO_NEXT = {
             for what, share in {"half of the targets": 0.5, "all targets": 1.0}.items()
         ),
         Variant(
-            "and from the items before them",
+            "and the items before a target do not see it either",
             {"p_mask_last": 0.0, "causal": True},
             "modern-cloze",
             build=HidesTheRight,

@@ -129,28 +129,35 @@ def plot_network(ax: Axes | None = None) -> Axes:
     return ax
 
 
-def plot_blocks() -> np.ndarray:
-    """A block of the paper's network beside one of the ModernTransformer, both from the bottom up. Blue is a residual:
-    what came in is added at the +."""
-    _, axes = plt.subplots(1, 2, figsize=(9.5, 5))
-    attention, feed_forward, convolution = (
-        "attention",
-        "feed-forward, at each position",
-        "convolution: films just before",
-    )
-    paper = [attention, "+", "layer norm", feed_forward, "+", "layer norm"]
-    modern = ["layer norm", convolution, attention, "+", "layer norm", feed_forward, "+"]
-    for ax, title, layers, residuals in (
-        (axes[0], "The paper's block", paper, [(-0.4, 1), (2.75, 4)]),
-        (axes[1], "Norm first, and a convolution", modern, [(-0.4, 3), (3.75, 6)]),
-    ):
+ATTENTION, FEED_FORWARD, CONVOLUTION = "attention", "feed-forward, at each position", "convolution: films just before"
+BLOCKS = {  # title -> its layers from the bottom up, and what goes past them: from x and height to a + at a height
+    "The paper's block": (
+        [ATTENTION, "+", "layer norm", FEED_FORWARD, "+", "layer norm"],
+        [(2.5, -0.4, 1), (2.5, 2.75, 4)],
+    ),
+    "Norm first": (
+        ["layer norm", ATTENTION, "+", "layer norm", FEED_FORWARD, "+"],
+        [(2.5, -0.4, 2), (2.5, 2.75, 5)],
+    ),
+    "With a convolution": (
+        ["layer norm", CONVOLUTION, ATTENTION, "+", "layer norm", FEED_FORWARD, "+"],
+        [(2.5, -0.4, 3), (4.5, 1.3, 3), (2.5, 3.75, 6)],
+    ),
+}
+
+
+def plot_blocks(*titles: str) -> np.ndarray:
+    """Blocks of BLOCKS side by side, from the bottom up. Blue is a residual: what came in is added at the +."""
+    _, axes = plt.subplots(1, len(titles), figsize=(9.5, 5))
+    for ax, title in zip(axes, titles, strict=True):
+        layers, residuals = BLOCKS[title]
         for height, layer in enumerate([*layers, ""]):
             _arrow(ax, 2.5, height - 0.4, height)
             if layer:
                 left, width = (2.2, 0.6) if layer == "+" else (0.5, 4)
                 _box(ax, left, height, width, layer, "white" if layer in ("+", "layer norm") else "0.88")
-        for start, end in residuals:
-            ax.plot([2.5, 4.7, 4.7], [start, start, end + 0.3], color="C0", lw=2)
+        for left, start, end in residuals:
+            ax.plot([left, 4.7, 4.7], [start, start, end + 0.3], color="C0", lw=2)
             ax.annotate("", (2.8, end + 0.3), (4.7, end + 0.3), arrowprops={"arrowstyle": "->", "color": "C0"})
         ax.set(xlim=(0, 5), ylim=(-0.6, 7.2), title=title)
         ax.axis("off")
@@ -264,6 +271,7 @@ def plot_scores(rows: Mapping[str, Mapping], title: str, ax: Axes | None = None)
         ax.plot(row["seeds"], np.full(len(row["seeds"]), position), "|", color="black", ms=12)
     ax.set_yticks(positions, rows)
     ax.set(xlabel="NDCG@10, full ranking, test", title=title, xlim=(0, None))
+    ax.locator_params("x", nbins=6)
     ax.invert_yaxis()
     return ax
 

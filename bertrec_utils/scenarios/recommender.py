@@ -138,31 +138,40 @@ class Recommender:
         left_out = self._among(without) if only is None else self._among(without) | ~self._among(only)
         series = self.items.series[self.vocabulary.items] if exclude_series else self.items.series[:0]
         series_codes = pd.factorize(series.where(series != ""))[0]  # -1: of no series
+
+        def scores_of(tokens: Sequence[np.ndarray]) -> np.ndarray:
+            scores = self._log_probabilities(tokens, as_set)
+            if popularity_penalty:
+                scores -= np.float32(popularity_penalty) * self.log_popularity
+            scores[:, left_out] = -np.inf
+            for of_user, history in zip(scores, tokens, strict=True):
+                if not allow_seen:
+                    of_user[history - 1] = -np.inf
+                if exclude_series:
+                    of_user[np.isin(series_codes, np.setdiff1d(series_codes[history - 1], [-1]))] = -np.inf
+            return scores
+
         size = max(1, min(256, SCORES // len(self.vocabulary)) // (ORDERS if as_set else 1))
         with progress_bar(total=len(histories), desc="recommending", unit="user", delay=1, leave=False) as bar:
             for start in range(0, len(histories), PART):
                 part = histories.rows(np.arange(start, min(start + PART, len(histories))))
-                lists: list[Any] = [None] * len(part)
+                lists: list[Any] = [None] * len(part)  # of each user the best columns and their scores
                 order = part.lengths.argsort(kind="stable")  # similar lengths together: little padding
                 for rows in np.split(order, range(size, len(order), size)):
-                    tokens = [part[row] for row in rows]
-                    scores = self._log_probabilities(tokens, as_set)
-                    if popularity_penalty:
-                        scores -= np.float32(popularity_penalty) * self.log_popularity
-                    scores[:, left_out] = -np.inf
-                    for of_user, history in zip(scores, tokens, strict=True):
-                        if not allow_seen:
-                            of_user[history - 1] = -np.inf
-                        if exclude_series:
-                            of_user[np.isin(series_codes, np.setdiff1d(series_codes[history - 1], [-1]))] = -np.inf
+                    scores = scores_of([part[row] for row in rows])
                     for row, of_user, best in zip(rows, scores, best_columns(scores, k), strict=True):
-                        lists[row] = np.arange(1, len(best) + 1), best, of_user[best]
+                        lists[row] = best, of_user[best]
                     bar.update(len(rows))
-                users = np.repeat(part.users, [len(ranks) for ranks, _, _ in lists])
-                ranks, columns, best_scores = (np.concatenate(parts) for parts in zip(*lists, strict=True))
+                lengths = [len(best) for best, _ in lists]
+                columns, best_scores = (np.concatenate(parts) for parts in zip(*lists, strict=True))
                 items = self.vocabulary.item_ids(columns + 1)
-                titles = self.items.title.loc[items].array  # a join would look at every item
-                table = {"user": users, "rank": ranks, "item": items, "title": titles, "score": best_scores}
+                table = {
+                    "user": np.repeat(part.users, lengths),
+                    "rank": np.concatenate([np.arange(1, length + 1) for length in lengths]),
+                    "item": items,
+                    "title": self.items.title.loc[items].array,  # a join would look at every item
+                    "score": best_scores,
+                }
                 yield pd.DataFrame(table)
 
     def _among(self, items: Iterable[Any]) -> np.ndarray:

@@ -554,7 +554,7 @@ def test_recorded_ranks_give_the_recorded_table(preset):
 
 
 def test_files_that_hold_no_ranks_are_named(tmp_path):
-    with pytest.raises(ValueError, match=r"results has ranks of ml-1m, .*small.*; name one: --preset NAME"):
+    with pytest.raises(ValueError, match=r"results has ranks of medium, ml-1m, small; name one: --preset NAME"):
         recorded_ranks(PROJECT / "results", "tiny")
     with pytest.raises(ValueError, match="has ranks of no preset"):
         recorded_ranks(tmp_path, "small")
