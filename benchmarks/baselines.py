@@ -29,15 +29,7 @@ from bertrec_utils.evaluation.baselines import (
     RecentPopularity,
     SmoothedMarkovChain,
 )
-from bertrec_utils.evaluation.ranking import (
-    Interval,
-    Scorer,
-    bootstrap_interval,
-    evaluate,
-    metrics,
-    per_user_metrics,
-    target_ranks,
-)
+from bertrec_utils.evaluation.ranking import Scorer, evaluate, metrics, target_ranks
 from bertrec_utils.settings import PRESETS, Settings, get_preset
 
 
@@ -100,12 +92,6 @@ def seconds_to_test(preset: Settings, baseline: Baseline, settings: dict[str, An
     dataset = load_dataset(preset.data)
     quality(baseline.build(dataset, **settings), dataset.split.test)
     return time.perf_counter() - started
-
-
-def difference(one: list[np.ndarray], other: list[np.ndarray]) -> Interval:
-    """Of NDCG@10, user by user, each side averaged over its seeds."""
-    sides = [np.mean([per_user_metrics(ranks, [10])["ndcg@10"] for ranks in seeds], axis=0) for seeds in (one, other)]
-    return bootstrap_interval(sides[0] - sides[1])
 
 
 def is_recorded(name: str) -> bool:

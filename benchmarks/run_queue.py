@@ -45,6 +45,10 @@ QUEUE = [
     "variants.py mistakes small --seeds 0 1",
     *(f"variants.py tuning small --only {recipe}" for recipe in RECIPES),
     "variants.py grid small --seeds 0 1",
+    "variants.py starting-notebook ml-1m",
+    "variants.py test-curve ml-1m",
+    "ties.py small",
+    "ties.py medium",
 ]
 
 

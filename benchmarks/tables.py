@@ -40,10 +40,36 @@ def models(data: str) -> Table:
         rows[f"`{name}`"] = [
             *(pair({metric: value["mean"] for metric, value in row[protocol].items()}) for protocol in PROTOCOLS),
             f"{full['low']:.3f} to {full['high']:.3f}".replace("0.", "."),
+            f"{row['validation']:.4f}".removeprefix("0"),
             "-" if name in BASELINES else str(len(full["seeds"])),
             f"{row['minutes']:.0f}" if row["minutes"] >= 1 else "under 1",
         ]
-    return Table(f"models, {data}", ["model", *PROTOCOLS, "NDCG@10 (full), 95 %", "seeds", "minutes"], rows)
+    return Table(
+        f"models, {data}", ["model", *PROTOCOLS, "NDCG@10 (full), 95 %", "validation", "seeds", "minutes"], rows
+    )
+
+
+def told() -> list[Table]:
+    """The differences that the prose speaks of, with verdicts: one table for each data set."""
+    found = read_result("table")["told"]
+    return [
+        Table(
+            f"told, {data}",
+            ["difference", "NDCG@10 (full)", "95 % over users", "over seeds too", "seeds", "p, Holm", "verdict"],
+            {
+                f"`{row['pair'].replace(' - ', '` - `')}`": [
+                    f"{row['mean']:+.4f}",
+                    *(f"{ends['low']:+.4f} to {ends['high']:+.4f}" for ends in (row, row["over seeds too"])),
+                    " / ".join(map(str, row["seeds"])),
+                    f"{row['p after Holm']:.3f}" if row["p after Holm"] < 1 else "1",
+                    row["verdict"],
+                ]
+                for row in found
+                if row["data"] == data
+            },
+        )
+        for data in PRESETS
+    ]
 
 
 def published() -> Table:
@@ -159,6 +185,7 @@ def changed(row: dict) -> str:
 def tables() -> list[Table]:
     return [
         *(models(data) for data in PRESETS),
+        *told(),
         *(published(), ensembles(), scaling(), learned_at_scale(), sampled_softmax(), growth()),
     ]
 

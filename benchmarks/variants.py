@@ -7,6 +7,7 @@
     python benchmarks/variants.py starting-notebook ml-1m
     python benchmarks/variants.py cloze-to-next small --seeds 0 1
     python benchmarks/variants.py sampled-softmax ml-1m --seeds 0 1 2
+    python benchmarks/variants.py test-curve ml-1m
 
 `ablations` takes one ingredient out at a time; validation data, alone and mixed with the linear baseline.
 `tuning` tries ten settings of each recipe with the same number of steps; validation data.
@@ -16,6 +17,7 @@ nothing is chosen by it.
 `starting-notebook` is that notebook, with all of them.
 `cloze-to-next` goes from the cloze to next-item targets, one difference at a time; validation data.
 `sampled-softmax` compares losses over all items, over samples of them, and gBCE; validation and test.
+`test-curve` tests `modern-both` after each epoch, to see how soon it passes published test scores; nothing is chosen.
 
 A run that is recorded with the same title, settings and seed is not repeated. `--name` keeps the runs of another
 machine apart.
@@ -24,6 +26,7 @@ machine apart.
 import argparse
 import shlex
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
@@ -77,7 +80,9 @@ class Study(NamedTuple):
 
 
 def run(study: Study, variant: Variant, settings: Settings, seed: int) -> dict:
-    """What is recorded of one run: a row for each epoch, and what the study measures."""
+    """What is recorded of one run: a row for each epoch, the seconds from before the ratings were read to the first
+    epoch, and what the study measures."""
+    started = time.perf_counter()
     dataset = load_dataset(settings.data)
     if variant.split:
         dataset = variant.split(dataset)
@@ -85,10 +90,11 @@ def run(study: Study, variant: Variant, settings: Settings, seed: int) -> dict:
     trainer = Trainer(model, dataset, settings, seed)
     if variant.prepare:
         variant.prepare(trainer)
+    before = time.perf_counter() - started
     train_to_the_end(trainer, None)
     if study.best_epoch:
         model.load_state_dict(trainer.best_weights)
-    return {"history": trainer.history} | study.measure(model, dataset)
+    return {"seconds_before": before, "history": trainer.history} | study.measure(model, dataset)
 
 
 # Ablations
@@ -332,6 +338,12 @@ STUDIES = {
         lambda preset, name: f"mistakes-{preset}",
         "runs",
         measured_with_mistakes,
+    ),
+    "test-curve": Study(
+        {"modern-both": Variant("modern-both", {}, split=chosen_on_the_test)},
+        lambda preset, name: f"test-curve-{preset}",
+        "runs",
+        lambda *_: {},
     ),
     "starting-notebook": Study(
         {"as it was": THE_NOTEBOOK},

@@ -15,13 +15,14 @@ import recording
 import run_queue
 import scale
 import step_parts
+import table
 import torch
 import variants
 from scipy.special import log_softmax
 
 from bertrec_utils.common import PROJECT
 from bertrec_utils.evaluation.mixture import linear_baseline, standardise
-from bertrec_utils.evaluation.ranking import PROTOCOLS, evaluate
+from bertrec_utils.evaluation.ranking import PROTOCOLS, bootstrap_interval, evaluate, per_user_metrics
 from bertrec_utils.model.masking import build_batch, training_batches
 from bertrec_utils.model.modern import build_network
 from bertrec_utils.settings import PRESETS, get_preset
@@ -225,7 +226,7 @@ def test_a_good_model_is_measured_with_every_mistake():
     ndcg = {
         name: {protocol: row["ndcg@10"] for protocol, row in test.items()}
         for name, test in found.items()
-        if name != "history"
+        if name not in ("history", "seconds_before")
     }
     assert ndcg["seen items among the candidates"]["full"] <= ndcg["test"]["full"]
     assert ndcg["of popularity, ties won"]["full"] >= ndcg["of popularity, ties half"]["full"]
@@ -290,6 +291,42 @@ def test_recorded_runs_are_what_their_commands_make():
     random_start = get_preset("small", "modern-next", "random")
     command = "python benchmarks/record_run.py small --recipe modern-next --start random --seeds 3"
     assert record_run.command_of(random_start, 3) == command
+
+
+@pytest.fixture
+def two_models():
+    """Of 300 users: one model with three seeds, one with a single seed."""
+    random = np.random.default_rng(0)
+    ranks = [{"full": random.integers(1, 30, 300)} for _ in range(4)]
+    return {"one": table.Model(ranks[:3], [], []), "other": table.Model(ranks[3:], [], [])}
+
+
+def test_a_difference_has_the_interval_of_its_users_and_a_wider_one_of_its_seeds(two_models):
+    found = table.differences_of(two_models)["one - other"]
+    ndcg = [per_user_metrics(ranks["full"], [10])["ndcg@10"] for model in two_models.values() for ranks in model.ranks]
+    interval = bootstrap_interval(np.mean(ndcg[:3], axis=0) - ndcg[3])  # of scipy
+    assert [found[name] for name in interval._fields] == pytest.approx(list(interval), abs=1e-12)
+    assert found["verdict"] == interval.verdict() and found["seeds"] == [3, 1]
+    seeds_too = found["over seeds too"]
+    assert seeds_too["high"] - seeds_too["low"] > interval.high - interval.low
+    assert table.turned(table.turned(found)) == found
+    there = dict(reversed(two_models.items()))
+    back = table.turned(table.differences_of(there)["other - one"])
+    assert back["mean"] == pytest.approx(found["mean"]) and back["verdict"] == found["verdict"]
+
+
+def test_a_p_value_is_small_only_where_all_users_agree():
+    ranks = np.tile([1, 2, 30], 50)
+    models = {name: table.Model([{"full": of}], [], []) for name, of in (("a", ranks), ("b", ranks), ("c", ranks + 1))}
+    found = table.differences_of(models)
+    assert found["a - b"]["p"] == 1 and found["a - b"]["verdict"] == "equivalent"
+    assert found["a - c"]["p"] == 2 / table.RESAMPLES and found["a - c"]["verdict"] == "better"
+
+
+def test_holm_by_hand():
+    """.01 x 4, .02 x 3, .03 x 2 (not below the one before it), .5 x 1."""
+    assert table.holm(np.array([0.03, 0.01, 0.5, 0.02])) == pytest.approx([0.06, 0.04, 0.5, 0.06])
+    assert table.holm(np.array([0.4, 0.9])) == pytest.approx([0.8, 0.9])
 
 
 def test_an_ensemble_is_the_mean_of_log_probabilities(dataset, results, monkeypatch):
