@@ -3,10 +3,12 @@
     python benchmarks/baselines.py small
 
 Every baseline is tried with a few settings on validation data, and tested once at the best. `seconds` goes from before
-the ratings are read to the metrics of the test, for that one setting. Writes results/baselines-PRESET.json.
+the ratings are read to the metrics of the test, for that one setting. Writes results/baselines-PRESET.json, after each
+baseline; settings that are recorded there are not tried again, and `date` says when a baseline was tested.
 """
 
 import argparse
+import datetime
 import itertools
 import json
 import time
@@ -22,6 +24,7 @@ from bertrec_utils.data.dataset import Dataset, load_dataset
 from bertrec_utils.data.sequences import Holdout
 from bertrec_utils.evaluation.baselines import (
     EASE,
+    PCTM,
     ItemKNN,
     LinearNextItem,
     MarkovChain,
@@ -62,11 +65,14 @@ BASELINES = {
             pseudo_counts=[5.0, 20.0, 80.0, 160.0],
         ),
     ),
+    "pctm": Baseline(
+        PCTM, grid(window=[20, 40], pseudo_counts=[50.0, 150.0, 500.0], decay=[0.6, 0.8], popularity=[-0.6, -0.4, -0.2])
+    ),
     "item-knn": Baseline(
         ItemKNN, grid(neighbours=[200, 1000, 5000], shrinkage=[0.0, 5.0, 20.0], decay=[0.3, 0.5, 0.7, 0.9])
     ),
-    "ease": Baseline(EASE, grid(ridge=[100.0, 200.0, 500.0, 1000.0], decay=[0.6, 0.7, 0.8, 0.9])),
-    "linear": Baseline(LinearNextItem, grid(decays=[(0.8,), (0.5, 0.9)], ridge=[100.0, 200.0, 400.0])),
+    "ease": Baseline(EASE, grid(ridge=[100.0, 200.0, 500.0, 1000.0, 2000.0], decay=[0.6, 0.7, 0.8, 0.9])),
+    "linear": Baseline(LinearNextItem, grid(decays=[(0.8,), (0.5, 0.9)], ridge=[100.0, 200.0, 400.0, 800.0])),
 }
 
 
@@ -94,38 +100,45 @@ def seconds_to_test(preset: Settings, baseline: Baseline, settings: dict[str, An
     return time.perf_counter() - started
 
 
-def is_recorded(name: str) -> bool:
-    """With all settings that are tried today."""
-    if not path_of(name).exists():
-        return False
-    recorded = read_result(name)["models"]
-    tried = {each: [settings for _, settings in recorded.get(each, {}).get("tried", [])] for each in BASELINES}
-    return tried == json.loads(json.dumps({each: baseline.tried for each, baseline in BASELINES.items()}))
+def as_recorded(value: Any) -> Any:
+    return json.loads(json.dumps(value))
+
+
+def row_of(baseline: Baseline, preset: Settings, dataset: Dataset, recorded: dict) -> dict:
+    """What is recorded of a baseline, from what is `recorded` already, if anything."""
+    settings = as_recorded(baseline.tried)
+    if [each for _, each in recorded.get("tried", [])] == settings:
+        return recorded
+    known = {json.dumps(each): found for found, each in recorded.get("tried", [])}
+    validation, tried = dataset.split.validation, []
+    for each in settings:
+        found = known.get(json.dumps(each))
+        tried.append((quality(baseline.build(dataset, **each), validation) if found is None else found, each))
+    _, best = max(tried, key=lambda pair: pair[0])
+    if recorded.get("settings") == best:
+        return recorded | {"tried": tried}
+    scorer = baseline.build(dataset, **best)
+    return {
+        "date": datetime.date.today().isoformat(),
+        "tried": tried,
+        "settings": best,
+        "seconds": seconds_to_test(preset, baseline, best),
+        "validation": evaluate(scorer, validation, ["full"], progress=False)["full"],
+        "test": evaluate(scorer, dataset.split.test, progress=False),
+    }
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("preset", choices=PRESETS)
-    arguments = parser.parse_args()
-    name = f"baselines-{arguments.preset}"
-    if is_recorded(name):
-        print(f"{name} is recorded")
-        return
-    preset = get_preset(arguments.preset)
-    dataset, table = load_dataset(preset.data), {}
+    name = parser.parse_args().preset
+    file, preset = f"baselines-{name}", get_preset(name)
+    dataset, table = load_dataset(preset.data), read_result(file)["models"] if path_of(file).exists() else {}
     for each, baseline in tqdm(BASELINES.items(), desc="baselines"):
-        validation = dataset.split.validation
-        tried = [(quality(baseline.build(dataset, **settings), validation), settings) for settings in baseline.tried]
-        _, best = max(tried, key=lambda pair: pair[0])
-        scorer = baseline.build(dataset, **best)
-        table[each] = {
-            "tried": tried,
-            "settings": best,
-            "seconds": seconds_to_test(preset, baseline, best),
-            "validation": evaluate(scorer, validation, ["full"], progress=False)["full"],
-            "test": evaluate(scorer, dataset.split.test, progress=False),
-        }
-    write_result(name, f"python benchmarks/baselines.py {arguments.preset}", models=table)
+        row = row_of(baseline, preset, dataset, table.get(each, {}))
+        if row is not table.get(each):
+            table[each] = row
+            write_result(file, f"python benchmarks/baselines.py {name}", models=table)
     for each, row in table.items():
         print(f"{each:18} test NDCG@10 {row['test']['full']['ndcg@10']:.4f}, {row['seconds']:.1f} s, {row['settings']}")
 

@@ -5,10 +5,12 @@
 The ratings before the .9 quantile of the timestamps train the recipes and the baselines. The targets come after it:
 `next`, each user's first item, and `successive`, every item (the mean for each user, then over users). Settings are
 the defaults; the days of recent popularity are chosen on the validation of this split. Not for preset medium: its
-histories end when the release of each user was cut (data/README.md). Writes results/time-split-PRESET.json.
+histories end when the release of each user was cut (data/README.md). Writes results/time-split-PRESET.json, with the
+difference of each two models, user by user.
 """
 
 import argparse
+import itertools
 import shlex
 import sys
 
@@ -47,6 +49,17 @@ def summary(by_seed: list[dict[str, np.ndarray]]) -> dict[str, dict]:
     }
 
 
+def differences_of(models: dict[str, list[dict[str, np.ndarray]]]) -> dict[str, dict[str, dict]]:
+    """Of the ndcg@10, each side averaged over its seeds."""
+    found = {}
+    for one, other in itertools.combinations(models, 2):
+        found[f"{one} - {other}"] = {}
+        for name in ("next ndcg@10", "successive ndcg@10"):
+            left, right = (np.mean([seed[name] for seed in models[each]], axis=0) for each in (one, other))
+            found[f"{one} - {other}"][name] = bootstrap_interval(left - right)._asdict()
+    return found
+
+
 def baselines_of(dataset: Dataset) -> dict[str, Scorer]:
     recent = BASELINES["recent-popularity"]
     validation, ratings = dataset.split.validation, dataset.log.ratings
@@ -65,7 +78,7 @@ def main():
     vocabulary, split = split_in_time(log.ratings, QUANTILE)
     dataset = Dataset(vocabulary, split.train, log, other_split=split)
     baselines = baselines_of(dataset)
-    models = {name: summary([of_users(model, split)]) for name, model in baselines.items()}
+    models = {name: [of_users(model, split)] for name, model in baselines.items()}
     for recipe in RECIPES:
         settings = get_preset(arguments.preset, recipe)
         alone, mixed = [], []
@@ -74,15 +87,16 @@ def main():
             fit(model, dataset, settings, seed=seed)
             alone.append(of_users(model, split))
             mixed.append(of_users(fit_mixture(model, baselines["linear"], split.validation), split))
-        models[recipe], models[f"{recipe}-with-linear"] = summary(alone), summary(mixed)
-        print(recipe, {name: round(row["mean"], 4) for name, row in models[recipe].items()}, flush=True)
+        models[recipe], models[f"{recipe}-with-linear"] = alone, mixed
+        print(recipe, {name: round(row["mean"], 4) for name, row in summary(alone).items()}, flush=True)
     sizes = {"train users": len(split.train), "test users": len(split.test)}
     write_result(
         f"time-split-{arguments.preset}",
         f"python benchmarks/time_split.py {shlex.join(sys.argv[1:])}",
         quantile=QUANTILE,
         data=sizes | {"targets after the cut": len(split.successive), "items": len(vocabulary)},
-        models=models,
+        models={name: summary(by_seed) for name, by_seed in models.items()},
+        differences=differences_of(models),
     )
 
 

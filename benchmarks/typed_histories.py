@@ -4,9 +4,10 @@
 
 The newest 4, 8 and 16 items of 2,000 users, in their true order, shuffled once, and shuffled but taken as a set (the
 mean of the log-probabilities over random orders); as a set also with popularity penalties, and mixed with a baseline,
-by weight. The baselines are those that know what goes with what: the linear one, and EASE without decay, blind to
-order; each also alone. The weights are those of `load_trained`. Writes results/typed-histories-PRESET.json, with the
-baseline and weight that are best on average over the three lengths: nothing is chosen on the lists of notebook 05.
+by weight; in order also mixed with the linear one, for what the mixture loses with the order. The baselines are those
+that know what goes with what: the linear one, and EASE without decay, blind to order; each also alone. The weights are
+those of `load_trained`. Writes results/typed-histories-PRESET.json, with the baseline and weight that are best on
+average over the three lengths: nothing is chosen on the lists of notebook 05.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from scipy.special import log_softmax
 
 from bertrec_utils.data.sequences import Holdout, Sequences
 from bertrec_utils.evaluation.baselines import EASE
-from bertrec_utils.evaluation.mixture import PrecomputedScores, linear_baseline, standardise
+from bertrec_utils.evaluation.mixture import PrecomputedScores, standardise
 from bertrec_utils.evaluation.ranking import (
     bootstrap_interval,
     metrics,
@@ -69,16 +70,21 @@ def main():
     rows = np.sort(np.random.default_rng(0).permutation(len(everybody))[:USERS])
     histories, targets = everybody.histories.rows(rows), everybody.targets[rows]
     counts = train.counts(item_count)
-    baselines = {"linear": linear_baseline(train, item_count), "EASE": EASE(train, item_count, decay=1.0)}
+    mixture = checkpoint.with_linear(dataset)
+    baselines = {"linear": mixture.baseline, "EASE": EASE(train, item_count, decay=1.0)}
     found, ndcg = [], {}
     for count in LENGTHS:
         title, as_typed = f"the newest {count} films", newest(histories, count, shuffle=True)
+        in_order = newest(histories, count, shuffle=False)
+        network_in_order, linear_in_order = mixture.parts(in_order)
         network = mean_over_orders(recommender, checkpoint.model, lambda scores: log_softmax(scores, axis=1), as_typed)
         alone = {
             each: mean_over_orders(recommender, scorer, standardise, as_typed) for each, scorer in baselines.items()
         }
-        ways = {"in order": (checkpoint.model.score, newest(histories, count, shuffle=False))}
-        ways |= {"shuffled": (checkpoint.model.score, as_typed), "as a set": (network, as_typed)}
+        ways = {"in order": (network_in_order, in_order)}
+        for weight in WEIGHTS:
+            ways[f"in order, with {weight} linear"] = network_in_order + weight * linear_in_order, in_order
+        ways |= {"shuffled": (checkpoint.model.score(as_typed), as_typed), "as a set": (network, as_typed)}
         ways |= {
             f"as a set, popularity penalty {each}": (network - each * np.log(counts + 1), as_typed)
             for each in PENALTIES
@@ -87,7 +93,7 @@ def main():
             ways |= {f"as a set, with {weight} {each}": (network + weight * scores, as_typed) for weight in WEIGHTS}
             ways[f"as a set, {each} alone"] = scores, as_typed
         for way, (scores, read) in ways.items():
-            model = checkpoint.model if callable(scores) else PrecomputedScores(scores)
+            model = PrecomputedScores(scores)
             ranks = target_ranks(model, Holdout(read, targets), ["full"], progress=False)["full"]
             row, ndcg[title, way] = metrics(ranks, [10]), per_user_metrics(ranks, [10])["ndcg@10"]
             row["novelty (bits)"] = novelty(top_k(model, read), counts, len(everybody))
@@ -98,6 +104,8 @@ def main():
     best = table[["as a set", *mixed]].idxmax()
     pairs = [("in order", "shuffled"), ("as a set", "shuffled"), (best, "as a set")]
     pairs += [(best, f"as a set, {each} alone") for each in baselines]
+    of_the_mixture = f"as a set, with {mixture.weight} linear"  # whose weight was chosen for histories in order
+    pairs += [(each.replace("as a set", "in order"), each) for each in dict.fromkeys([of_the_mixture, best])]
     differences = {
         f"the newest {count} films: {one} - {other}": bootstrap_interval(
             ndcg[f"the newest {count} films", one] - ndcg[f"the newest {count} films", other]

@@ -356,15 +356,29 @@ def test_neighbouring_seeds_are_grouped():
     assert ensemble.groups([3, 5, 8], 3) == [[3, 5, 8]]
 
 
-def test_baselines_are_recorded_once_for_one_grid(results, monkeypatch, capsys):
-    monkeypatch.setattr(baselines, "BASELINES", {"ease": baselines.Baseline(baselines.EASE, [{"ridge": 50.0}])})
-    for _ in range(2):
-        call(monkeypatch, baselines, "tiny")
-    said = capsys.readouterr().out
-    assert said.count("test NDCG@10") == 1 and said.endswith("baselines-tiny is recorded\n")
-    monkeypatch.setattr(baselines, "BASELINES", {"ease": baselines.Baseline(baselines.EASE, [{"ridge": 60.0}])})
+def test_a_baseline_is_tried_once_with_each_setting_and_tested_where_the_best_is_new(results, monkeypatch, dataset):
+    built = []
+
+    def ease(*arguments, ridge):
+        built.append(ridge)
+        return baselines.EASE(*arguments, ridge=ridge)
+
+    monkeypatch.setattr(baselines, "BASELINES", {"ease": baselines.Baseline(ease, grid := [{"ridge": 50.0}])})
     call(monkeypatch, baselines, "tiny")
-    assert recording.read_result("baselines-tiny")["models"]["ease"]["settings"] == {"ridge": 60.0}
+    first = recording.read_result("baselines-tiny")
+    assert built == [50.0, 50.0, 50.0]  # tried, tested, timed
+    call(monkeypatch, baselines, "tiny")
+    assert built == [50.0] * 3 and recording.read_result("baselines-tiny") == first
+    grid.append({"ridge": 1e9})  # much too strong
+    call(monkeypatch, baselines, "tiny")
+    second = recording.read_result("baselines-tiny")["models"]["ease"]
+    assert built == [50.0] * 3 + [1e9] and [each for _, each in second["tried"]] == grid
+    assert second["settings"] == {"ridge": 50.0} and second["test"] == first["models"]["ease"]["test"]
+    grid.append({"ridge": 60.0})
+    call(monkeypatch, baselines, "tiny")
+    third = recording.read_result("baselines-tiny")["models"]["ease"]
+    best = max((50.0, 60.0), key=lambda ridge: dict((each["ridge"], found) for found, each in third["tried"])[ridge])
+    assert third["settings"] == {"ridge": best}
 
 
 def test_recent_popularity_knows_nothing_that_is_held_out(dataset):

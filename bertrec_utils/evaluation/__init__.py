@@ -3,6 +3,7 @@ Works with anybody's model, and takes numpy and scipy, not torch."""
 
 from .baselines import (
     EASE,
+    PCTM,
     ItemKNN,
     LinearNextItem,
     MarkovChain,
@@ -14,6 +15,6 @@ from .baselines import (
 from .mixture import Mixture, fit_mixture, linear_baseline
 from .ranking import Scorer, bootstrap_interval, evaluate, metrics, per_user_metrics, target_ranks, top_k
 
-__all__ = ["EASE", "ItemKNN", "LinearNextItem", "MarkovChain", "Mixture", "MostRepeated", "Popularity"]
+__all__ = ["EASE", "PCTM", "ItemKNN", "LinearNextItem", "MarkovChain", "Mixture", "MostRepeated", "Popularity"]
 __all__ += ["RecentPopularity", "Scorer", "SmoothedMarkovChain", "bootstrap_interval", "evaluate", "fit_mixture"]
 __all__ += ["linear_baseline", "metrics", "per_user_metrics", "target_ranks", "top_k"]

@@ -89,6 +89,54 @@ class SmoothedMarkovChain:
         return np.log(scores)
 
 
+class PCTM:
+    """Counts of what follows what, multiplied over the history (Petrov et al., "Do Sequential Recommendation Benchmarks
+    Really Require Higher-Order Sequence Modelling?", RecSys 2026). A chain adds probabilities, so that one item of the
+    history can bring in another; here most items of the history have to agree.
+
+    A pair `distance` positions apart counts distance ** -`power`, up to `window`; P(next | item) is the share of such
+    counts, with `pseudo_counts` spread evenly over all items. A score is the weighted sum of log P over the newest
+    `max_length` items, and `popularity` times the log of the item's share of the training data. The newest `head` items
+    have weight `recent` together, each `decay` times the one after it; the rest of 1 is shared evenly by those before.
+    """
+
+    def __init__(
+        self,
+        train: Sequences,
+        item_count: int,
+        window: int = 20,
+        power: float = 1.0,
+        pseudo_counts: float = 150.0,
+        head: int = 7,
+        recent: float = 0.8,
+        decay: float = 0.6,
+        popularity: float = -0.4,
+        max_length: int = 200,
+    ):
+        self.head, self.recent, self.decay, self.max_length = head, recent, decay, max_length
+        counts = sum(distance**-power * pair_counts(train, item_count, distance) for distance in range(1, window + 1))
+        counts.data = np.log1p(counts.data * item_count / pseudo_counts)  # all of log P that depends on the next item
+        self.evidence = counts.astype(np.float32)
+        shares = train.counts(item_count) + 1
+        self.background = (popularity * np.log(shares / shares.sum())).astype(np.float32)
+
+    def score(self, histories: Sequences) -> np.ndarray:
+        rows = np.repeat(np.arange(len(histories)), histories.lengths)
+        ages = np.repeat(histories.offsets[1:], histories.lengths) - 1 - np.arange(len(histories.tokens))
+        kept = ages < self.max_length
+        weights = np.concatenate([self.weights(min(length, self.max_length))[::-1] for length in histories.lengths])
+        shape = len(histories), len(self.background)
+        history = sparse.coo_array((weights, (rows[kept], histories.tokens[kept] - 1)), shape).tocsr()
+        return (history @ self.evidence).toarray() + self.background
+
+    def weights(self, length: int) -> np.ndarray:
+        """(length,) float32: of the items of a history, the newest first; they add up to 1."""
+        newest = self.decay ** np.arange(min(length, self.head))
+        older = max(length - self.head, 0)
+        share = self.recent if older else 1
+        return np.append(newest * share / newest.sum(), np.full(older, (1 - share) / max(older, 1))).astype(np.float32)
+
+
 class EASE:
     """The linear autoencoder that predicts a user's items from the others (Steck, WWW 2019), blind to order. An item
     that may come back has its score from the others alone, too.

@@ -7,6 +7,7 @@ from bertrec_utils.evaluation import baselines
 from bertrec_utils.evaluation.baselines import (
     EASE,
     MOST_ITEMS,
+    PCTM,
     ItemKNN,
     LinearNextItem,
     MarkovChain,
@@ -53,6 +54,24 @@ def test_smoothed_chain_by_hand():
     np.testing.assert_allclose(np.exp(scores[0]), 0.75 * last + 0.25 * before, rtol=1e-6)
     np.testing.assert_allclose(np.exp(scores[1]), 0.75 * last + 0.25 * np.array([0.4, 0.3, 0.3]), rtol=1e-6)
     np.testing.assert_allclose(np.exp(scores).sum(1), 1, rtol=1e-6)
+
+
+def test_pctm_by_hand():
+    train = rows([1, 2, 3], [1, 3])  # popularity, each once more: 3, 2, 3 of 8
+    settings = {"window": 2, "power": 1.0, "pseudo_counts": 3.0, "head": 2, "recent": 0.8, "decay": 0.5}
+    model = PCTM(train, 3, **settings, popularity=-0.5)
+    after_1 = (np.array([0, 1, 1 + 1 / 2]) + 1) / (2.5 + 3)  # 3 once directly, and once two positions later
+    after_2 = (np.array([0, 0, 1]) + 1) / (1 + 3)
+    after_3 = np.full(3, 1 / 3)
+    shares = np.array([3, 2, 3]) / 8
+    # the newest two items share .8, two to one; the oldest has .2
+    expected = 0.8 * (2 * np.log(after_1) + np.log(after_3)) / 3 + 0.2 * np.log(after_2) - 0.5 * np.log(shares)
+    [scores, short] = model.score(rows([2, 3, 1], [1]))
+    np.testing.assert_allclose(scores - scores[0], expected - expected[0], rtol=1e-5)
+    expected = np.log(after_1) - 0.5 * np.log(shares)  # a single item has all the weight
+    np.testing.assert_allclose(short - short[0], expected - expected[0], rtol=1e-5)
+    newest = PCTM(train, 3, **settings, max_length=2).score(rows([2, 3, 1], [3, 1]))
+    np.testing.assert_allclose(*newest, rtol=1e-6)  # what is older is not read
 
 
 def test_ease_predicts_each_item_from_the_others():
