@@ -49,6 +49,7 @@ QUEUE = [
     "variants.py test-curve ml-1m",
     "ties.py small",
     "ties.py medium",
+    "peers.py small",
 ]
 
 

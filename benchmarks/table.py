@@ -54,9 +54,10 @@ TOLD = [  # in docs/results.md, README and the notebooks, wherever both were run
     ("modern-both", "modern-cloze"),
     ("modern-next", "modern-both"),
     ("modern-next", "modern-cloze"),
-    ("bert4rec", "smoothed-chain"),
+    ("bert4rec", "modern-cloze"),
+    ("bert4rec", "pctm"),
     ("bert4rec", "linear"),
-    ("modern-cloze", "linear"),
+    ("modern-both", "pctm"),
     ("modern-both", "linear"),
     ("modern-both-with-linear", "linear"),
     ("bert4rec-with-linear", "modern-both-with-linear"),
@@ -81,8 +82,10 @@ def data_of(preset: str) -> Dataset:
 
 
 def keep_ranks(name: str, scorers: dict[str, Scorer], dataset: Dataset) -> None:
-    """Write the ranks of the test users, whole or half numbers, as results/ranks/NAME.npz: "SCORER/PROTOCOL"."""
-    doubled = {
+    """Write the ranks of the test users, whole or half numbers, as results/ranks/NAME.npz: "SCORER/PROTOCOL", beside
+    those that are there."""
+    before = dict(np.load(path_of_ranks(name))) if path_of_ranks(name).exists() else {}
+    doubled = before | {
         f"{key}/{protocol}": np.rint(2 * ranks).astype(np.uint32)
         for key, scorer in scorers.items()
         for protocol, ranks in target_ranks(scorer, dataset.split.test, progress=False).items()
@@ -140,10 +143,10 @@ def baselines_of(preset: str) -> Models:
     name = f"baselines-{preset}"
     wanted = BASELINES.keys() - LEFT_OUT.get(preset, [])
     recorded = {each: row for each, row in read_result(name)["models"].items() if each in wanted}
-    if not path_of_ranks(name).exists():
+    kept = {key.split("/")[0] for key in np.load(path_of_ranks(name))} if path_of_ranks(name).exists() else set()
+    for each in recorded.keys() - kept:
         dataset = data_of(preset)
-        scorers = {each: BASELINES[each].build(dataset, **row["settings"]) for each, row in recorded.items()}
-        keep_ranks(name, scorers, dataset)
+        keep_ranks(name, {each: BASELINES[each].build(dataset, **recorded[each]["settings"])}, dataset)
     ranks = kept_ranks(name, {each: row["test"] for each, row in recorded.items()})
     return {
         each: Model([ranks[each]], [row["validation"]["ndcg@10"]], [row["seconds"] / 60])

@@ -14,7 +14,9 @@ from matplotlib.ticker import PercentFormatter, StrMethodFormatter
 
 THOUSANDS = StrMethodFormatter("{x:,.0f}")
 LINES = list(zip("os^DvPX", ("-", "--", "-.", ":", "-", "--", "-."), strict=True))  # for readers in greyscale
-TOKEN_COLORS = ListedColormap(["#f0f0f0", "#9ecae1", "#e6850d"])  # PAD, item, [MASK]: three greys in print
+KINDS = {"mixture": ("C1", "D"), "network": ("C0", "o"), "baseline": ("0.4", "s")}  # in every figure, colour and marker
+BLUE, ORANGE = "#9ecae1", "#e6850d"
+TOKEN_COLORS = ListedColormap(["#f0f0f0", BLUE, ORANGE])  # PAD, item, [MASK]: three greys in print
 
 
 def use_style() -> None:
@@ -58,42 +60,76 @@ def plot_history_lengths(lengths: np.ndarray, seen: int | None = None, ax: Axes 
 
 
 def plot_sittings(seconds: np.ndarray, ax: Axes | None = None) -> Axes:
-    """The time from each user's first rating to the last, in seconds (U,); 0 is drawn as 1."""
+    """The time from each user's first rating to the last, in seconds (U,), on a log scale; 0 is drawn as 1."""
     ax = _axes(ax)
     sns.histplot(x=np.maximum(seconds, 1), log_scale=True, bins=40, ax=ax)
-    where = {"transform": ax.get_xaxis_transform(), "va": "bottom", "ha": "center", "fontsize": 9}
-    for name, days in {"minute": 1 / 1440, "hour": 1 / 24, "day": 1, "month": 30, "year": 365}.items():
-        ax.axvline(86_400 * days, color="black", lw=1, ls=":")
-        ax.text(86_400 * days, 1, f"1 {name}", where)
-    ax.set(xlabel="seconds from the first rating to the last (log scale)", ylabel="users")
-    ax.set_title("Most people rate in one sitting", pad=18)
+    ticks = {"1 second": 1, "1 minute": 60, "1 hour": 3600, "1 day": 86_400, "1 month": 2.6e6, "1 year": 3.15e7}
+    ax.set_xticks(list(ticks.values()), list(ticks))
+    ax.minorticks_off()
+    at_once = int((np.asarray(seconds) <= 1).sum())
+    note = f"{at_once} users:\none rating,\nor all within\none second"
+    ax.annotate(note, (1, at_once), (0, 4), textcoords="offset points", fontsize=9)
+    ax.set(xlabel="from the first rating to the last (log scale)", ylabel="users")
+    ax.set(title="Most people rate in one sitting")
     return ax
 
 
+PARTS = {"training": ("C0", "o"), "validation": ("C1", "s"), "test": ("C3", "D"), "not used": ("0.8", "o")}
+
+
+def plot_splits(log: pd.DataFrame, splits: Mapping[str, str], title: str, cut: float) -> np.ndarray:
+    """The time line of each user (columns user, week) under two splits: `splits` names the columns with the part of
+    each item, one of PARTS, and says what such a split does. The second is cut at the week `cut`."""
+    figure, axes = plt.subplots(1, 2, figsize=(9.5, 2.9), sharey=True)
+    rows = {user: row for row, user in enumerate(log.user.unique())}
+    for ax, (split, subtitle) in zip(axes, splits.items(), strict=True):
+        for user, row in rows.items():
+            weeks = log.week[log.user == user]
+            ax.plot([weeks.min(), weeks.max()], [row, row], color="0.75", zorder=0)
+        for part, (color, marker) in PARTS.items():
+            of_part = log[log[split] == part]
+            look = {"color": color, "marker": marker, "s": 80, "edgecolor": "black", "linewidth": 0.6}
+            ax.scatter(of_part.week, of_part.user.map(rows), label=part, **look)
+        ax.set(xlabel="week", yticks=range(len(rows)), yticklabels=rows, ylim=(len(rows) - 0.5, -0.5))
+        ax.set_title(subtitle, weight="normal", fontsize=11)
+        ax.grid(False)
+    axes[1].axvline(cut, color="black", ls="--")
+    figure.suptitle(title, weight="bold", fontsize=12)
+    figure.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=len(PARTS), frameon=False)
+    return axes
+
+
 def plot_tokens(
-    tokens: np.ndarray, mask_token: int, row_labels: Sequence[str] | None = None, ax: Axes | None = None
+    tokens: np.ndarray, mask_token: int, title: str, row_labels: Sequence[str] | None = None, ax: Axes | None = None
 ) -> Axes:
     """A batch of token sequences (B, T) as a grid: PAD, items and [MASK] in their own colours."""
     tokens = np.asarray(tokens)
     kinds = np.select([tokens == 0, tokens == mask_token], [0, 2], default=1)
     texts = np.select([kinds == 0, kinds == 2], ["PAD", "[MASK]"], tokens.astype(str))
     row_labels = row_labels or [f"user {row + 1}" for row in range(len(tokens))]
-    return _grid(kinds, texts, row_labels, "Tokens", ax, cmap=TOKEN_COLORS, vmin=0, vmax=2)
+    return _grid(kinds, texts, row_labels, title, ax, cmap=TOKEN_COLORS, vmin=0, vmax=2)
 
 
 def plot_visible(
-    visible: np.ndarray, row_labels: Sequence[str], title: str, prefix: int | None = None, ax: Axes | None = None
+    visible: np.ndarray,
+    row_labels: Sequence[str],
+    title: str,
+    prefix: int,
+    answers: Mapping[int, int],
+    ax: Axes | None = None,
 ) -> Axes:
-    """What each row may see (columns are positions): `visible` (Q, T) bool. A line marks the end of a `prefix`."""
-    visible = np.asarray(visible)
-    ax = _grid(visible, np.where(visible, "sees", ""), row_labels, title, ax, cmap="Greys_r", vmin=-0.3, vmax=1)
-    if prefix:
-        ax.axvline(prefix, color="C3", lw=3)
+    """What each row sees (columns are positions), shaded: `visible` (Q, T) bool. A dashed line marks the end of the
+    `prefix`, an orange frame the position of each row in `answers`: that of the film it has to guess."""
+    ax = _grid(visible, None, row_labels, title, ax, cmap=ListedColormap(["white", BLUE]), vmin=0, vmax=1)
+    for row, position in answers.items():
+        corner = (position + 0.06, row + 0.06)
+        ax.add_patch(plt.Rectangle(corner, 0.88, 0.88, edgecolor=ORANGE, lw=3, fill=False, zorder=3))
+    ax.axvline(prefix, color="black", lw=2, ls="--")
     return ax
 
 
 def _grid(
-    values: np.ndarray, texts: np.ndarray, row_labels: Sequence[str], title: str, ax: Axes | None, **colors: Any
+    values: np.ndarray, texts: np.ndarray | None, row_labels: Sequence[str], title: str, ax: Axes | None, **colors: Any
 ) -> Axes:
     rows, columns = values.shape
     ax = _axes(ax, figsize=(min(10, 1.5 + 0.75 * columns), 0.9 + 0.38 * rows))
@@ -106,25 +142,27 @@ def _grid(
 
 def plot_network(ax: Axes | None = None) -> Axes:
     """The paper's network, drawn from the bottom up: what happens to a history of five films of which one is masked."""
-    ax = _axes(ax, figsize=(10, 7.2))
-    tokens, masked = ["11", "12", "[MASK]", "14", "15"], 2
+    ax = _axes(ax, figsize=(10, 8))
+    tokens, masked, layers = ["11", "12", "[MASK]", "14", "15"], 2, [2.2, 3.2, 4.2, 5.2, 6.2]
     colors = [TOKEN_COLORS(2 if position == masked else 1) for position in range(len(tokens))]
     for position, (token, color) in enumerate(zip(tokens, colors, strict=True)):
         _box(ax, position + 0.1, 0, 0.8, token, color)
-        _box(ax, position + 0.02, 1, 0.96, f"embedding of {token}\n+ of position {position}", "white")
-        _box(ax, position + 0.1, 6.35, 0.8, "state", color)
-        for start, end in ((0.6, 1), (1.6, 2.1), (5.85, 6.35)):
+        _box(ax, position + 0.02, 1, 0.96, f"vector of {token}\n+ of position {position}", "white")
+        _box(ax, position + 0.1, 7.2, 0.8, "state", color)
+        for start, end in ((0.6, 1), (1.6, 2.2), *((height + 0.6, height + 1) for height in layers)):
             _arrow(ax, position + 0.5, start, end)
-    block = ("attention over all films", "add, layer norm", "feed-forward, at each position", "add, layer norm")
-    for height, layer in enumerate(("layer norm", *block)):
-        _box(ax, 0.1, 2.1 + 0.75 * height, 4.8, layer, "white" if "norm" in layer else "0.88")
-    ax.text(5.05, 4.3, "one block;\nthe paper\nstacks two", va="center")
-    _arrow(ax, masked + 0.5, 6.95, 7.45)
-    output = "project, layer norm, then a dot product with every item embedding: V scores (equation 7)"
-    _box(ax, 0.1, 7.45, 4.8, output, "white")
-    _arrow(ax, masked + 0.5, 8.05, 8.55)
-    _box(ax, 1.3, 8.55, 2.4, "softmax: P(film) behind [MASK]", colors[masked])
-    ax.set(xlim=(0, 6), ylim=(-0.1, 9.25), title="BERT4Rec, from the history (below) to an answer")
+    block = ("attention over all positions", "add, layer norm", "feed-forward, at each position", "add, layer norm")
+    for height, layer in zip(layers, ("layer norm", *block), strict=True):
+        _box(ax, 0.1, height, 4.8, layer, "white" if "norm" in layer else "0.88")
+    for height in layers[1::2]:
+        _residual(ax, (4.5, height - 0.2), 5.1, (4.9, height + 1.3))
+    ax.text(5.25, 4.9, "one block;\nthe paper\nstacks two\n\nblue: what\ncame in\nis added", va="center")
+    _arrow(ax, masked + 0.5, 7.8, 8.2)
+    output = "project, layer norm, then a dot product with every film's vector: V scores (equation 7)"
+    _box(ax, 0.1, 8.2, 4.8, output, "white")
+    _arrow(ax, masked + 0.5, 8.8, 9.2)
+    _box(ax, 1.3, 9.2, 2.4, "softmax: P(film at the [MASK])", colors[masked])
+    ax.set(xlim=(0, 6.1), ylim=(-0.1, 9.9), title="From a history (below) to a guess at the [MASK]")
     ax.axis("off")
     return ax
 
@@ -146,9 +184,11 @@ BLOCKS = {  # title -> its layers from the bottom up, and what goes past them: f
 }
 
 
-def plot_blocks(*titles: str) -> np.ndarray:
+def plot_blocks(message: str, *titles: str) -> np.ndarray:
     """Blocks of BLOCKS side by side, from the bottom up. Blue is a residual: what came in is added at the +."""
-    _, axes = plt.subplots(1, len(titles), figsize=(9.5, 5))
+    figure, axes = plt.subplots(1, len(titles), figsize=(9.5, 5))
+    figure.suptitle(message, weight="bold")
+    top = max(len(BLOCKS[title][0]) for title in titles)
     for ax, title in zip(axes, titles, strict=True):
         layers, residuals = BLOCKS[title]
         for height, layer in enumerate([*layers, ""]):
@@ -157,11 +197,16 @@ def plot_blocks(*titles: str) -> np.ndarray:
                 left, width = (2.2, 0.6) if layer == "+" else (0.5, 4)
                 _box(ax, left, height, width, layer, "white" if layer in ("+", "layer norm") else "0.88")
         for left, start, end in residuals:
-            ax.plot([left, 4.7, 4.7], [start, start, end + 0.3], color="C0", lw=2)
-            ax.annotate("", (2.8, end + 0.3), (4.7, end + 0.3), arrowprops={"arrowstyle": "->", "color": "C0"})
-        ax.set(xlim=(0, 5), ylim=(-0.6, 7.2), title=title)
+            _residual(ax, (left, start), 4.7, (2.8, end + 0.3))
+        ax.set(xlim=(0, 5), ylim=(-0.6, top + 0.1))
+        ax.set_title(title, weight="normal")
         ax.axis("off")
     return axes
+
+
+def _residual(ax: Axes, start: tuple[float, float], right: float, end: tuple[float, float]) -> None:
+    ax.plot([start[0], right, right], [start[1], start[1], end[1]], color="C0", lw=2)
+    ax.annotate("", end, (right, end[1]), arrowprops={"arrowstyle": "->", "color": "C0", "lw": 2})
 
 
 def _box(ax: Axes, left: float, bottom: float, width: float, text: str, color: Any) -> None:
@@ -173,15 +218,15 @@ def _arrow(ax: Axes, x: float, start: float, end: float) -> None:
     ax.annotate("", (x, end), (x, start), arrowprops={"arrowstyle": "->", "color": "0.3"})
 
 
-def plot_attention(
-    weights: np.ndarray, columns: Sequence[str], rows: Sequence[str], title: str, ax: Axes | None = None
-) -> Axes:
+def plot_attention(weights: np.ndarray, rows: Sequence[str], title: str, ax: Axes | None = None) -> Axes:
     """Attention weights (Q, T): each row is a query, whose weights sum to one over the positions it sees."""
-    ax = _axes(ax, figsize=(9, 1.6 + 0.6 * len(rows)))
-    table = pd.DataFrame(np.asarray(weights), rows, columns)
-    sns.heatmap(table, cmap="Greys", vmin=0, vmax=1, annot=True, fmt=".2f", ax=ax, cbar=False, linewidths=0.5)
-    ax.set_title(title)
-    ax.set_xticklabels(columns, rotation=35, ha="right")
+    ax = _axes(ax, figsize=(9, 1.4 + 0.5 * len(rows)))
+    sns.heatmap(weights, yticklabels=rows, cmap="Greys", vmin=0, vmax=1, ax=ax, cbar=False)
+    for (row, position), weight in np.ndenumerate(weights):
+        if weight >= 0.005:
+            color = "white" if weight > 0.5 else "black"
+            ax.text(position + 0.5, row + 0.5, f"{weight:.2f}", ha="center", va="center", color=color)
+    ax.set(title=title, xlabel="position")
     ax.tick_params("y", rotation=0)
     return ax
 
@@ -238,41 +283,62 @@ def plot_metric_at_k(tables: Mapping[str, Mapping[str, float]], metric: str = "n
     return ax
 
 
-def plot_differences_by_group(
-    differences: Mapping[str, np.ndarray], values: np.ndarray, groups: int, label: str, ax: Axes | None = None
-) -> Axes:
-    """Mean of each difference (U,) in `groups` equally large groups of users by `values` (U,), with 95 % intervals. A
-    difference is that of a metric of two models, user by user: only then do intervals tell which of them is better."""
-    ax = _axes(ax)
+def equal_groups(values: np.ndarray, groups: int) -> pd.Series:
+    """Which of `groups` equally large groups each of `values` (U,) is in: categories such as "3-70", lowest first."""
     bins = pd.qcut(pd.Series(values), groups, duplicates="drop")
     ranges = [(max(values.min(), np.floor(bin.left) + 1), np.floor(bin.right)) for bin in bins.cat.categories]
-    names = [f"{low:,.0f}-{high:,.0f}" for low, high in ranges]
-    for number, (name, of_users) in enumerate(differences.items()):
-        grouped = pd.Series(of_users).groupby(bins, observed=True)
+    return bins.cat.rename_categories([f"{low:,.0f}-{high:,.0f}" for low, high in ranges])
+
+
+def plot_differences_by_group(
+    differences: Mapping[tuple[str, str], np.ndarray], groups: pd.Series, label: str, title: str, ax: Axes | None = None
+) -> Axes:
+    """The mean of each difference (U,) of two models, user by user, in each of the `equal_groups` that `label` names,
+    with 95 % intervals; in the colour of the first of the two."""
+    ax = _axes(ax)
+    names = groups.cat.categories
+    for number, ((one, other), of_users) in enumerate(differences.items()):
+        grouped = pd.Series(of_users).groupby(groups, observed=True)
         positions = np.arange(len(names)) + (number - (len(differences) - 1) / 2) * 0.15
-        marker, _ = LINES[number % len(LINES)]
-        ax.errorbar(positions, grouped.mean(), 1.96 * grouped.sem(), fmt=marker, capsize=3, label=name)
+        color, marker = KINDS[kind_of(one)]
+        label_of_pair, reach = f"{one} - {other}", 1.96 * grouped.sem()
+        ax.errorbar(positions, grouped.mean(), reach, fmt=marker, color=color, capsize=3, label=label_of_pair)
     ax.axhline(0, color="0.4", lw=1)
+    for text, side in (("above zero the first is better", "bottom"), ("below zero the second is better", "top")):
+        ax.text(len(names) - 0.45, 0, f" {text} ", ha="right", va=side, fontsize=9, color="0.3")
     ax.set_xticks(range(len(names)), names)
-    ax.set(xlabel=label, ylabel="difference of NDCG@10", title=f"Who is better, by {label.split(' (')[0]}")
+    ax.set(xlabel=label, ylabel="difference of NDCG@10", title=title, xlim=(-0.5, len(names) - 0.4))
     ax.margins(y=0.25)  # room for the legend
-    ax.legend(loc="upper left", ncols=len(differences))
+    ax.legend(loc="upper left")
     return ax
 
 
+def kind_of(model: str) -> str:
+    """By its name in results/: a mixture with the linear baseline, a network alone, or a baseline."""
+    if model.endswith("-with-linear"):
+        return "mixture"
+    return "network" if model.startswith(("bert4rec", "modern-")) else "baseline"
+
+
 def plot_scores(rows: Mapping[str, Mapping], title: str, ax: Axes | None = None) -> Axes:
-    """A line per model: `mean`, an interval from `low` to `high` over users, and a tick for each of `seeds`."""
+    """A line per model, in the colour of its kind: `mean`, an interval from `low` to `high` over users, and a tick for
+    each of `seeds`."""
     ax = _axes(ax, figsize=(7, 0.8 + 0.3 * len(rows)))
-    positions = np.arange(len(rows))
     table = pd.DataFrame({name: {key: row[key] for key in ("mean", "low", "high")} for name, row in rows.items()}).T
-    reach = [table["mean"] - table.low, table.high - table["mean"]]
-    ax.errorbar(table["mean"], positions, xerr=reach, fmt="o", capsize=3)
-    for position, row in zip(positions, rows.values(), strict=True):
+    table["position"], kinds = range(len(rows)), table.index.map(kind_of)
+    for kind, (color, marker) in KINDS.items():
+        of_kind = table[kinds == kind]
+        if len(of_kind):
+            reach = [of_kind["mean"] - of_kind.low, of_kind.high - of_kind["mean"]]
+            ax.errorbar(of_kind["mean"], of_kind.position, xerr=reach, fmt=marker, color=color, capsize=3, label=kind)
+    for position, row in enumerate(rows.values()):
         ax.plot(row["seeds"], np.full(len(row["seeds"]), position), "|", color="black", ms=12)
-    ax.set_yticks(positions, rows)
+    ax.set_yticks(table.position, rows)
     ax.set(xlabel="NDCG@10, full ranking, test", title=title, xlim=(0, None))
     ax.locator_params("x", nbins=6)
     ax.invert_yaxis()
+    if len(set(kinds)) > 1:
+        ax.legend(loc="lower right")
     return ax
 
 
@@ -282,17 +348,17 @@ def plot_comparison(
     """The NDCG@10 of each model, and that of `own` less that of each other one, as mean, low and high of an interval;
     a difference whose interval lies within the grey band of +-`margin` does not matter."""
     names = sorted(scores, key=lambda name: -scores[name][0])
-    _, axes = plt.subplots(1, 2, figsize=(11, 1.2 + 0.3 * len(names)), sharey=True, layout="constrained")
+    _, axes = plt.subplots(1, 2, figsize=(9.5, 1.5 + 0.3 * len(names)), sharey=True, layout="constrained")
     axes[1].axvspan(-margin, margin, color="0.85")
     axes[1].axvline(0, color="0.4", lw=1)
     for ax, intervals in zip(axes, (scores, differences), strict=True):
         for name, (mean, low, high) in intervals.items():
-            reach, color = [[mean - low], [high - mean]], "C3" if name == own else "C0"
-            ax.errorbar(mean, names.index(name), xerr=reach, fmt="o", capsize=3, color=color)
+            reach = [[mean - low], [high - mean]]
+            ax.errorbar(mean, names.index(name), xerr=reach, fmt="o", capsize=3, color="C0")
         ax.locator_params("x", nbins=6)
     axes[0].set_yticks(range(len(names)), names)
-    axes[0].set(xlabel="NDCG@10, full ranking, test", ylim=(len(names) - 0.5, -0.5))
-    axes[1].set(xlabel=f"{own} less the model of the row")
+    axes[0].set(xlabel="NDCG@10, full ranking, test", ylim=(len(names) - 0.5, -0.5), title="With 95 % intervals")
+    axes[1].set(xlabel=f"{own} less the model of the row", title="Right of 0 it is better; grey: too small to matter")
     return axes
 
 

@@ -239,10 +239,11 @@ export class TitleIndex {
     return rows.slice(0, 20 * count).filter(isKnown).slice(0, count);
   }
 
-  // Names that contain `wanted`: those that begin with its words first, then the most rated first
+  // Names that contain `wanted`: itself, then those that begin with its words, then the most rated first
   containing(wanted) {
     const letters = wanted.replaceAll(" ", "");  // and begin with whole words, so that `E.T.` is no start of `Eternal`
-    const order = (name) => (`${name} `.startsWith(`${wanted} `) ? 0 : name.startsWith(wanted) ? 1 : 2);
+    const order = (name) =>
+      name === wanted ? 0 : `${name} `.startsWith(`${wanted} `) ? 1 : name.startsWith(wanted) ? 2 : 3;
     const found = this.names.filter((_, i) => this.letters[i].includes(letters))
       .map((name) => ({ name, order: order(name), popularity: this.popularity.get(name) }));
     return found.sort((a, b) => a.order - b.order || a.popularity - b.popularity).map(({ name }) => name);

@@ -1,5 +1,6 @@
 """The parts of benchmarks/ that decide what a table says."""
 
+import time
 from dataclasses import asdict
 
 import baselines
@@ -8,6 +9,8 @@ import migrate_results
 import mistakes
 import numpy as np
 import pandas as pd
+import peer_worker
+import peers
 import publish_weights
 import pytest
 import record_run
@@ -17,12 +20,14 @@ import scale
 import step_parts
 import table
 import torch
+import train_speed
 import variants
 from scipy.special import log_softmax
 
 from bertrec_utils.common import PROJECT
 from bertrec_utils.evaluation.mixture import linear_baseline, standardise
-from bertrec_utils.evaluation.ranking import PROTOCOLS, bootstrap_interval, evaluate, per_user_metrics
+from bertrec_utils.evaluation.ranking import PROTOCOLS, bootstrap_interval, evaluate, per_user_metrics, target_ranks
+from bertrec_utils.model.losses import cross_entropy
 from bertrec_utils.model.masking import build_batch, training_batches
 from bertrec_utils.model.modern import build_network
 from bertrec_utils.settings import PRESETS, get_preset
@@ -388,6 +393,104 @@ def test_recent_popularity_knows_nothing_that_is_held_out(dataset):
     for holdout in (dataset.split.validation, dataset.split.test):
         held_out = zip(holdout.histories.users, dataset.vocabulary.item_ids(holdout.targets), strict=True)
         assert not pairs.isin(list(held_out)).any()
+
+
+class Rows(torch.nn.Module):
+    """A network of one score per item and of nothing else."""
+
+    def __init__(self, items):
+        super().__init__()
+        self.scores = torch.nn.Parameter(torch.zeros(items + 1))
+
+    def score(self, sessions):
+        """In a library that numbers the items backwards, from 1."""
+        return self.scores.detach().expand(len(sessions), -1)
+
+
+@pytest.mark.parametrize(("patience", "epochs"), [(2, 5), (10, 6)])
+def test_a_peer_is_tested_with_the_weights_of_its_best_epoch(dataset, patience, epochs):
+    """Who knows how often an item is the target is better than who knows nothing, or the opposite."""
+    items, split = len(dataset.vocabulary), dataset.split
+    numbers = np.concatenate([[0], np.arange(items, 0, -1)])
+    numbers[5] = 0  # an item that it has not seen
+    counts = torch.bincount(torch.from_numpy(split.validation.targets), minlength=items + 1)[1:].float()
+    network, after = Rows(items), [0.0, -1.0, 1.0, 0.0, 1.0, -1.0]
+
+    def train(on_epoch):
+        goes_on, epoch = True, 0
+        while goes_on:
+            network.scores.data[numbers[1:]] = after[epoch] * counts
+            goes_on, epoch = on_epoch(network, numbers, network.score), epoch + 1
+
+    found = peer_worker.to_the_end(train, split, 6, patience)
+
+    class Best:
+        def score(self, histories):
+            scores = np.tile(counts.numpy(), (len(histories), 1))
+            scores[:, 4] = -1.0
+            return scores
+
+    quality = [row["ndcg@10"] for row in found["history"]]
+    assert len(quality) == epochs and max(quality) == quality[2]
+    assert quality[2] == evaluate(Best(), split.validation, ["full"], progress=False)["full"]["ndcg@10"]
+    for protocol, ranks in target_ranks(Best(), split.test, progress=False).items():
+        np.testing.assert_array_equal(found["ranks"][protocol], ranks)
+
+
+def test_speed_leaves_out_the_first_steps():
+    ends = []
+
+    def train(on_step):
+        while True:
+            time.sleep(0.2 if len(ends) < 3 else 0.01)
+            ends.append(time.perf_counter())
+            on_step(7)
+
+    found = peer_worker.speed(train, 0.2)
+    assert found["sequences_per_second"] == pytest.approx(7 * (len(ends) - 3) / (ends[-1] - ends[2]), rel=0.05)
+    assert found["peak_mb"] > 50
+
+
+def test_a_peer_is_recorded_once(results, monkeypatch, capsys):
+    ranks = {"full": np.array([1.0, 2.5, 30.0])}
+    monkeypatch.setattr(peers, "run", lambda *_, **limits: limits | {"ranks": dict(ranks)})
+    call(monkeypatch, peers, "tiny", "--only", "recbole-sasrec", "--epochs", "1")
+    monkeypatch.setattr(peers, "run", None)  # training again would be an error
+    call(monkeypatch, peers, "tiny", "--only", "recbole-sasrec", "--epochs", "1")
+    assert capsys.readouterr().out.endswith("recbole-sasrec is recorded\n")
+    [model] = recording.read_result("peers-tiny")["models"]
+    assert model["settings"] == {"epochs": 1, "patience": 11}
+    assert model["test"]["full"]["ndcg@10"] == pytest.approx((1 + 1 / np.log2(3.5)) / 3)
+    kept = table.kept_ranks("peers-tiny-recbole-sasrec", {"test": model["test"]})
+    np.testing.assert_array_equal(kept["test"]["full"], ranks["full"])
+
+
+def test_operations_by_hand():
+    """Attention has two products forward and five backward, our loss three: that of the scores, and two gradients."""
+    query, key = (torch.ones(2, 3, positions, 8, requires_grad=True) for positions in (4, 5))
+    visible = torch.ones(2, 1, 4, 5, dtype=torch.bool)
+
+    def attend():
+        torch.nn.functional.scaled_dot_product_attention(query, key, key, attn_mask=visible).sum().backward()
+
+    assert train_speed.operations(attend) == 7 * 2 * (2 * 3 * 4 * 5 * 8)
+    states, weight = (torch.ones(rows, 8, requires_grad=True) for rows in (6, ITEMS))
+    labels = torch.zeros(6, dtype=torch.int64)
+
+    def lose():
+        cross_entropy(states, weight, torch.zeros(ITEMS, requires_grad=True), labels).backward()
+
+    assert train_speed.operations(lose) == 3 * 2 * (6 * 8 * ITEMS)
+
+
+def test_the_speed_of_our_own_training_is_measured(results, monkeypatch):
+    monkeypatch.setattr(train_speed, "NAMES", {})
+    monkeypatch.setattr(train_speed, "OURS", {"modern-both": {"width": 16}})
+    monkeypatch.setattr(train_speed, "ROUNDS", 1)
+    call(monkeypatch, train_speed, "tiny", "--seconds", "0.1")
+    row = recording.read_result("train-speed")["models"]["modern-both"]
+    assert row["settings"]["width"] == 16 and [row["sequences_per_second"]] == row["rounds"]
+    assert row["peak_mb"] > 100 and 0 < row["share_of_matrix_rate"] < 1
 
 
 def test_steps_are_timed(dataset):

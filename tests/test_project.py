@@ -146,8 +146,9 @@ def test_the_table_is_made_from_the_recorded_runs(preset):
     recorded = results("table")[preset]["models"]
     models = table.runs_of(preset) | table.baselines_of(preset)  # compares ranks with recorded metrics, too
     assert set(recorded) == set(models)
-    for name, (seeds, minutes) in models.items():
+    for name, (seeds, validation, minutes) in models.items():
         assert recorded[name]["minutes"] == pytest.approx(sum(minutes) / len(minutes))
+        assert recorded[name]["validation"] == pytest.approx(sum(validation) / len(seeds))
         for protocol in PROTOCOLS:
             row = recorded[name][protocol]["ndcg@10"]
             assert row["seeds"] == pytest.approx([metrics(ranks[protocol])["ndcg@10"] for ranks in seeds])
@@ -156,7 +157,23 @@ def test_the_table_is_made_from_the_recorded_runs(preset):
             )
     pair = {name: models[name] for name in ("modern-both", "markov-chain")}
     [(name, found)] = table.differences_of(pair).items()
-    assert found == pytest.approx(results("table")[preset]["differences"][name])
+    shown = results("table")[preset]["differences"][name]
+    assert found["over seeds too"] == pytest.approx(shown["over seeds too"])
+    assert [found[key] for key in ("mean", "low", "high", "p")] == pytest.approx(
+        [shown[key] for key in ("mean", "low", "high", "p")]
+    )
+    assert (found["verdict"], found["seeds"]) == (shown["verdict"], shown["seeds"])
+
+
+def test_what_is_told_is_of_the_table():
+    """Each pair as its data set has it, and its p value never smaller for Holm's correction."""
+    content = results("table")
+    assert len(content["told"]) >= 20
+    for row in content["told"]:
+        one, other = row["pair"].split(" - ")
+        means = [content[row["data"]]["models"][name]["full"]["ndcg@10"]["mean"] for name in (one, other)]
+        assert row["mean"] == pytest.approx(means[0] - means[1]) and row["low"] < row["mean"] < row["high"]
+        assert row["p after Holm"] >= row["p"]
 
 
 def test_the_notebooks_show_the_recorded_run_of_the_bundled_data():
@@ -180,8 +197,9 @@ def test_recorded_runs_are_those_of_the_preset():
 
 def test_the_short_table_of_the_readme_is_a_part_of_the_long_one():
     made = tables.models("ml-1m").rows
-    row = re.compile(r"^\| `([\w-]+)`[^|]*\| ([^|]+ / [^|]+) \| ([^|]+ to [^|]+) \|$", re.MULTILINE)
+    row = re.compile(r"^\| `([\w-]+)`[^|]*\| (\.\d{4}) \| ([^|]+ / [^|]+) \| ([^|]+ to [^|]+) \|$", re.MULTILINE)
     rows = row.findall((ROOT / "README.md").read_text())
     assert len(rows) == 7
-    for name, full, interval in rows:
-        assert [full, interval] == [made[f"`{name}`"][0], made[f"`{name}`"][3]]
+    for name, validation, full, interval in rows:
+        cells = made[f"`{name}`"]
+        assert [full, interval, validation] == [cells[0], cells[3], cells[4]]

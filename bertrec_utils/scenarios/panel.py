@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 
 from .recommender import Recommender
-from .titles import look_alikes, split_year, sum_up
+from .titles import look_alikes, names_of, split_year, sum_up
 
 SUGGESTIONS = 6
-MOST_REASONS = 30  # films of a history; with more, an answer would take seconds
+MOST_REASONS = 60  # films of a history; with more, an answer would take seconds
 NO_FORMULAS = "tex2jax_ignore mathjax_ignore"  # classes of HTML in which JupyterLab leaves $ alone
 WIDE, NARROW = {"width": "420px"}, {"width": "32px"}
 
@@ -49,6 +49,8 @@ class Panel:
         self.table = widgets.HTML()
         self.search.observe(lambda _: self.suggest(), "value")
         self.search.on_msg(self._on_enter)
+        clear = widgets.Button(description="clear", tooltip="remove all", layout={"width": "70px"})
+        clear.on_click(lambda _: self.clear())
         for control in (self.k, self.penalty, self.exclude_series, self.from_watchlist):
             control.observe(lambda _: self.answer(), "value")
         self.order.observe(lambda _: self.show_chosen(), "value")
@@ -59,14 +61,21 @@ class Panel:
             widgets.HBox([widgets.Label("familiar"), self.penalty, widgets.Label("distinctive"), self.exclude_series]),
             *([] if only is None else [self.from_watchlist]),
         ]
-        self.widget = widgets.VBox([self.search, self.suggestions, self.chosen, *controls, self.table])
+        search = widgets.HBox([self.search, clear])
+        self.widget = widgets.VBox([search, self.suggestions, self.chosen, *controls, self.table])
         self.widget.add_class("bertrec-panel")
         self.show_chosen()
 
     def suggest(self) -> None:
-        """Show titles that match what is typed."""
-        found = self.recommender.suggest(self.search.value, SUGGESTIONS)
-        self.suggestions.children = [self._button(self.titles[item], self.add, item, WIDE) for item in found]
+        """Show titles that match what is typed; if none has it, say so, and show those that are like it."""
+        typed = self.search.value
+        found = self.recommender.suggest(typed, SUGGESTIONS)
+        buttons = [self._button(self.titles[item], self.add, item, WIDE) for item in found]
+        if typed.strip() and not self.recommender.suggest(typed, 1, misspelt=False):
+            for error in self.recommender.look_up([typed])[1].values():
+                said = f"{typed!r} {error.reason}" + ("; perhaps one of these:" if found else "")
+                buttons.insert(0, self._text(said))
+        self.suggestions.children = buttons
 
     def _on_enter(self, _: Any, content: dict[str, Any], __: Any) -> None:
         if content.get("event") == "submit" and (found := self.recommender.suggest(self.search.value, 1)):
@@ -83,23 +92,31 @@ class Panel:
         self.show_chosen()
 
     def remove(self, item: int) -> None:
-        self.items.remove(item)
+        if item in self.items:  # a second click comes before the button is gone
+            self.items.remove(item)
+            self.show_chosen()
+
+    def clear(self) -> None:
+        self.items.clear()
         self.show_chosen()
 
     def move_left(self, item: int) -> None:
-        index = self.items.index(item)
-        self.items.insert(max(0, index - 1), self.items.pop(index))
-        self.show_chosen()
+        if item in self.items:
+            index = self.items.index(item)
+            self.items.insert(max(0, index - 1), self.items.pop(index))
+            self.show_chosen()
 
     def show_chosen(self) -> None:
         chips = []
         for item in self.items:
             left = self._button("◀", self.move_left, item, tooltip="earlier", disabled=self.order.value)
             remove = self._button("✕", self.remove, item, tooltip="remove")
-            title = widgets.HTML(escape(self.titles[item]))  # a Label would read $ as the start of a formula
-            chips.append(widgets.HBox([left, title, remove]))
+            chips.append(widgets.HBox([left, self._text(self.titles[item]), remove]))
         self.chosen.children = chips
         self.answer()
+
+    def _text(self, text: str) -> widgets.HTML:
+        return widgets.HTML(escape(text))  # a Label would read $ as the start of a formula
 
     def _button(self, text: str, act: Callable, item: Any, layout: dict = NARROW, **more: Any) -> widgets.Button:
         button = widgets.Button(description=text, layout=layout, **more)
@@ -116,11 +133,14 @@ class Panel:
         options: dict[str, Any] = {"popularity_penalty": self.penalty.value, "only": only}
         options["exclude_series"] = self.exclude_series.value
         found = self.recommender.recommend_items(self.items, self.k.value, as_set=as_set, **options)
-        reasons = [""] * len(found)
+        reasons: list[list[tuple[str, float]]] = [[] for _ in range(len(found))]
+        notes = [*self.notes, *look_alikes(self.unknown, found.title)]
         if 1 < len(self.items) <= MOST_REASONS:
             gains = self.recommender.explain(self.items, found.item, as_set)
-            reasons = [self.titles[item] for item in gains.idxmax()]
-        notes = [*self.notes, *look_alikes(self.unknown, found.title)]
+            gains.index = [(names_of(self.titles[item])[:2] or [self.titles[item]])[-1] for item in gains.index]
+            reasons = [list(gains[item].sort_values(ascending=False).items()) for item in gains]
+        elif len(self.items) > MOST_REASONS:
+            notes.append(f"Why is worked out for up to {MOST_REASONS} {self.recommender.noun}s.")
         if found.empty:
             of_list = " of your watchlist" if self.from_watchlist.value else ""
             notes.append(f"Nothing is left to recommend of the {self.recommender.noun}s{of_list} that the model knows.")
@@ -128,7 +148,8 @@ class Panel:
         self.table.value = head if found.empty else head + self.html(found.assign(because=reasons))
 
     def html(self, found: pd.DataFrame) -> str:
-        """The recommendations as a table; a bar is exp(score), as a share of the best one's."""
+        """The recommendations as a table; a bar is exp(score), as a share of the best one's. `because` has, the largest
+        first, what each title of the history contributes: the first is shown, the others after a click."""
         shares = np.exp(found.score - found.score.max())
         rows = []
         for row, share in zip(found.itertuples(), shares, strict=True):
@@ -137,12 +158,17 @@ class Panel:
             people = int(self.recommender.items.ratings[row.item])
             genres = row.genres.replace("|", ", ")
             cells = map(escape, (str(row.rank), name, str(year or ""), genres, f"{people:,}"))
-            rows.append("".join(f"<td>{cell}</td>" for cell in (*cells, bar, escape(row.because))))
-        names = ("", "title", "year", "genres", "rated by", "", "most because of")
+            rows.append("".join(f"<td>{cell}</td>" for cell in (*cells, bar, self._why(row.because))))
+        names = ("", "title", "year", "genres", "rated by", "match", "because of (click)")
         head = "".join(f"<th style='text-align:left'>{name}</th>" for name in names)
         body = "".join(f"<tr>{row}</tr>" for row in rows)
         style = f"class='{NO_FORMULAS}' style='line-height:1.5em'"
         return f"<table {style}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+    def _why(self, reasons: Sequence[tuple[str, float]]) -> str:
+        lines = [f"{gain:+.1f} {escape(title)}" for title, gain in reasons]
+        first = f"<summary>{escape(reasons[0][0])}</summary>" if reasons else ""
+        return f"<details>{first}{'<br>'.join(lines)}</details>" if reasons else ""
 
     def _repr_mimebundle_(self, **options: Any) -> dict[str, Any]:
         chosen = ", ".join(escape(self.titles[item]) for item in self.items)

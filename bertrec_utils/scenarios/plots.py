@@ -1,6 +1,7 @@
-"""Figures of notebook 05: what is recommended, why, and a map of all films."""
+"""Figures of notebook 05: why something is recommended, and a map of all films."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from itertools import cycle
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -14,24 +15,6 @@ from .recommender import Recommender
 from .titles import names_of, split_year
 
 VEGA_LITE = "application/vnd.vegalite.v5+json"
-
-
-def plot_recommendations(history: Sequence[str], recommended: pd.DataFrame, title: str) -> np.ndarray:
-    """A history (oldest first) beside the films recommended after it (`Recommender.recommend`), best on top."""
-    lines = max(len(history), len(recommended))
-    _, (left, right) = plt.subplots(1, 2, figsize=(11, 0.8 + 0.36 * lines))
-    left.axis("off")
-    left.set_title(f"{title}: the history")
-    for row, film in enumerate(history):
-        left.text(0, 1 - (row + 0.7) / lines, f"{row + 1}. {label_of(film, 58)}", fontsize=10)
-    right.barh(recommended["rank"], recommended.score - recommended.score.min() + 0.25, color="C0", alpha=0.55)
-    for row in recommended.itertuples():
-        right.text(0.05, row.rank, label_of(row.title, 60), va="center", fontsize=9)
-    right.set(ylabel="rank", title="What to watch next", yticks=recommended["rank"], xticks=[])
-    right.set_xlabel("log-probability above that of the last one shown")
-    right.invert_yaxis()
-    right.grid(False)
-    return np.array([left, right])
 
 
 def label_of(title: str, most: int) -> str:
@@ -81,20 +64,23 @@ def map_films(recommender: Recommender, min_ratings: int = 30, seed: int = 0) ->
     return films[["item", "title", "year", "decade", "genre", "ratings", "series", "x", "y"]]
 
 
-def plot_map(films: pd.DataFrame, title: str, named: tuple[str, ...] = (), ax: Axes | None = None) -> Axes:
-    """The map as a picture: colours are genres, lines join the films of the `named` series."""
-    common = films.genre.value_counts().index[:9]
-    genres = films.genre.where(films.genre.isin(common), "other").str.replace("$", r"\$", regex=False)
-    look = {"hue": genres, "size": "ratings", "sizes": (4, 90), "alpha": 0.7, "palette": "tab10"}
-    ax = sns.scatterplot(films, x="x", y="y", ax=ax, **look)
-    for series, color in zip(named, sns.color_palette("dark", len(named)), strict=True):
+def plot_map(films: pd.DataFrame, colour: str, title: str, named: tuple[str, ...] = (), ax: Axes | None = None) -> Axes:
+    """The map as a picture, coloured by the numbers in the column `colour`. A line joins the films of each `named`
+    series in the order of their years; its ends are labelled."""
+    ax = ax if ax is not None else plt.subplots()[1]
+    sizes = 4 + 86 * films.ratings / films.ratings.max()
+    dots = ax.scatter(films.x, films.y, sizes, films[colour].astype(float), cmap="viridis_r", alpha=0.8)
+    ax.figure.colorbar(dots, ax=ax, label=colour)
+    look: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "va": "center", "fontsize": 9}
+    look["bbox"] = {"facecolor": "white", "edgecolor": "C3", "pad": 2}
+    look["arrowprops"] = {"arrowstyle": "-", "color": "C3"}
+    for number, (series, line) in enumerate(zip(named, cycle(("-", "--", ":")), strict=False)):
         of_series = films[films.series == series].sort_values("year")
-        ax.plot(of_series.x, of_series.y, color=color, linewidth=1.2, zorder=0)
-        for _, first in of_series[:1].iterrows():
-            box = {"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 0.5}
-            ax.annotate(label_of(series, 60), (first.x, first.y), color=color, weight="bold", ha="center", bbox=box)
+        ax.plot(of_series.x, of_series.y, color="C3", linestyle=line, linewidth=2)
+        for end, name, up in ((0, f"{series} ", 1), (-1, "", -1)) if len(of_series) else ():
+            film = of_series.iloc[end]
+            ax.annotate(label_of(f"{name}{film.year}", 60), (film.x, film.y), (0, up * (14 + 24 * number)), **look)
     ax.set(title=title, xlabel="", ylabel="", xticks=[], yticks=[])
-    ax.legend(bbox_to_anchor=(1, 1), loc="upper left", frameon=False)
     return ax
 
 

@@ -58,9 +58,9 @@ class Recommender:
                 unknown[title] = error
         return items, unknown
 
-    def suggest(self, typed: str, count: int = 8) -> list[Any]:
+    def suggest(self, typed: str, count: int = 8, misspelt: bool = True) -> list[Any]:
         """Up to `count` items that the model knows, those whose titles match best what has been typed."""
-        known = (item for item in self.titles.suggest(typed, 20 * count) if item in self.vocabulary)
+        known = (item for item in self.titles.suggest(typed, 20 * count, misspelt) if item in self.vocabulary)
         return list(islice(known, count))
 
     def recommend(self, history: Sequence[str], k: int = 10, **options: Any) -> pd.DataFrame:

@@ -231,8 +231,8 @@ class TitleIndex:
         names = [*self._containing(wanted), *(name for name, _, _ in similar)] if wanted else []
         return [self.titles[item] for item in dict.fromkeys(min(self.films[2][name])[-1] for name in names)][:count]
 
-    def suggest(self, typed: str, count: int = 8) -> list[Any]:
-        """Up to `count` items while a title is being typed: names that begin so or contain it, then misspelt ones. A
+    def suggest(self, typed: str, count: int = 8, misspelt: bool = True) -> list[Any]:
+        """Up to `count` items while a title is being typed: names that begin so or contain it, then `misspelt` ones. A
         year at the end, with or without parentheses, puts the films of that year first."""
         if typed.startswith("id:"):
             return [self.ids[typed[3:].strip()]] if typed[3:].strip() in self.ids else []
@@ -243,7 +243,7 @@ class TitleIndex:
         if not wanted:
             return []
         films = self.films[2]
-        longer = [name for name in films if len(name) >= len(wanted) - 2]
+        longer = [name for name in films if len(name) >= len(wanted) - 2] if misspelt else []
         similar = process.extract(wanted, longer, scorer=fuzz.partial_ratio, limit=None, score_cutoff=80)
         similar.sort(key=lambda match: (-match[1], min(films[match[0]])[1]))
         names = [*self._containing(wanted), *(name for name, _, _ in similar)]
@@ -253,13 +253,13 @@ class TitleIndex:
         return items[:count]
 
     def _containing(self, wanted: str) -> list[str]:
-        """Names that contain `wanted`: those that begin with its words first, then the most rated first."""
+        """Names that contain `wanted`: itself, then those that begin with its words, then the most rated first."""
         films = self.films[2]  # whole words, so that `E.T.` is not the start of `Eternal`
         letters = wanted.replace(" ", "")
 
         found = [name for name in films if letters in name.replace(" ", "")]
         found.sort(key=lambda name: (not name.startswith(wanted), min(films[name])[1]))
-        return sorted(found, key=lambda name: not f"{name} ".startswith(f"{wanted} "))  # stable
+        return sorted(found, key=lambda name: (name != wanted, not f"{name} ".startswith(f"{wanted} ")))  # stable
 
 
 def _bare(title: str) -> str:

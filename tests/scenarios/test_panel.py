@@ -22,7 +22,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from bertrec_utils.common import PROJECT
 from bertrec_utils.data.sequences import Vocabulary
-from bertrec_utils.scenarios.panel import NO_FORMULAS, Panel
+from bertrec_utils.scenarios.panel import MOST_REASONS, NO_FORMULAS, Panel
 from bertrec_utils.scenarios.recommender import Recommender
 from bertrec_utils.training.checkpoints import load
 
@@ -71,6 +71,36 @@ def test_enter_takes_the_first_suggestion(recommender):
     assert panel.titles[panel.items].tolist()[0].startswith("Harry Potter")
 
 
+def test_a_title_that_nothing_has_is_named(recommender):
+    panel = Panel(recommender)
+
+    def said():
+        return [unescape(text.value) for text in panel.suggestions.children if isinstance(text, widgets.HTML)]
+
+    panel.search.value = "barbie"  # of which the release has none with five ratings
+    assert said() == ["'barbie' is not a title here; perhaps one of these:"] and len(panel.suggestions.children) > 1
+    panel.search.value = "Barbie (2023)"
+    [sentence] = said()
+    assert sentence.startswith("'Barbie (2023)' ")
+    panel.search.value = "qqqqqqqqqq"
+    assert said() == ["'qqqqqqqqqq' is not a title here"] and len(panel.suggestions.children) == 1
+    for typed in ("", " ", "the ma", "ghostbusters 2016", "WALL-E", "amélie", "the matrix (1999)"):
+        panel.search.value = typed
+        assert said() == []
+
+
+def test_a_title_typed_in_full_comes_before_more_popular_longer_ones(recommender):
+    ratings = recommender.items.ratings
+    first, second = (
+        recommender.look_up([title])[0][0] for title in ("The Terminator (1984)", "Terminator 2: Judgment Day")
+    )
+    assert ratings[first] < ratings[second]
+    panel = Panel(recommender)
+    assert type_and_click(panel, "terminator") == "Terminator, The (1984)"
+    assert type_and_click(panel, "terminator ") == "Terminator, The (1984)"
+    assert type_and_click(panel, "terminato").startswith("Terminator 2")
+
+
 def test_another_recommender_answers_when_it_is_chosen(recommender):
     class LeastRatedFirst:
         def score(self, histories):
@@ -109,6 +139,53 @@ def test_films_can_be_moved_and_removed(recommender):
     assert panel.items == [first, second]
 
 
+def test_a_film_can_be_removed_twice_and_all_at_once(recommender):
+    panel = Panel(recommender, ["Toy Story", "Alien", "Amelie"])
+    first, second, third = panel.items
+    for _ in range(2):  # the browser may send a second click before the button is gone
+        panel.remove(second)
+        panel.move_left(second)
+    assert panel.items == [first, third]
+    [clear] = [button for button in all_widgets(panel.widget) if getattr(button, "description", "") == "clear"]
+    clear.click()
+    assert not panel.items and not panel.chosen.children and "Nothing chosen yet" in panel.table.value
+    type_and_click(panel, "alien")
+    assert panel.items == [second] and len(titles_in(panel)) == 10
+
+
+def test_a_click_on_why_shows_what_each_film_contributes(recommender):
+    history = ["Harry Potter and the Chamber of Secrets", "Alien"]
+    panel = Panel(recommender, history)
+    items, _ = recommender.look_up(history)
+    found = recommender.recommend_items(items, 10, as_set=True)
+    whole, *without = recommender.log_probabilities([items, items[1:], items[:1]], as_set=True)
+    details = re.findall(r"<details><summary>(.*?)</summary>(.*?)</details>", panel.table.value)
+    assert len(details) == 10
+    for film, (most, lines) in zip(found.item, details, strict=True):
+        column = recommender.vocabulary.tokens([film])[0] - 1
+        gains = dict(
+            zip(
+                ["Harry Potter and the Chamber of Secrets", "Alien"],
+                [whole[column] - each[column] for each in without],
+                strict=True,
+            )
+        )
+        expected = [f"{gains[title]:+.1f} {title}" for title in sorted(gains, key=lambda title: -gains[title])]
+        assert lines.split("<br>") == expected and most == max(gains, key=gains.get)
+    assert "<details>" not in Panel(recommender, history[:1]).table.value  # of one film there is nothing to tell
+
+
+def test_long_histories_are_explained_too_or_said_not_to_be(recommender):
+    popular = recommender.items.loc[recommender.vocabulary.items].ratings.nlargest(MOST_REASONS + 1).index.tolist()
+    panel = Panel(recommender)
+    panel.order.value = False
+    panel.items = popular[:-1]
+    panel.show_chosen()
+    assert panel.table.value.count("<summary>") == 10 and "Why is" not in panel.table.value
+    panel.add(popular[-1])
+    assert "<summary>" not in panel.table.value and f"up to {MOST_REASONS} films" in panel.table.value
+
+
 def test_controls_change_the_list(recommender):
     panel = Panel(recommender, ["Harry Potter and the Chamber of Secrets", "Harry Potter and the Goblet of Fire"])
     assert sum(title.startswith("Harry Potter") for title in titles_in(panel)) >= 3
@@ -123,7 +200,7 @@ def test_controls_change_the_list(recommender):
 
 def test_titles_cannot_break_the_table(recommender):
     panel = Panel(recommender, ["Toy Story"])
-    found = recommender.recommend(["Toy Story"], 1).assign(title="<b>Bold & brave</b> (1999)", because="<i>")
+    found = recommender.recommend(["Toy Story"], 1).assign(title="<b>Bold & brave</b> (1999)", because=[[("<b>", 1.0)]])
     assert "&lt;b&gt;Bold &amp; brave&lt;/b&gt;" in panel.html(found) and "<b>" not in panel.html(found)
 
 
