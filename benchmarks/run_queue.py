@@ -49,7 +49,7 @@ QUEUE = [
     "variants.py test-curve ml-1m",
     "ties.py small",
     "ties.py medium",
-    "peers.py small",
+    "peers.py small --only rectools-sasrec rectools-bert4rec",
 ]
 
 

@@ -271,18 +271,6 @@ def _lines(ax: Axes, curves: Mapping[str, tuple]) -> None:
         ax.plot(across, up, marker=marker, ls=line, markevery=max(1, len(up) // 10), label=name)
 
 
-def plot_metric_at_k(tables: Mapping[str, Mapping[str, float]], metric: str = "ndcg", ax: Axes | None = None) -> Axes:
-    """`metric` ("hit", "ndcg" or "mrr") at each cutoff, one line per model; `tables`: model -> metrics of its ranks."""
-    ax = _axes(ax)
-    cutoffs = [int(key.split("@")[1]) for key in next(iter(tables.values())) if key.startswith(metric + "@")]
-    _lines(ax, {name: (cutoffs, [table[f"{metric}@{k}"] for k in cutoffs]) for name, table in tables.items()})
-    label = {"hit": "Hit", "ndcg": "NDCG", "mrr": "MRR"}[metric]
-    ax.set(xlabel="length of the list, k", ylabel=f"{label}@k", title=f"{label}@k by model")
-    ax.set(xticks=cutoffs, ylim=(0, 1.5 * ax.get_ylim()[1]))  # room for the legend
-    ax.legend(loc="upper left")
-    return ax
-
-
 def equal_groups(values: np.ndarray, groups: int) -> pd.Series:
     """Which of `groups` equally large groups each of `values` (U,) is in: categories such as "3-70", lowest first."""
     bins = pd.qcut(pd.Series(values), groups, duplicates="drop")
