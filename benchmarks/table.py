@@ -55,8 +55,10 @@ TOLD = [  # in docs/results.md, README and the notebooks, wherever both were run
     ("modern-next", "modern-both"),
     ("modern-next", "modern-cloze"),
     ("bert4rec", "modern-cloze"),
+    ("bert4rec", "smoothed-chain"),
     ("bert4rec", "pctm"),
     ("bert4rec", "linear"),
+    ("modern-cloze", "linear"),
     ("modern-both", "pctm"),
     ("modern-both", "linear"),
     ("modern-both-with-linear", "linear"),
@@ -84,8 +86,7 @@ def data_of(preset: str) -> Dataset:
 def keep_ranks(name: str, scorers: dict[str, Scorer], dataset: Dataset) -> None:
     """Write the ranks of the test users, whole or half numbers, as results/ranks/NAME.npz: "SCORER/PROTOCOL", beside
     those that are there."""
-    before = dict(np.load(path_of_ranks(name))) if path_of_ranks(name).exists() else {}
-    doubled = before | {
+    doubled = doubled_ranks(name) | {
         f"{key}/{protocol}": np.rint(2 * ranks).astype(np.uint32)
         for key, scorer in scorers.items()
         for protocol, ranks in target_ranks(scorer, dataset.split.test, progress=False).items()
@@ -99,6 +100,14 @@ def keep_ranks(name: str, scorers: dict[str, Scorer], dataset: Dataset) -> None:
     replace_file(path_of_ranks(name), write)
 
 
+def doubled_ranks(name: str) -> dict[str, np.ndarray]:
+    """What results/ranks/NAME.npz holds, nothing if it is not there."""
+    if not path_of_ranks(name).exists():
+        return {}
+    with np.load(path_of_ranks(name)) as kept:
+        return dict(kept)
+
+
 def path_of_ranks(name: str):
     return recording.RESULTS / "ranks" / f"{name}.npz"
 
@@ -106,15 +115,15 @@ def path_of_ranks(name: str):
 def kept_ranks(name: str, recorded: dict[str, dict]) -> dict[str, dict[str, np.ndarray]]:
     """scorer -> protocol -> ranks (U,) of those that are `recorded`; ValueError if they do not give its metrics."""
     ranks = {}
-    with np.load(path_of_ranks(name)) as kept:
-        for key, doubled in kept.items():
-            scorer, protocol = key.split("/")
-            if scorer not in recorded:
-                continue
-            ranks.setdefault(scorer, {})[protocol] = doubled / 2
-            found, expected = metrics(doubled / 2), recorded[scorer][protocol]
-            if not all(abs(found[metric] - value) < 5e-5 for metric, value in expected.items()):
-                raise ValueError(f"the ranks of {key} in {path_of_ranks(name)} do not give the recorded metrics")
+    for key, doubled in doubled_ranks(name).items():
+        scorer, protocol = key.split("/")
+        if scorer not in recorded:
+            continue
+        ranks.setdefault(scorer, {})[protocol] = doubled / 2
+        found, expected = metrics(doubled / 2), recorded[scorer][protocol]
+        if not all(abs(found[metric] - value) < 5e-5 for metric, value in expected.items()):
+            problem = f"the ranks of {key} in {path_of_ranks(name)} do not give the recorded metrics"
+            raise ValueError(f"{problem}; remove the file, and they are made anew")
     return ranks
 
 
@@ -143,8 +152,7 @@ def baselines_of(preset: str) -> Models:
     name = f"baselines-{preset}"
     wanted = BASELINES.keys() - LEFT_OUT.get(preset, [])
     recorded = {each: row for each, row in read_result(name)["models"].items() if each in wanted}
-    kept = {key.split("/")[0] for key in np.load(path_of_ranks(name))} if path_of_ranks(name).exists() else set()
-    for each in recorded.keys() - kept:
+    for each in recorded.keys() - {key.split("/")[0] for key in doubled_ranks(name)}:
         dataset = data_of(preset)
         keep_ranks(name, {each: BASELINES[each].build(dataset, **recorded[each]["settings"])}, dataset)
     ranks = kept_ranks(name, {each: row["test"] for each, row in recorded.items()})

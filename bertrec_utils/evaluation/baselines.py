@@ -121,8 +121,7 @@ class PCTM:
         self.background = (popularity * np.log(shares / shares.sum())).astype(np.float32)
 
     def score(self, histories: Sequences) -> np.ndarray:
-        rows = np.repeat(np.arange(len(histories)), histories.lengths)
-        ages = np.repeat(histories.offsets[1:], histories.lengths) - 1 - np.arange(len(histories.tokens))
+        rows, ages = rows_and_ages(histories)
         kept = ages < self.max_length
         weights = np.concatenate([self.weights(min(length, self.max_length))[::-1] for length in histories.lengths])
         shape = len(histories), len(self.background)
@@ -234,10 +233,15 @@ def max_age(decay: float) -> int:
     return int(np.log(0.001) / np.log(decay)) + 1
 
 
+def rows_and_ages(histories: Sequences) -> tuple[np.ndarray, np.ndarray]:
+    """Of each token: which history it is in, and how many items came after it there."""
+    rows = np.repeat(np.arange(len(histories)), histories.lengths)
+    return rows, histories.offsets[1:][rows] - 1 - np.arange(len(histories.tokens))
+
+
 def decayed_history(histories: Sequences, item_count: int, decay: float) -> sparse.csr_array:
     """(B, V) float32: decay ** age for each item of a history, the last item's age being 0."""
-    rows = np.repeat(np.arange(len(histories)), histories.lengths)
-    ages = np.repeat(histories.offsets[1:], histories.lengths) - 1 - np.arange(len(histories.tokens))
+    rows, ages = rows_and_ages(histories)
     kept = ages < max_age(decay) if decay < 1 else slice(None)
     weights = (decay ** ages[kept]).astype(np.float32)
     return sparse.coo_array((weights, (rows[kept], histories.tokens[kept] - 1)), (len(histories), item_count)).tocsr()
