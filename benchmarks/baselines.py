@@ -5,6 +5,7 @@
 Every baseline is tried with a few settings on validation data, and tested once at the best. `seconds` goes from before
 the ratings are read to the metrics of the test, for that one setting. Writes results/baselines-PRESET.json, after each
 baseline; settings that are recorded there are not tried again, and `date` says when a baseline was tested.
+`pctm-with-linear` is mixed as the networks are, to see whether any two models would gain as much from it.
 """
 
 import argparse
@@ -32,6 +33,7 @@ from bertrec_utils.evaluation.baselines import (
     RecentPopularity,
     SmoothedMarkovChain,
 )
+from bertrec_utils.evaluation.mixture import Mixture, linear_baseline, ndcg_by_weight
 from bertrec_utils.evaluation.ranking import Scorer, evaluate, metrics, target_ranks
 from bertrec_utils.settings import PRESETS, Settings, get_preset
 
@@ -75,6 +77,16 @@ BASELINES = {
     "linear": Baseline(LinearNextItem, grid(decays=[(0.8,), (0.5, 0.9)], ridge=[100.0, 200.0, 400.0, 800.0])),
 }
 
+WITH_LINEAR = "pctm-with-linear"
+
+
+def build(name: str, dataset: Dataset, settings: dict[str, Any]) -> Scorer:
+    """A baseline at given settings; of WITH_LINEAR they are those of pctm, and the weight."""
+    if name != WITH_LINEAR:
+        return BASELINES[name].build(dataset, **settings)
+    pctm = BASELINES["pctm"].build(dataset, **{key: value for key, value in settings.items() if key != "weight"})
+    return Mixture(pctm, linear_baseline(dataset.split.train, len(dataset.vocabulary)), settings["weight"])
+
 
 def ratings_of_training(dataset: Dataset) -> pd.DataFrame:
     """The rows of the log that are in the training sequences."""
@@ -93,10 +105,10 @@ def quality(scorer: Scorer, holdout: Holdout) -> float:
     return metrics(full_ranks(scorer, holdout), [10])["ndcg@10"]
 
 
-def seconds_to_test(preset: Settings, baseline: Baseline, settings: dict[str, Any]) -> float:
+def seconds_to_test(name: str, preset: Settings, settings: dict[str, Any]) -> float:
     started = time.perf_counter()
     dataset = load_dataset(preset.data)
-    quality(baseline.build(dataset, **settings), dataset.split.test)
+    quality(build(name, dataset, settings), dataset.split.test)
     return time.perf_counter() - started
 
 
@@ -104,26 +116,41 @@ def as_recorded(value: Any) -> Any:
     return json.loads(json.dumps(value))
 
 
-def row_of(baseline: Baseline, preset: Settings, dataset: Dataset, recorded: dict) -> dict:
+def row_of(name: str, preset: Settings, dataset: Dataset, recorded: dict) -> dict:
     """What is recorded of a baseline, from what is `recorded` already, if anything."""
-    settings = as_recorded(baseline.tried)
+    settings = as_recorded(BASELINES[name].tried)
     if [each for _, each in recorded.get("tried", [])] == settings:
         return recorded
     known = {json.dumps(each): found for found, each in recorded.get("tried", [])}
     validation, tried = dataset.split.validation, []
     for each in settings:
         found = known.get(json.dumps(each))
-        tried.append((quality(baseline.build(dataset, **each), validation) if found is None else found, each))
+        tried.append((quality(build(name, dataset, each), validation) if found is None else found, each))
     _, best = max(tried, key=lambda pair: pair[0])
     if recorded.get("settings") == best:
         return recorded | {"tried": tried}
-    scorer = baseline.build(dataset, **best)
+    return tested(name, preset, dataset, best, tried)
+
+
+def mixed_row(preset: Settings, dataset: Dataset, pctm: dict, recorded: dict) -> dict:
+    """What is recorded of WITH_LINEAR, whose weight is chosen as that of a network is."""
+    if recorded and recorded["settings"].items() >= pctm["settings"].items():
+        return recorded
+    mixture = build(WITH_LINEAR, dataset, pctm["settings"] | {"weight": 0.0})
+    by_weight = ndcg_by_weight(mixture.network, mixture.baseline, dataset.split.validation)
+    tried = [(found, pctm["settings"] | {"weight": weight}) for weight, found in by_weight.items()]
+    _, best = max(tried, key=lambda pair: pair[0])
+    return tested(WITH_LINEAR, preset, dataset, best, tried)
+
+
+def tested(name: str, preset: Settings, dataset: Dataset, settings: dict, tried: list) -> dict:
+    scorer = build(name, dataset, settings)
     return {
         "date": datetime.date.today().isoformat(),
         "tried": tried,
-        "settings": best,
-        "seconds": seconds_to_test(preset, baseline, best),
-        "validation": evaluate(scorer, validation, ["full"], progress=False)["full"],
+        "settings": settings,
+        "seconds": seconds_to_test(name, preset, settings),
+        "validation": evaluate(scorer, dataset.split.validation, ["full"], progress=False)["full"],
         "test": evaluate(scorer, dataset.split.test, progress=False),
     }
 
@@ -134,8 +161,12 @@ def main():
     name = parser.parse_args().preset
     file, preset = f"baselines-{name}", get_preset(name)
     dataset, table = load_dataset(preset.data), read_result(file)["models"] if path_of(file).exists() else {}
-    for each, baseline in tqdm(BASELINES.items(), desc="baselines"):
-        row = row_of(baseline, preset, dataset, table.get(each, {}))
+    for each in tqdm([*BASELINES, WITH_LINEAR], desc="baselines"):
+        recorded = table.get(each, {})
+        if each == WITH_LINEAR:
+            row = mixed_row(preset, dataset, table["pctm"], recorded)
+        else:
+            row = row_of(each, preset, dataset, recorded)
         if row is not table.get(each):
             table[each] = row
             write_result(file, f"python benchmarks/baselines.py {name}", models=table)

@@ -7,10 +7,12 @@ over the test users) and `seeds`, the value of each. Beside the protocols, `vali
 `minutes` of training.
 
 data set -> differences -> "modern-both - modern-next" and so on: of the full NDCG@10, user by user, each side averaged
-over its seeds; the interval over users, a verdict by the margin that was stated before, and `over seeds too`: the
-interval when the seeds are drawn anew as well (too narrow where a side has few; a side of one seed adds nothing).
+over its seeds; `low` and `high`, the bootstrap interval over users; `over seeds too`, the interval (normal) when both
+users and seeds are drawn, and its p value. How much a seed changes is pooled over the networks that have several, so
+that a network of a single seed has its share as well. The verdict is that of the wider interval. Beside it, hit@10.
 
-told -> the pairs that the prose speaks of, with their p values before and after Holm's correction for all of them.
+told -> the pairs that the prose speaks of, with their p values before and after Holm's correction for those of the same
+data set. Where that is .05 or more, "better" and "worse" are "undecided after Holm".
 
 What is resampled are the ranks of the test users, in results/ranks. They are made once, from the trained models in
 runs/, and must give the metrics that were recorded.
@@ -23,8 +25,9 @@ from typing import NamedTuple
 
 import numpy as np
 import recording
-from baselines import BASELINES
+from baselines import BASELINES, WITH_LINEAR, build
 from recording import model_name, path_of, read_result, write_result
+from scipy.stats import norm
 from tqdm import tqdm
 
 from bertrec_utils.common import PROJECT, replace_file
@@ -46,6 +49,7 @@ PRESETS = [
     name for name in ("ml-1m", "medium", "small", "movietweetings", "beauty") if path_of(f"baselines-{name}").exists()
 ]
 CUTOFF = 10
+LEVEL = 0.05  # of a p value after Holm's correction, below which a difference is shown
 RESAMPLES = 2000
 # The copy of ML-1M that was at hand has the exact order, but placeholders for the times of half of its users.
 LEFT_OUT = {"ml-1m": ["recent-popularity"]}
@@ -62,6 +66,9 @@ TOLD = [  # in docs/results.md, README and the notebooks, wherever both were run
     ("modern-both", "pctm"),
     ("modern-both", "linear"),
     ("modern-both-with-linear", "linear"),
+    ("modern-both-with-linear", "modern-both"),
+    ("modern-both-with-linear", "pctm-with-linear"),
+    ("bert4rec-with-linear", "pctm-with-linear"),
     ("bert4rec-with-linear", "modern-both-with-linear"),
 ]
 
@@ -72,6 +79,7 @@ class Model(NamedTuple):
     ranks: list[dict[str, np.ndarray]]  # protocol -> of the test users (U,)
     validation: list[float]  # full NDCG@10
     minutes: list[float]
+    is_trained: bool = True  # another seed would have other ranks
 
 
 Models = dict[str, Model]
@@ -150,14 +158,14 @@ def runs_of(preset: str) -> Models:
 def baselines_of(preset: str) -> Models:
     """The baselines, at the settings that baselines.py has chosen."""
     name = f"baselines-{preset}"
-    wanted = BASELINES.keys() - LEFT_OUT.get(preset, [])
+    wanted = {*BASELINES, WITH_LINEAR} - set(LEFT_OUT.get(preset, []))
     recorded = {each: row for each, row in read_result(name)["models"].items() if each in wanted}
     for each in recorded.keys() - {key.split("/")[0] for key in doubled_ranks(name)}:
         dataset = data_of(preset)
-        keep_ranks(name, {each: BASELINES[each].build(dataset, **recorded[each]["settings"])}, dataset)
+        keep_ranks(name, {each: build(each, dataset, recorded[each]["settings"])}, dataset)
     ranks = kept_ranks(name, {each: row["test"] for each, row in recorded.items()})
     return {
-        each: Model([ranks[each]], [row["validation"]["ndcg@10"]], [row["seconds"] / 60])
+        each: Model([ranks[each]], [row["validation"]["ndcg@10"]], [row["seconds"] / 60], is_trained=False)
         for each, row in recorded.items()
     }
 
@@ -174,62 +182,75 @@ def row_of(model: Model) -> dict:
     return row | {"validation": float(np.mean(model.validation)), "minutes": float(np.mean(model.minutes))}
 
 
-def resampled_means(models: Models) -> dict[str, np.ndarray]:
-    """name -> the full NDCG@10 of each seed in each bootstrap resample of the users, (R, S): the same resamples for all
+def resampled_means(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """name -> the mean of the `values` (U,) in each bootstrap resample of the users, (R,): the same resamples for all
     models, and those of `bootstrap_interval`."""
-    values = {
-        name: np.array([per_user_metrics(ranks["full"], [CUTOFF])["ndcg@10"] for ranks in model.ranks]).T
-        for name, model in models.items()
-    }
     users = len(next(iter(values.values())))
     random = np.random.default_rng(0)
     drawn = np.array([np.bincount(random.integers(0, users, users), minlength=users) for _ in range(RESAMPLES)])
-    return {name: drawn / users @ of_seeds for name, of_seeds in values.items()}
+    return {name: drawn / users @ of_users for name, of_users in values.items()}
 
 
-def with_seeds_drawn(resampled: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """The mean over as many seeds, drawn with replacement, in each resample: (R,) from (R, S)."""
-    drawn = random.integers(0, resampled.shape[1], resampled.shape)
-    return np.take_along_axis(resampled, drawn, 1).mean(1)
+def seed_variance(models: Models, metric: str) -> float:
+    """Of a network's score, from one seed to another: pooled over the networks that have several."""
+    scores = [
+        [per_user_metrics(ranks["full"], [CUTOFF])[metric].mean() for ranks in model.ranks] for model in models.values()
+    ]
+    several = [of_seeds for of_seeds in scores if len(of_seeds) > 1]
+    squares = sum(np.var(of_seeds) * len(of_seeds) for of_seeds in several)
+    return squares / max(1, sum(len(of_seeds) - 1 for of_seeds in several))
 
 
-def ends(differences: np.ndarray) -> dict[str, float]:
-    low, high = np.percentile(differences, [2.5, 97.5])
-    return {"low": float(low), "high": float(high)}
+def difference(one: np.ndarray, other: np.ndarray, variance_of_seeds: float) -> dict:
+    """Of two models' values of the same users, (U,) each, and its standard error's interval and p value."""
+    found = one - other
+    mean, error = found.mean(), np.sqrt(found.var(ddof=1) / len(found) + variance_of_seeds)
+    low, high = mean + norm.ppf([0.025, 0.975]) * error
+    p = 2 * norm.sf(abs(mean) / error) if error else 1.0
+    return {"mean": float(mean), "over seeds too": {"low": float(low), "high": float(high)}, "p": float(p)}
 
 
 def differences_of(models: Models) -> dict[str, dict]:
-    means = {
-        name: mean_over_seeds([ranks["full"] for ranks in model.ranks], "ndcg@10") for name, model in models.items()
+    values = {
+        metric: {
+            name: mean_over_seeds([ranks["full"] for ranks in model.ranks], metric) for name, model in models.items()
+        }
+        for metric in ("ndcg@10", "hit@10")
     }
-    resampled, found = resampled_means(models), {}
+    of_seeds = {metric: seed_variance(models, metric) for metric in values}
+    resampled, found = resampled_means(values["ndcg@10"]), {}
     for one, other in itertools.combinations(models, 2):
-        mean, random = float((means[one] - means[other]).mean()), np.random.default_rng(1)
-        users = resampled[one].mean(1) - resampled[other].mean(1)
-        seeds_too = with_seeds_drawn(resampled[one], random) - with_seeds_drawn(resampled[other], random)
+        share = sum(models[name].is_trained / len(models[name].ranks) for name in (one, other))
+        ndcg, hit = (difference(of[one], of[other], of_seeds[metric] * share) for metric, of in values.items())
+        low, high = np.percentile(resampled[one] - resampled[other], [2.5, 97.5])
         found[f"{one} - {other}"] = {
-            "mean": mean,
-            **ends(users),
-            "over seeds too": ends(seeds_too),
-            "seeds": [resampled[one].shape[1], resampled[other].shape[1]],
-            "p": float(np.clip(2 * min((users <= 0).mean(), (users >= 0).mean()), 2 / RESAMPLES, 1)),
-            "verdict": Interval(mean, **ends(users)).verdict(),
+            "mean": ndcg["mean"],
+            "low": float(low),
+            "high": float(high),
+            **ndcg,
+            "seeds": [len(models[name].ranks) for name in (one, other)],
+            "verdict": Interval(ndcg["mean"], **ndcg["over seeds too"]).verdict(),
+            "hit@10": {"mean": hit["mean"], **hit["over seeds too"]},
         }
     return found
 
 
 def turned(found: dict) -> dict:
     """A difference the other way round."""
-    low, high = -found["high"], -found["low"]
-    seeds_too = {"low": -found["over seeds too"]["high"], "high": -found["over seeds too"]["low"]}
-    return found | {
+    seeds_too = turned_ends(found["over seeds too"])
+    return {
+        **found,
+        **turned_ends(found),
         "mean": -found["mean"],
-        "low": low,
-        "high": high,
         "over seeds too": seeds_too,
         "seeds": found["seeds"][::-1],
-        "verdict": Interval(-found["mean"], low, high).verdict(),
+        "verdict": Interval(-found["mean"], **seeds_too).verdict(),
+        "hit@10": {"mean": -found["hit@10"]["mean"], **turned_ends(found["hit@10"])},
     }
+
+
+def turned_ends(interval: dict) -> dict[str, float]:
+    return {"low": -interval["high"], "high": -interval["low"]}
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:
@@ -242,16 +263,22 @@ def holm(p_values: np.ndarray) -> np.ndarray:
     return adjusted
 
 
-def told(table: dict[str, dict]) -> list[dict]:
+def told(data: str, differences: dict[str, dict]) -> list[dict]:
     rows = []
-    for data, (one, other) in itertools.product(table, TOLD):
-        found = table[data]["differences"]
-        if f"{one} - {other}" in found:
-            rows.append({"data": data, "pair": f"{one} - {other}"} | found[f"{one} - {other}"])
-        elif f"{other} - {one}" in found:
-            rows.append({"data": data, "pair": f"{one} - {other}"} | turned(found[f"{other} - {one}"]))
+    for one, other in TOLD:
+        if f"{one} - {other}" in differences:
+            rows.append({"data": data, "pair": f"{one} - {other}"} | differences[f"{one} - {other}"])
+        elif f"{other} - {one}" in differences:
+            rows.append({"data": data, "pair": f"{one} - {other}"} | turned(differences[f"{other} - {one}"]))
     adjusted = holm(np.array([row["p"] for row in rows]))
-    return [row | {"p after Holm": float(p)} for row, p in zip(rows, adjusted, strict=True)]
+    return [
+        row | {"p after Holm": float(p), "verdict": corrected(row["verdict"], p)}
+        for row, p in zip(rows, adjusted, strict=True)
+    ]
+
+
+def corrected(verdict: str, p: float) -> str:
+    return "undecided after Holm" if verdict in ("better", "worse") and p >= LEVEL else verdict
 
 
 def main():
@@ -263,7 +290,8 @@ def main():
             "models": {name: row_of(model) for name, model in tqdm(models.items(), desc="bootstrap")},
             "differences": differences_of(models),
         }
-    write_result("table", "python benchmarks/table.py", **table, told=told(table))
+    rows = [row for preset in PRESETS for row in told(preset, table[preset]["differences"])]
+    write_result("table", "python benchmarks/table.py", **table, told=rows)
 
 
 if __name__ == "__main__":

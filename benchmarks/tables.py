@@ -7,7 +7,7 @@ import argparse
 from typing import NamedTuple
 
 import numpy as np
-from baselines import BASELINES
+from baselines import BASELINES, WITH_LINEAR
 from recording import read_result
 from table import PRESETS
 
@@ -41,12 +41,16 @@ def models(data: str) -> Table:
             *(pair({metric: value["mean"] for metric, value in row[protocol].items()}) for protocol in PROTOCOLS),
             f"{full['low']:.3f} to {full['high']:.3f}".replace("0.", "."),
             f"{row['validation']:.4f}".removeprefix("0"),
-            "-" if name in BASELINES else str(len(full["seeds"])),
+            "-" if name in (*BASELINES, WITH_LINEAR) else str(len(full["seeds"])),
             f"{row['minutes']:.0f}" if row["minutes"] >= 1 else "under 1",
         ]
     return Table(
         f"models, {data}", ["model", *PROTOCOLS, "NDCG@10 (full), 95 %", "validation", "seeds", "minutes"], rows
     )
+
+
+def ends(interval: dict) -> str:
+    return f"{interval['low']:+.4f} to {interval['high']:+.4f}"
 
 
 def told() -> list[Table]:
@@ -55,14 +59,15 @@ def told() -> list[Table]:
     return [
         Table(
             f"told, {data}",
-            ["difference", "NDCG@10 (full)", "95 % over users", "over seeds too", "seeds", "p, Holm", "verdict"],
+            ["difference", "NDCG@10", "95 %, users", "users and seeds", "seeds", "p, Holm", "verdict", "Hit@10"],
             {
                 f"`{row['pair'].replace(' - ', '` - `')}`": [
                     f"{row['mean']:+.4f}",
-                    *(f"{ends['low']:+.4f} to {ends['high']:+.4f}" for ends in (row, row["over seeds too"])),
+                    *(ends(interval) for interval in (row, row["over seeds too"])),
                     " / ".join(map(str, row["seeds"])),
                     f"{row['p after Holm']:.3f}" if row["p after Holm"] < 1 else "1",
                     row["verdict"],
+                    f"{row['hit@10']['mean']:+.4f} ({ends(row['hit@10'])})",
                 ]
                 for row in found
                 if row["data"] == data
@@ -72,13 +77,17 @@ def told() -> list[Table]:
     ]
 
 
+def full_ndcg(row: dict) -> float:
+    return row["scores"].get("full", {}).get("ndcg@10", 0)
+
+
 def published(data: str) -> Table:
     rows = {
         row["model"]: [
             *(pair(row["scores"][name]) if name in row["scores"] else "" for name in PROTOCOLS),
             *(row["source"], row["differs"]),
         ]
-        for row in read_result("published")["rows"]
+        for row in sorted(read_result("published")["rows"], key=full_ndcg, reverse=True)
         if row.get("data", "ml-1m") == data
     }
     return Table(f"published, {data}", ["model", *PROTOCOLS, "source", "what differs"], rows)

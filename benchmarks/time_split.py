@@ -3,10 +3,10 @@
     python benchmarks/time_split.py small --seeds 0 1 2
 
 The ratings before the .9 quantile of the timestamps train the recipes and the baselines. The targets come after it:
-`next`, each user's first item, and `successive`, every item (the mean for each user, then over users). Settings are
-the defaults; the days of recent popularity are chosen on the validation of this split. Not for preset medium: its
-histories end when the release of each user was cut (data/README.md). Writes results/time-split-PRESET.json, with the
-difference of each two models, user by user.
+`next`, each user's first item, and `successive`, every item (the mean for each user, then over users). The recipes have
+their settings of the preset; those of the baselines, out of what baselines.py tries, are chosen on the validation data
+of this split. Not for preset medium: its histories end when the release of each user was cut (data/README.md). Writes
+results/time-split-PRESET.json, with the difference of each two models, user by user.
 """
 
 import argparse
@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 from baselines import BASELINES, full_ranks, quality
 from recording import write_result
+from tqdm import tqdm
 
 from bertrec_utils.data.dataset import Dataset, load_dataset, split_in_time
 from bertrec_utils.data.sequences import Split
@@ -28,7 +29,7 @@ from bertrec_utils.settings import PRESETS, get_preset
 from bertrec_utils.training.trainer import fit, new_model
 
 QUANTILE = 0.9
-RECIPES = ("modern-both", "modern-next")
+RECIPES = ("modern-both", "modern-next", "bert4rec")
 
 
 def of_users(scorer: Scorer, split: Split) -> dict[str, np.ndarray]:
@@ -60,13 +61,19 @@ def differences_of(models: dict[str, list[dict[str, np.ndarray]]]) -> dict[str, 
     return found
 
 
-def baselines_of(dataset: Dataset) -> dict[str, Scorer]:
-    recent = BASELINES["recent-popularity"]
-    validation, ratings = dataset.split.validation, dataset.log.ratings
-    best = max(recent.tried, key=lambda settings: quality(recent.build(dataset, **settings), validation))
-    models = {name: each.build(dataset) for name, each in BASELINES.items() if each is not recent}
+def baselines_of(dataset: Dataset) -> dict[str, tuple[Scorer, dict]]:
+    """Each at its best settings, and these."""
+    found = {}
+    for name, baseline in tqdm(BASELINES.items(), desc="baselines"):
+        quality_of = {
+            position: quality(baseline.build(dataset, **settings), dataset.split.validation)
+            for position, settings in enumerate(baseline.tried)
+        }
+        best = baseline.tried[max(quality_of, key=quality_of.__getitem__)]
+        found[name] = baseline.build(dataset, **best), best
+    ratings, (_, days) = dataset.log.ratings, found["recent-popularity"]
     early = ratings[ratings.timestamp < ratings.timestamp.quantile(QUANTILE)]  # the validation items, too
-    return models | {f"recent-popularity ({best['days']} days)": RecentPopularity(early, dataset.vocabulary, **best)}
+    return found | {"recent-popularity": (RecentPopularity(early, dataset.vocabulary, **days), days)}
 
 
 def main():
@@ -78,7 +85,8 @@ def main():
     vocabulary, split = split_in_time(log.ratings, QUANTILE)
     dataset = Dataset(vocabulary, split.train, log, other_split=split)
     baselines = baselines_of(dataset)
-    models = {name: [of_users(model, split)] for name, model in baselines.items()}
+    models = {name: [of_users(model, split)] for name, (model, _) in baselines.items()}
+    linear, _ = baselines["linear"]
     for recipe in RECIPES:
         settings = get_preset(arguments.preset, recipe)
         alone, mixed = [], []
@@ -86,7 +94,7 @@ def main():
             model = new_model(dataset, settings, seed)
             fit(model, dataset, settings, seed=seed)
             alone.append(of_users(model, split))
-            mixed.append(of_users(fit_mixture(model, baselines["linear"], split.validation), split))
+            mixed.append(of_users(fit_mixture(model, linear, split.validation), split))
         models[recipe], models[f"{recipe}-with-linear"] = alone, mixed
         print(recipe, {name: round(row["mean"], 4) for name, row in summary(alone).items()}, flush=True)
     sizes = {"train users": len(split.train), "test users": len(split.test)}
@@ -96,6 +104,7 @@ def main():
         quantile=QUANTILE,
         data=sizes | {"targets after the cut": len(split.successive), "items": len(vocabulary)},
         models={name: summary(by_seed) for name, by_seed in models.items()},
+        settings={name: settings for name, (_, settings) in baselines.items()},
         differences=differences_of(models),
     )
 

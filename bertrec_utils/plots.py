@@ -1,7 +1,6 @@
 """Every figure of the notebooks. Each function takes data, draws on `ax` (or a new one) and returns the Axes."""
 
 from collections.abc import Mapping, Sequence
-from itertools import cycle
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -48,11 +47,13 @@ def plot_popularity(counts: np.ndarray, ax: Axes | None = None) -> Axes:
 def plot_history_lengths(lengths: np.ndarray, seen: int | None = None, ax: Axes | None = None) -> Axes:
     """How many films each user rated, on a log scale; `seen` marks the most that a model reads."""
     ax = _axes(ax)
-    sns.histplot(x=lengths, log_scale=True, bins=40, ax=ax)
+    edges = 2 ** np.arange(np.log2(lengths.max()) // 1 + 2)  # whole numbers, evenly spaced on a log scale
+    ax.hist(lengths, edges.tolist(), alpha=0.75, edgecolor="white")
+    ax.set_xscale("log")
     ax.axvline(np.median(lengths), color="black", ls="--", label=f"median: {np.median(lengths):.0f} films")
     if seen:
         ax.axvline(seen, color="C3", ls="-.", label=f"the model reads the last {seen}")
-    ax.set(xlabel="films in the history (log scale)", ylabel="users")
+    ax.set(xlabel="films in the history (log scale, a bar for each doubling)", ylabel="users")
     ax.set(title="Most histories are short, a few are very long")
     ax.xaxis.set_major_formatter(THOUSANDS)
     ax.legend()
@@ -77,25 +78,29 @@ def plot_sittings(seconds: np.ndarray, ax: Axes | None = None) -> Axes:
 PARTS = {"training": ("C0", "o"), "validation": ("C1", "s"), "test": ("C3", "D"), "not used": ("0.8", "o")}
 
 
-def plot_splits(log: pd.DataFrame, splits: Mapping[str, str], title: str, cut: float) -> np.ndarray:
-    """The time line of each user (columns user, week) under two splits: `splits` names the columns with the part of
-    each item, one of PARTS, and says what such a split does. The second is cut at the week `cut`."""
+def plot_splits(weeks: Mapping[str, Sequence[float]], cut: float, title: str) -> np.ndarray:
+    """The time line of each user, whose items have these `weeks`, in order: under leave-one-out, and cut in time."""
     figure, axes = plt.subplots(1, 2, figsize=(9.5, 2.9), sharey=True)
-    rows = {user: row for row, user in enumerate(log.user.unique())}
-    for ax, (split, subtitle) in zip(axes, splits.items(), strict=True):
-        for user, row in rows.items():
-            weeks = log.week[log.user == user]
-            ax.plot([weeks.min(), weeks.max()], [row, row], color="0.75", zorder=0)
-        for part, (color, marker) in PARTS.items():
-            of_part = log[log[split] == part]
-            look = {"color": color, "marker": marker, "s": 80, "edgecolor": "black", "linewidth": 0.6}
-            ax.scatter(of_part.week, of_part.user.map(rows), label=part, **look)
-        ax.set(xlabel="week", yticks=range(len(rows)), yticklabels=rows, ylim=(len(rows) - 0.5, -0.5))
+    subtitles = ("leave-one-out: everybody's last film", f"a cut in time, after week {cut}")
+    for number, (ax, subtitle) in enumerate(zip(axes, subtitles, strict=True)):
+        for row, of_user in enumerate(weeks.values()):
+            ax.plot([of_user[0], of_user[-1]], [row, row], color="0.75", zorder=0)
+            before = sum(week <= cut for week in of_user) if number else len(of_user) - 1  # the test comes after these
+            parts = ["training"] * (before - 1) + ["validation"] * (before > 0) + ["test"]
+            parts += ["not used"] * (len(of_user) - before - 1)
+            for part, week in zip(parts, of_user, strict=False):  # without an item after the cut there is no test
+                color, marker = PARTS[part]
+                ax.scatter(week, row, 80, color=color, marker=marker, edgecolor="black", linewidth=0.6)
+        ax.set(xlabel="week", yticks=range(len(weeks)), yticklabels=weeks, ylim=(len(weeks) - 0.5, -0.5))
         ax.set_title(subtitle, weight="normal", fontsize=11)
         ax.grid(False)
     axes[1].axvline(cut, color="black", ls="--")
     figure.suptitle(title, weight="bold", fontsize=12)
-    figure.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=len(PARTS), frameon=False)
+    look: dict[str, Any] = {"ls": "", "ms": 9, "mec": "black", "mew": 0.6}
+    legend = [
+        plt.Line2D([], [], color=color, marker=marker, label=part, **look) for part, (color, marker) in PARTS.items()
+    ]
+    figure.legend(handles=legend, loc="outside lower center", ncols=len(PARTS), frameon=False)
     return axes
 
 
@@ -168,18 +173,18 @@ def plot_network(ax: Axes | None = None) -> Axes:
 
 
 ATTENTION, FEED_FORWARD, CONVOLUTION = "attention", "feed-forward, at each position", "convolution: films just before"
-BLOCKS = {  # title -> its layers from the bottom up, and what goes past them: from x and height to a + at a height
+BLOCKS = {  # title -> its layers from the bottom up, and what goes past them: from a height, past x, to a + at a height
     "The paper's block": (
         [ATTENTION, "+", "layer norm", FEED_FORWARD, "+", "layer norm"],
-        [(2.5, -0.4, 1), (2.5, 2.75, 4)],
+        [(-0.3, 4.7, 1.3), (2.75, 4.7, 4.3)],
     ),
     "Norm first": (
         ["layer norm", ATTENTION, "+", "layer norm", FEED_FORWARD, "+"],
-        [(2.5, -0.4, 2), (2.5, 2.75, 5)],
+        [(-0.3, 4.7, 2.3), (2.75, 4.7, 5.3)],
     ),
     "With a convolution": (
-        ["layer norm", CONVOLUTION, ATTENTION, "+", "layer norm", FEED_FORWARD, "+"],
-        [(2.5, -0.4, 3), (4.5, 1.3, 3), (2.5, 3.75, 6)],
+        ["layer norm", CONVOLUTION, "+", ATTENTION, "+", "layer norm", FEED_FORWARD, "+"],
+        [(-0.3, 4.9, 4.45), (0.75, 0.3, 2.3), (1.75, 4.7, 4.15), (4.75, 4.7, 7.3)],
     ),
 }
 
@@ -196,17 +201,17 @@ def plot_blocks(message: str, *titles: str) -> np.ndarray:
             if layer:
                 left, width = (2.2, 0.6) if layer == "+" else (0.5, 4)
                 _box(ax, left, height, width, layer, "white" if layer in ("+", "layer norm") else "0.88")
-        for left, start, end in residuals:
-            _residual(ax, (left, start), 4.7, (2.8, end + 0.3))
+        for start, past, end in residuals:
+            _residual(ax, (2.5, start), past, (2.2 if past < 2.5 else 2.8, end))
         ax.set(xlim=(0, 5), ylim=(-0.6, top + 0.1))
         ax.set_title(title, weight="normal")
         ax.axis("off")
     return axes
 
 
-def _residual(ax: Axes, start: tuple[float, float], right: float, end: tuple[float, float]) -> None:
-    ax.plot([start[0], right, right], [start[1], start[1], end[1]], color="C0", lw=2)
-    ax.annotate("", end, (right, end[1]), arrowprops={"arrowstyle": "->", "color": "C0", "lw": 2})
+def _residual(ax: Axes, start: tuple[float, float], past: float, end: tuple[float, float]) -> None:
+    ax.plot([start[0], past, past], [start[1], start[1], end[1]], color="C0", lw=2)
+    ax.annotate("", end, (past, end[1]), arrowprops={"arrowstyle": "->", "color": "C0", "lw": 2})
 
 
 def _box(ax: Axes, left: float, bottom: float, width: float, text: str, color: Any) -> None:
@@ -232,43 +237,32 @@ def plot_attention(weights: np.ndarray, rows: Sequence[str], title: str, ax: Axe
 
 
 def plot_training_curves(
-    histories: Mapping[str, pd.DataFrame], references: Mapping[str, float] | None = None
+    histories: Mapping[str, pd.DataFrame], references: Mapping[str, float], title: str
 ) -> np.ndarray:
-    """Loss and validation NDCG@10 by minutes, one line per run; a star is the best epoch, `references` are horizontal
-    lines. A run with a column `validation_loss` has a second, thin line for it."""
-    _, (left, right) = plt.subplots(1, 2, figsize=(11, 4))
-    _lines(left, {f"{name}, training": (history.seconds / 60, history.loss) for name, history in histories.items()})
-    plot_quality_by_minutes(histories, references, right).legend().remove()  # that of the left one serves both
+    """Training loss, validation loss (of runs that have this column) and validation NDCG@10 by epoch, one line per run;
+    a star is the best epoch, `references` are horizontal lines."""
+    figure, axes = plt.subplots(1, 3, figsize=(11, 4))
+    figure.suptitle(title, weight="bold")
+    best_row = {"loss": "", "validation_loss": "idxmin", "ndcg@10": "idxmax"}
     for number, (name, history) in enumerate(histories.items()):
-        if "validation_loss" in history:
-            label = f"{name}, validation"
-            left.plot(history.seconds / 60, history.validation_loss, lw=1, color=f"C{number}", label=label)
-        best = history.loc[history["ndcg@10"].idxmax()]
-        right.plot(best.seconds / 60, best["ndcg@10"], "*", ms=16, color=f"C{number}", mec="black")
-    left.set(xlabel="minutes of training", ylabel="cross-entropy (nats per target)", title="Loss")
-    left.legend()
-    return np.array([left, right])
-
-
-def plot_quality_by_minutes(
-    histories: Mapping[str, pd.DataFrame], references: Mapping[str, float] | None = None, ax: Axes | None = None
-) -> Axes:
-    """Validation NDCG@10 by minutes of training, one line per run; `references` are horizontal lines."""
-    ax = _axes(ax, figsize=(9, 4.5))
-    _lines(ax, {name: (history.seconds / 60, history["ndcg@10"]) for name, history in histories.items()})
-    where = {"transform": ax.get_yaxis_transform(), "ha": "right", "va": "bottom", "fontsize": 9, "color": "dimgrey"}
-    for number, (name, value) in enumerate((references or {}).items()):
-        ax.axhline(value, color="grey", ls=LINES[number][1], lw=1)
-        ax.text(1, value, name, where)
-    ax.set(xlabel="minutes of training", ylabel="NDCG@10, full ranking", title="Validation NDCG@10 by time")
-    ax.set(xlim=(0, None), ylim=(0, None))
-    ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
-    return ax
-
-
-def _lines(ax: Axes, curves: Mapping[str, tuple]) -> None:
-    for (name, (across, up)), (marker, line) in zip(curves.items(), cycle(LINES), strict=False):
-        ax.plot(across, up, marker=marker, ls=line, markevery=max(1, len(up) // 10), label=name)
+        marker, line = LINES[number]
+        for ax, (column, best) in zip(axes, best_row.items(), strict=True):
+            if column in history:
+                ax.plot(history.epoch, history[column], line, marker=marker, ms=5, color=f"C{number}", label=name)
+            if best and column in history:
+                star = history.loc[history[column].agg(best)]
+                ax.plot(star.epoch, star[column], "*", ms=16, color=f"C{number}", mec="black")
+    where = {"transform": axes[2].get_yaxis_transform(), "ha": "right", "va": "bottom", "color": "dimgrey"}
+    for name, value in references.items():
+        axes[2].axhline(value, color="grey", lw=1)
+        axes[2].text(1, value, name, where)
+    for ax, subtitle in zip(axes, ("Training loss", "Validation loss", "Validation NDCG@10"), strict=True):
+        ax.set_title(subtitle, weight="normal")
+        ax.set_xlabel("epoch")
+    axes[0].set(ylabel="nats per target")
+    axes[0].legend()
+    axes[2].set(ylim=(0, 1.1 * axes[2].dataLim.y1))
+    return axes
 
 
 def equal_groups(values: np.ndarray, groups: int) -> pd.Series:
@@ -333,10 +327,10 @@ def plot_scores(rows: Mapping[str, Mapping], title: str, ax: Axes | None = None)
 def plot_comparison(
     scores: Mapping[str, tuple], differences: Mapping[str, tuple], own: str, margin: float
 ) -> np.ndarray:
-    """The NDCG@10 of each model, and that of `own` less that of each other one, as mean, low and high of an interval;
+    """The NDCG@10 of each model, and that of `own` minus that of each other one, as mean, low and high of an interval;
     a difference whose interval lies within the grey band of +-`margin` does not matter."""
     names = sorted(scores, key=lambda name: -scores[name][0])
-    _, axes = plt.subplots(1, 2, figsize=(9.5, 1.5 + 0.3 * len(names)), sharey=True, layout="constrained")
+    _, axes = plt.subplots(1, 2, figsize=(9.5, 1.7 + 0.3 * len(names)), sharey=True, layout="constrained")
     axes[1].axvspan(-margin, margin, color="0.85")
     axes[1].axvline(0, color="0.4", lw=1)
     for ax, intervals in zip(axes, (scores, differences), strict=True):
@@ -345,19 +339,20 @@ def plot_comparison(
             ax.errorbar(mean, names.index(name), xerr=reach, fmt="o", capsize=3, color="C0")
         ax.locator_params("x", nbins=6)
     axes[0].set_yticks(range(len(names)), names)
-    axes[0].set(xlabel="NDCG@10, full ranking, test", ylim=(len(names) - 0.5, -0.5), title="With 95 % intervals")
-    axes[1].set(xlabel=f"{own} less the model of the row", title="Right of 0 it is better; grey: too small to matter")
+    axes[0].set(xlabel="NDCG@10, full ranking, test", ylim=(len(names) - 0.5, -0.5), title="NDCG@10, 95 % intervals")
+    xlabel = f"NDCG@10 of {own} minus that of the row\n(grey: too small to matter)"
+    axes[1].set(xlabel=xlabel, title=f"Right of 0 {own} is better")
     return axes
 
 
-def plot_ladder(scores: pd.DataFrame, title: str) -> np.ndarray:
-    """One bar a rung (row) in a panel for each protocol (column)."""
-    _, axes = plt.subplots(1, scores.shape[1], figsize=(11, 0.9 + 0.36 * len(scores)), sharey=True)
-    for ax, protocol in zip(axes, scores, strict=True):
-        ax.barh(scores.index, scores[protocol], color="C0", alpha=0.55)
-        for row, value in enumerate(scores[protocol]):
-            ax.text(value, row, f" {value:.3f}", va="center", fontsize=9)
-        ax.set(xlabel="NDCG@10", title=protocol, xlim=(0, 1.25 * scores[protocol].max()))
-    axes[0].invert_yaxis()
-    axes[0].figure.suptitle(title)
-    return axes
+def plot_ladder(scores: pd.Series, title: str, ax: Axes | None = None) -> Axes:
+    """The NDCG@10 of each rung, one bar a rung, and what the larger steps changed."""
+    ax = _axes(ax, figsize=(8, 0.9 + 0.36 * len(scores)))
+    ax.barh(scores.index, scores, color="C0", alpha=0.55)
+    for row, (value, step) in enumerate(zip(scores, scores.diff(), strict=True)):
+        ax.text(
+            value, row, f" {value:.3f}" + (f"  ({step:+.3f})" if abs(step) >= 0.01 else ""), va="center", fontsize=9
+        )
+    ax.set(xlabel="NDCG@10, full ranking, test", title=title, xlim=(0, 1.25 * scores.max()))
+    ax.invert_yaxis()
+    return ax

@@ -22,10 +22,12 @@ import table
 import torch
 import train_speed
 import variants
+from scipy import stats
 from scipy.special import log_softmax
 
 from bertrec_utils.common import PROJECT
-from bertrec_utils.evaluation.mixture import linear_baseline, standardise
+from bertrec_utils.evaluation.baselines import PCTM
+from bertrec_utils.evaluation.mixture import fit_mixture, linear_baseline, standardise
 from bertrec_utils.evaluation.ranking import PROTOCOLS, bootstrap_interval, evaluate, per_user_metrics, target_ranks
 from bertrec_utils.model.losses import cross_entropy
 from bertrec_utils.model.masking import build_batch, training_batches
@@ -306,12 +308,16 @@ def two_models():
     return {"one": table.Model(ranks[:3], [], []), "other": table.Model(ranks[3:], [], [])}
 
 
+def values_of(models, metric="ndcg@10"):
+    return [[per_user_metrics(ranks["full"], [10])[metric] for ranks in model.ranks] for model in models.values()]
+
+
 def test_a_difference_has_the_interval_of_its_users_and_a_wider_one_of_its_seeds(two_models):
     found = table.differences_of(two_models)["one - other"]
-    ndcg = [per_user_metrics(ranks["full"], [10])["ndcg@10"] for model in two_models.values() for ranks in model.ranks]
-    interval = bootstrap_interval(np.mean(ndcg[:3], axis=0) - ndcg[3])  # of scipy
+    one, [other] = values_of(two_models)
+    interval = bootstrap_interval(np.mean(one, axis=0) - other)  # of scipy
     assert [found[name] for name in interval._fields] == pytest.approx(list(interval), abs=1e-12)
-    assert found["verdict"] == interval.verdict() and found["seeds"] == [3, 1]
+    assert found["seeds"] == [3, 1] and found["verdict"] == interval.verdict() == "undecided"
     seeds_too = found["over seeds too"]
     assert seeds_too["high"] - seeds_too["low"] > interval.high - interval.low
     assert table.turned(table.turned(found)) == found
@@ -320,12 +326,34 @@ def test_a_difference_has_the_interval_of_its_users_and_a_wider_one_of_its_seeds
     assert back["mean"] == pytest.approx(found["mean"]) and back["verdict"] == found["verdict"]
 
 
-def test_a_p_value_is_small_only_where_all_users_agree():
-    ranks = np.tile([1, 2, 30], 50)
-    models = {name: table.Model([{"full": of}], [], []) for name, of in (("a", ranks), ("b", ranks), ("c", ranks + 1))}
-    found = table.differences_of(models)
-    assert found["a - b"]["p"] == 1 and found["a - b"]["verdict"] == "equivalent"
-    assert found["a - c"]["p"] == 2 / table.RESAMPLES and found["a - c"]["verdict"] == "better"
+def test_a_model_of_one_seed_has_the_variance_of_those_with_several_and_a_baseline_has_none(two_models):
+    by_hand = np.var([values.mean() for values in values_of(two_models)[0]], ddof=1)
+    assert table.seed_variance(two_models, "ndcg@10") == pytest.approx(by_hand)
+    one, [other] = values_of(two_models)
+    users = np.var(np.mean(one, axis=0) - other, ddof=1) / 300
+    for is_trained, of_seeds in ((True, by_hand / 3 + by_hand), (False, by_hand / 3)):
+        models = two_models | {"other": two_models["other"]._replace(is_trained=is_trained)}
+        seeds_too = table.differences_of(models)["one - other"]["over seeds too"]
+        width = 2 * 1.959964 * np.sqrt(users + of_seeds)
+        assert seeds_too["high"] - seeds_too["low"] == pytest.approx(width)
+
+
+def test_without_seeds_a_p_value_is_that_of_a_paired_test(two_models):
+    models = {name: model._replace(ranks=model.ranks[:1]) for name, model in two_models.items()}
+    for metric in ("ndcg@10", "hit@10"):
+        [one], [other] = values_of(models, metric)
+        shown = table.difference(one, other, 0.0)
+        assert shown["p"] == pytest.approx(stats.ttest_rel(one, other).pvalue, rel=0.01)  # 300 users: nearly normal
+        assert shown["mean"] == pytest.approx(np.mean(one - other))
+    assert table.difference(one, one, 0.0)["p"] == 1
+
+
+@pytest.mark.parametrize(
+    ("verdict", "p", "shown"),
+    [("better", 0.01, "better"), ("worse", 0.05, "undecided after Holm"), ("equivalent", 0.9, "equivalent")],
+)
+def test_no_difference_is_called_one_that_holms_correction_does_not_leave(verdict, p, shown):
+    assert table.corrected(verdict, p) == shown
 
 
 def test_holm_by_hand():
@@ -368,7 +396,8 @@ def test_a_baseline_is_tried_once_with_each_setting_and_tested_where_the_best_is
         built.append(ridge)
         return baselines.EASE(*arguments, ridge=ridge)
 
-    monkeypatch.setattr(baselines, "BASELINES", {"ease": baselines.Baseline(ease, grid := [{"ridge": 50.0}])})
+    tried = {"ease": baselines.Baseline(ease, grid := [{"ridge": 50.0}]), "pctm": baselines.Baseline(PCTM, [{}])}
+    monkeypatch.setattr(baselines, "BASELINES", tried)
     call(monkeypatch, baselines, "tiny")
     first = recording.read_result("baselines-tiny")
     assert built == [50.0, 50.0, 50.0]  # tried, tested, timed
@@ -384,6 +413,19 @@ def test_a_baseline_is_tried_once_with_each_setting_and_tested_where_the_best_is
     third = recording.read_result("baselines-tiny")["models"]["ease"]
     best = max((50.0, 60.0), key=lambda ridge: dict((each["ridge"], found) for found, each in third["tried"])[ridge])
     assert third["settings"] == {"ridge": best}
+
+
+def test_pctm_is_mixed_as_a_network_is(results, monkeypatch, dataset):
+    monkeypatch.setattr(baselines, "BASELINES", {"pctm": baselines.Baseline(PCTM, [{"window": 20}])})
+    call(monkeypatch, baselines, "tiny")
+    recorded = recording.read_result("baselines-tiny")["models"]["pctm-with-linear"]
+    train, split = dataset.split.train, dataset.split
+    network, linear = PCTM(train, len(dataset.vocabulary), window=20), linear_baseline(train, len(dataset.vocabulary))
+    mixture = fit_mixture(network, linear, split.validation)
+    assert recorded["settings"] == {"window": 20, "weight": mixture.weight}
+    assert recorded["test"]["full"] == evaluate(mixture, split.test, ["full"], progress=False)["full"]
+    call(monkeypatch, baselines, "tiny")
+    assert recording.read_result("baselines-tiny")["models"]["pctm-with-linear"] == recorded
 
 
 def test_recent_popularity_knows_nothing_that_is_held_out(dataset):

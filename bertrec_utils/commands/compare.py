@@ -145,7 +145,7 @@ def compare_command(arguments: argparse.Namespace) -> None:
     scores = {model: bootstrap_interval(values) for model, values in ndcg.items()}
     differences = {model: bootstrap_interval(ndcg[own] - values) for model, values in ndcg.items() if model != own}
     print(f"{in_all.sum():,} users; full ranking; in brackets, 95 % intervals (a paired bootstrap over users)")
-    print(f"difference: {own} less the model of the row")
+    print(f"difference: {own} minus the model of the row")
     width = max(map(len, models))
     print(f"{'':{width}}  seeds  {'NDCG@10':24}  Hit@10  {'difference of NDCG@10':25}  {'of Hit@10':25}  verdict")
     for model, score in sorted(scores.items(), key=lambda row: -row[1].mean):
@@ -153,7 +153,8 @@ def compare_command(arguments: argparse.Namespace) -> None:
         row += f"  {hit[model].mean():.4f}"
         if model != own:
             row += f"  {differences[model]}  {bootstrap_interval(hit[own] - hit[model])}"
-            row += f"  {differences[model].verdict(arguments.margin)}"
+            verdict = differences[model].verdict(arguments.margin)
+            row += f"  {own} is {verdict}" if verdict in ("better", "worse") else f"  {verdict}"
         print(row)
     rule = f"equivalent if the whole interval of the difference of NDCG@10 is within +-{arguments.margin}; if not,"
     print(f"verdict: {rule} better or worse if it is on one side of 0; else undecided")

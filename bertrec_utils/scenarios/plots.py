@@ -34,13 +34,15 @@ def shorten(title: str, most: int) -> str:
 
 
 def plot_contributions(gains: pd.DataFrame, titles: Mapping[int, str], title: str, ax: Axes | None = None) -> Axes:
-    """What each film of a history (rows) contributes to each recommended one (columns): `Recommender.explain`."""
+    """What each film of a history (rows) contributes to each recommended one (columns): `Recommender.explain`. Both are
+    in the order of their years."""
     if ax is None:
         _, ax = plt.subplots(figsize=(2.5 + 0.75 * len(gains.columns), 1.8 + 0.45 * len(gains)))
-    named = gains.rename(index=lambda item: label_of(titles[item], 34), columns=lambda item: label_of(titles[item], 34))
-    most = np.abs(gains.to_numpy()).max()
+    rows, columns = (sorted(axis, key=lambda item: split_year(titles[item])[1] or 0) for axis in gains.axes)
+    named = gains.loc[rows, columns].rename(lambda item: label_of(titles[item], 34), axis=0)
+    named = named.rename(lambda item: label_of(titles[item], 34), axis=1)
     label = {"label": "change of log-probability"}
-    sns.heatmap(named, center=0, vmin=-most, vmax=most, cmap="RdBu", annot=True, fmt=".1f", ax=ax, cbar_kws=label)
+    sns.heatmap(named, center=0, cmap="RdBu", annot=True, fmt=".1f", ax=ax, cbar_kws=label)
     ax.set(title=title, xlabel="recommended", ylabel="of the history")
     ax.set_xticklabels(ax.get_xticklabels(), rotation=35, ha="right")
     return ax
@@ -66,20 +68,22 @@ def map_films(recommender: Recommender, min_ratings: int = 30, seed: int = 0) ->
 
 def plot_map(films: pd.DataFrame, colour: str, title: str, named: tuple[str, ...] = (), ax: Axes | None = None) -> Axes:
     """The map as a picture, coloured by the numbers in the column `colour`. A line joins the films of each `named`
-    series in the order of their years; its ends are labelled."""
+    series in the order of their years, in a colour of its own; its ends are labelled."""
     ax = ax if ax is not None else plt.subplots()[1]
     sizes = 4 + 86 * films.ratings / films.ratings.max()
     dots = ax.scatter(films.x, films.y, sizes, films[colour].astype(float), cmap="viridis_r", alpha=0.8)
     ax.figure.colorbar(dots, ax=ax, label=colour)
     look: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "va": "center", "fontsize": 9}
-    look["bbox"] = {"facecolor": "white", "edgecolor": "C3", "pad": 2}
-    look["arrowprops"] = {"arrowstyle": "-", "color": "C3"}
-    for number, (series, line) in enumerate(zip(named, cycle(("-", "--", ":")), strict=False)):
+    for number, (series, line, color) in enumerate(
+        zip(named, cycle(("-", "--", ":")), cycle(("C3", "black", "C4")), strict=False)
+    ):
         of_series = films[films.series == series].sort_values("year")
-        ax.plot(of_series.x, of_series.y, color="C3", linestyle=line, linewidth=2)
-        for end, name, up in ((0, f"{series} ", 1), (-1, "", -1)) if len(of_series) else ():
+        ax.plot(of_series.x, of_series.y, color=color, linestyle=line, linewidth=2)
+        look["bbox"] = {"facecolor": "white", "edgecolor": color, "pad": 2}
+        look["arrowprops"] = {"arrowstyle": "-", "color": color}
+        for end, up in ((0, 1), (-1, -1)) if len(of_series) else ():
             film = of_series.iloc[end]
-            ax.annotate(label_of(f"{name}{film.year}", 60), (film.x, film.y), (0, up * (14 + 24 * number)), **look)
+            ax.annotate(label_of(f"{series} {film.year}", 60), (film.x, film.y), (0, up * (14 + 24 * number)), **look)
     ax.set(title=title, xlabel="", ylabel="", xticks=[], yticks=[])
     return ax
 
