@@ -190,8 +190,9 @@ DEFAULT_STARTS = dict.fromkeys(RECIPES, "counts") | {"bert4rec": "random"}  # th
 EPOCHS = {
     "small": {"bert4rec": 100, "modern-cloze": 16, "modern-next-random": 32},
     "medium": {"bert4rec": 80, "modern-cloze": 24, "modern-next-random": 24},
-    "ml-1m": {"bert4rec": 100, "modern-cloze": 30, "modern-next-random": 36},
+    "ml-1m": {"bert4rec": 100, "modern-cloze": 60, "modern-next-random": 36},
 }
+TO_THE_LAST_EPOCH = {("ml-1m", "modern-cloze")}  # its best epochs come late, and up to twelve after one another
 EPOCHS["movietweetings"] = EPOCHS["small"]
 EPOCHS["beauty"] = EPOCHS["small"] | {"bert4rec": 40}  # about as many steps as there
 
@@ -213,8 +214,10 @@ def get_preset(name: str | None = None, recipe: str = DEFAULT_RECIPE, start: str
         raise ValueError(f"there is no recipe {recipe!r}; choose one of {', '.join(RECIPES)} (--recipe)")
     start = start or DEFAULT_STARTS[recipe]
     settings = Settings(name, recipe).change(**PRESETS[name] | RECIPES[recipe], start=start)
-    epochs = EPOCHS.get(name, {})
-    return settings.change(epochs=epochs.get(f"{recipe}-{start}") or epochs.get(recipe) or settings.training.epochs)
+    known = EPOCHS.get(name, {})
+    epochs = known.get(f"{recipe}-{start}") or known.get(recipe) or settings.training.epochs
+    patience = epochs if (name, recipe) in TO_THE_LAST_EPOCH else settings.training.patience
+    return settings.change(epochs=epochs, patience=patience)
 
 
 def suffix(recipe: str, start: str) -> str:
