@@ -11,8 +11,8 @@ over its seeds; `low` and `high`, the bootstrap interval over users; `over seeds
 users and seeds are drawn, and its p value. How much a seed changes is pooled over the networks that have several, so
 that a network of a single seed has its share as well. The verdict is that of the wider interval. Beside it, hit@10.
 
-told -> the pairs that the prose speaks of, with their p values before and after Holm's correction for those of the same
-data set. Where that is .05 or more, "better" and "worse" are "undecided after Holm".
+told -> the pairs that the prose speaks of, with their p values before and after Holm's correction for all of them.
+Where that is .05 or more, "better" and "worse" are "undecided after Holm".
 
 What is resampled are the ranks of the test users, in results/ranks. They are made once, from the trained models in
 runs/, and must give the metrics that were recorded.
@@ -263,9 +263,10 @@ def holm(p_values: np.ndarray) -> np.ndarray:
     return adjusted
 
 
-def told(data: str, differences: dict[str, dict]) -> list[dict]:
+def told(table: dict[str, dict]) -> list[dict]:
     rows = []
-    for one, other in TOLD:
+    for data, (one, other) in itertools.product(table, TOLD):
+        differences = table[data]["differences"]
         if f"{one} - {other}" in differences:
             rows.append({"data": data, "pair": f"{one} - {other}"} | differences[f"{one} - {other}"])
         elif f"{other} - {one}" in differences:
@@ -290,8 +291,7 @@ def main():
             "models": {name: row_of(model) for name, model in tqdm(models.items(), desc="bootstrap")},
             "differences": differences_of(models),
         }
-    rows = [row for preset in PRESETS for row in told(preset, table[preset]["differences"])]
-    write_result("table", "python benchmarks/table.py", **table, told=rows)
+    write_result("table", "python benchmarks/table.py", **table, told=told(table))
 
 
 if __name__ == "__main__":

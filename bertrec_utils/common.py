@@ -5,7 +5,7 @@ import glob
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -27,7 +27,11 @@ def display_path(path: str | Path) -> Path:
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     """`write` a file under another name, flush it to disk, then rename it: there is the old file or the new one, never
-    a part, even if several processes write it at once."""
+    a part, even if several processes write it at once. A link stays one; what is no file, as a pipe, is written to."""
+    if path.exists() and not path.is_file():
+        write(path)
+        return
+    path = path.resolve()
     partial = path.with_name(f"{path.name}.{uuid4().hex}.partial")
     try:
         write(partial)
@@ -36,10 +40,15 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     finally:
         partial.unlink(missing_ok=True)
     _flush(path.parent)  # the new name is on disk too
-    for abandoned in path.parent.glob(f"{glob.escape(path.name)}.*.partial"):
+    for abandoned in partials(path):
         with contextlib.suppress(OSError):  # another process has removed it, or it is not ours to remove
             if time.time() - abandoned.stat().st_mtime > ABANDONED:
                 abandoned.unlink()
+
+
+def partials(path: Path) -> Iterator[Path]:
+    """What `replace_file` writes first, and leaves if it is killed, of the file at `path`; no file of another name."""
+    return path.parent.glob(f"{glob.escape(path.name)}.{'[0-9a-f]' * 32}.partial")
 
 
 def move_file(path: Path, target: Path) -> None:
@@ -61,8 +70,9 @@ def _flush(path: Path) -> None:
 
 
 def is_main_process() -> bool:
-    """Whether this is the only process of a training, or the one of rank 0 among those torchrun has started."""
-    return int(os.environ.get("WORLD_SIZE", "1")) == 1 or os.environ.get("RANK", "0") == "0"
+    """Whether this is the only process of a training, or the one of rank 0 in the group that it has joined."""
+    distributed: Any = sys.modules.get("torch.distributed")  # without it there is no group
+    return not (distributed and distributed.is_initialized()) or distributed.get_rank() == 0
 
 
 def is_interactive() -> bool:

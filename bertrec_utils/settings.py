@@ -214,8 +214,8 @@ def get_preset(name: str | None = None, recipe: str = DEFAULT_RECIPE, start: str
         raise ValueError(f"there is no recipe {recipe!r}; choose one of {', '.join(RECIPES)} (--recipe)")
     start = start or DEFAULT_STARTS[recipe]
     settings = Settings(name, recipe).change(**PRESETS[name] | RECIPES[recipe], start=start)
-    known = EPOCHS.get(name, {})
-    epochs = known.get(f"{recipe}-{start}") or known.get(recipe) or settings.training.epochs
+    longer = EPOCHS.get(name, {})
+    epochs = longer.get(f"{recipe}-{start}") or longer.get(recipe) or settings.training.epochs
     patience = epochs if (name, recipe) in TO_THE_LAST_EPOCH else settings.training.patience
     return settings.change(epochs=epochs, patience=patience)
 

@@ -3,6 +3,8 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 from bertrec_utils.common import ABANDONED, PROJECT, replace_file
 
 
@@ -19,6 +21,34 @@ def test_two_writers_of_a_file_do_not_share_a_partial_one(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no such pipes")
+def test_a_link_stays_one_and_what_is_no_file_is_written_to(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to("folder/file")
+    for text in ("first", "second"):
+        replace_file(tmp_path / "link", lambda partial, text=text: partial.write_text(text))
+        assert (tmp_path / "link").is_symlink() and (tmp_path / "folder" / "file").read_text() == text
+    os.mkfifo(pipe := tmp_path / "pipe")
+    reader = os.open(pipe, os.O_RDWR)
+    replace_file(pipe, lambda path: path.write_text("through it"))
+    assert pipe.is_fifo() and os.read(reader, 100) == b"through it"
+    os.close(reader)
+    assert [path.name for path in (tmp_path / "folder").iterdir()] == ["file"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "link", "pipe"]
+
+
+def test_the_output_of_a_program_is_written_to(tmp_path):
+    """By a link to /dev/stdout, so that a mistake replaces the link alone."""
+    if not os.path.exists("/dev/stdout"):
+        pytest.skip("no /dev/stdout")
+    (tmp_path / "link").symlink_to("/dev/stdout")
+    code = "import pathlib, sys; from bertrec_utils.common import replace_file; "
+    code += "replace_file(pathlib.Path(sys.argv[1]), lambda path: path.write_text('out'))"
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "link"], cwd=PROJECT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "out"), done.stderr
+    assert (tmp_path / "link").is_symlink() and len(list(tmp_path.iterdir())) == 1
+
+
 KILLED = """
 import os, pathlib, signal, sys
 from bertrec_utils.common import replace_file
@@ -29,15 +59,17 @@ replace_file(pathlib.Path(sys.argv[1]), lambda partial: partial.write_text("par"
 def test_what_a_killed_process_leaves_is_removed_after_a_day(tmp_path):
     path = tmp_path / "file"
     path.write_text("old")
-    (tmp_path / "file2.partial").touch()  # of another file
-    os.utime(tmp_path / "file2.partial", (0, 0))
+    foreign = [tmp_path / "file.mine.partial", tmp_path / "file2.partial"]
+    for other in foreign:
+        other.touch()
+        os.utime(other, (0, 0))
     for _ in range(2):
         subprocess.run([sys.executable, "-c", KILLED, path], cwd=PROJECT)
     assert path.read_text() == "old"
-    left = sorted(tmp_path.glob("file.*.partial"))
+    left = sorted({*tmp_path.glob("file.*.partial")} - {*foreign})
     assert len(left) == 2
     a_day_ago = time.time() - ABANDONED - 1
     os.utime(left[0], (a_day_ago, a_day_ago))
     replace_file(path, lambda partial: partial.write_text("new"))
     assert path.read_text() == "new"
-    assert sorted(tmp_path.iterdir()) == sorted([path, left[1], tmp_path / "file2.partial"])
+    assert sorted(tmp_path.iterdir()) == sorted([path, left[1], *foreign])

@@ -338,6 +338,7 @@ RUN_FILES = {
     "TREC, with tabs": "u\tQ0\t1\t1\t0.5\ta tag\nu\tQ0\t2\t2\t-3\ta tag\n",
     "RecTools, to_csv": "user_id,item_id,score,rank\nu,1,0.5,1\nu,2,-3.0,2\n",
     "RecBole's columns": "score:float\tuser_id:token\titem_id:token\n0.5\tu\t1\n-3\tu\t2\n",
+    "commas and spaces": "u, 1, 0.5\nu, 2, -3\n",
     "commas, quotes, from Windows": '\ufeff"u","1",5e-1\r\n\r\n"u","2",-3\r\n',
 }
 
@@ -347,6 +348,18 @@ def test_run_files_of_any_tool_are_read(text, tmp_path):
     (tmp_path / "run.txt").write_bytes(text.encode())
     table = read_run(tmp_path / "run.txt")
     assert [*map(tuple, table.astype({"user": str, "item": str}).to_numpy())] == [("u", "1", 0.5), ("u", "2", -3.0)]
+
+
+@pytest.mark.parametrize(
+    ("line", "row"),
+    [
+        ("user1 Q0 item18 1 0.85 scorer-v2", ("user1", "item18", 0.85)),
+        ("u,item one two,0.85", ("u", "item one two", 0.85)),  # three words
+    ],
+)
+def test_a_first_line_of_a_run_file_is_no_header(line, row, tmp_path):
+    (tmp_path / "run.txt").write_text(f"{line}\n")
+    assert [*map(tuple, read_run(tmp_path / "run.txt").to_numpy())] == [row]
 
 
 def test_ids_in_run_files_are_taken_as_they_are_written(tmp_path):
@@ -455,6 +468,34 @@ def test_what_cannot_be_compared_is_explained(trained, own_log, tmp_path, monkey
         assert f"{run}: " in error_of("compare", run, trained)
     monkeypatch.setitem(sys.modules, "bertrec_utils.plots", None)  # as if what it needs were not installed
     assert "pip install 'bertrec-utils[plots]'" in error_of("compare", trained, run, "--plot", tmp_path / "plot.png")
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_the_work(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    refused, folder = "is not written; name a", "in a folder that is there"
+    for run_file in ("no/run.txt", "file/run.txt", tmp_path):
+        assert error_of("evaluate", "no-model", "--run", run_file) == f"error: --run {run_file} {refused} file {folder}"
+    for plot in ("no/plot.png", "plot.foo"):
+        message = error_of("compare", "no-model", "other", "--plot", plot)
+        assert message == f"error: --plot {plot} {refused} .png or .svg or .pdf file {folder}"
+    assert error_of("page", "no-model", "--out", "file") == "error: --out file is a file; name a folder, new or not"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_weights_of_a_release_answer_for_a_log_of_ones_own(tmp_path, monkeypatch, capsys):
+    """Here in MovieLens's ids, as of a reader who goes on to rate."""
+    monkeypatch.chdir(tmp_path)
+    Path("mine.csv").write_text("userId,movieId,rating,timestamp\nme,1,5,1\nme,6377,5,2\nme,4886,5,3\n")
+    asked = ["recommend", str(PROJECT / "pretrained" / "small"), "--json"]
+    main([*asked, "--history", "id:1", "id:6377", "id:4886"])
+    expected = json.loads(capsys.readouterr().out)["recommendations"]
+    main([*asked, "--user", "me", "--ratings", "mine.csv"])
+    assert json.loads(capsys.readouterr().out)["recommendations"] == expected
+    Path("titles.csv").write_text(f"movieId,title\n1,Toys\n{expected[0]['item']},My name for it\n")
+    main([*asked, "--user", "me", "--ratings", "mine.csv", "--items", "titles.csv"])
+    titles = [film["title"] for film in json.loads(capsys.readouterr().out)["recommendations"]]
+    assert titles == ["My name for it", *(film["title"] for film in expected[1:])]
 
 
 def test_recommend_as_json(trained):

@@ -146,7 +146,7 @@ def test_the_table_is_made_from_the_recorded_runs(preset):
     recorded = results("table")[preset]["models"]
     models = table.runs_of(preset) | table.baselines_of(preset)  # compares ranks with recorded metrics, too
     assert set(recorded) == set(models)
-    for name, (seeds, validation, minutes) in models.items():
+    for name, (seeds, validation, minutes, _) in models.items():
         assert recorded[name]["minutes"] == pytest.approx(sum(minutes) / len(minutes))
         assert recorded[name]["validation"] == pytest.approx(sum(validation) / len(seeds))
         for protocol in PROTOCOLS:
@@ -198,9 +198,11 @@ def test_recorded_runs_are_those_of_the_preset():
 
 def test_the_short_table_of_the_readme_is_a_part_of_the_long_one():
     made = tables.models("ml-1m").rows
-    row = re.compile(r"^\| `([\w-]+)`[^|]*\| (\.\d{4}) \| ([^|]+ / [^|]+) \| ([^|]+ to [^|]+) \|$", re.MULTILINE)
+    row = re.compile(
+        r"^\| `([\w-]+)`[^|]*\| (\d|-) \| (\.\d{4}) \| ([^|]+ / [^|]+) \| ([^|]+ to [^|]+) \|$", re.MULTILINE
+    )
     rows = row.findall((ROOT / "README.md").read_text())
-    assert len(rows) == 7
-    for name, validation, full, interval in rows:
+    assert len(rows) == 8
+    for name, seeds, validation, full, interval in rows:
         cells = made[f"`{name}`"]
-        assert [full, interval, validation] == [cells[0], cells[3], cells[4]]
+        assert [full, interval, validation, seeds] == [cells[0], *cells[3:6]]

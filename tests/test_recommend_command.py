@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 import sys
 from collections import defaultdict
@@ -154,7 +155,7 @@ def test_what_was_trained_on_can_be_asked_for(home):
     ):
         message = error_of("recommend", "model", *options)
         assert message.startswith("error: the model was trained on other ")
-        assert message.endswith("a log that has changed is enough for recommend without --with-linear and --strict")
+        assert message.endswith("or train again on this (--continue)")
     assert "or train again on this" in error_of("evaluate", "model")
     assert not Path("x.csv").exists()
 
@@ -251,13 +252,25 @@ def test_lists_are_written_wholly_or_not_at_all(tmp_path, name):
     assert read_lists(str(tmp_path / name)).user.tolist() == ["1", "2"]
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no such pipes")
+def test_lists_go_through_a_pipe(tmp_path):
+    part = pd.DataFrame({"user": [1], "rank": [1], "item": ["a"]})
+    os.mkfifo(pipe := tmp_path / "lists.csv")
+    reader = os.open(pipe, os.O_RDWR)
+    write_lists(pipe, iter([part, part.assign(user=2)]), 2)
+    assert pipe.is_fifo() and os.read(reader, 100) == b"user,rank,item\n1,1,a\n2,1,a\n"
+    os.close(reader)
+
+
 def test_what_cannot_be_written_is_said_before_the_work(home, monkeypatch, capsys):
     everybody = ["recommend", "no-model", "--all"]
     for options in ([], ["--out", "lists.txt"], ["--out", "lists.csv", "--json"]):
         assert "--all and --users write a file, --out FILE.csv or FILE.parquet" in error_of(*everybody, *options)
     for out in ("no-folder/lists.csv", "model.csv"):
         Path("model.csv").mkdir(exist_ok=True)
-        assert f"{out} cannot be a file; name one in a folder that is there" in error_of(*everybody, "--out", out)
+        assert f"--out {out} is not written; name a file in a folder that is there" in error_of(
+            *everybody, "--out", out
+        )
     assert "a single list is printed" in error_of("recommend", "model", "--user", "u12", "--out", "x.csv")
     monkeypatch.setitem(sys.modules, "pyarrow", None)  # as if it were not installed
     monkeypatch.delitem(sys.modules, "pyarrow.parquet", raising=False)

@@ -135,6 +135,28 @@ def test_a_tenth_of_the_rows_decides(repeats, expected):
     assert (dataset.counts.repeats, dataset.counts.kept_repeats) == ((0, 2) if expected == "keep" else (1, 0))
 
 
+def test_rows_delivered_twice_are_no_repeats(tmp_path, capsys):
+    log = log_of({user: range(user, user + 10) for user in range(20)})
+    twice = pd.concat([log, log[::2]])
+    expected, dataset = (build_dataset(from_frame(each), 1, repeats=None) for each in (log, twice))
+    assert "100 rows are exact copies of others (user, item and time): dropped" in capsys.readouterr().err
+    assert dataset.repeats == "first" and dataset.fingerprint == expected.fingerprint
+    twice.to_csv(tmp_path / "log.csv", index=False)
+    data = DataSettings(ratings_file=str(tmp_path / "log.csv"), min_item_ratings=1, repeats=None)
+    assert load_dataset(data).fingerprint == expected.fingerprint
+    untimed = from_frame(twice.drop(columns="timestamp"), timestamp="none")  # their order is all that is known
+    assert build_dataset(untimed, 1, repeats=None).counts.kept_repeats == 100
+    twice["timestamp"] += np.arange(300)  # people did come back
+    assert build_dataset(from_frame(twice), 1, repeats=None).counts.kept_repeats == 100
+
+
+@pytest.mark.parametrize("build", [build_sequences, lambda log, **rule: split_in_time(log, 0.5, 1, **rule)])
+@pytest.mark.parametrize("histories", [FIVE_USERS, {1: [10, 20, 30], 2: [10, 20, 30]}])
+def test_an_unknown_rule_for_repeats_is_refused(build, histories):
+    with pytest.raises(ValueError, match="repeats is 'frist'; it must be one of first, keep, or None"):
+        build(log_of(histories), repeats="frist")
+
+
 def test_repeats_count_among_the_ratings_of_an_item_and_the_items_of_a_user():
     log = log_of({1: [10, 10, 10], 2: [20, 20], 3: [20, 30, 10]})
     vocabulary, sequences, counts = build_sequences(log, min_item_ratings=3, repeats="keep")

@@ -24,9 +24,9 @@ def log_arguments() -> argparse.ArgumentParser:
 def model_arguments() -> argparse.ArgumentParser:
     """Which trained model, and how it answers."""
     trained = argparse.ArgumentParser(add_help=False, parents=[log_arguments()])
-    trained.add_argument("folder", type=Path, metavar="DIR")
+    trained.add_argument("folder", type=Path, metavar="DIR", help="folder of a trained model")
     trained.add_argument("--with-linear", action="store_true", help="mix in the linear baseline; takes some seconds")
-    trained.add_argument("--json", action="store_true")
+    trained.add_argument("--json", action="store_true", help="print the answer as JSON")
     return trained
 
 
@@ -38,6 +38,13 @@ def own_log(arguments: argparse.Namespace) -> dict[str, str]:
     files = {"ratings_file": arguments.ratings, "items_file": arguments.items}
     columns = {"columns": " ".join(arguments.columns)} if arguments.columns else {}
     return {name: str(path.expanduser().resolve()) for name, path in files.items() if path} | columns
+
+
+def check_output(option: str, path: Path | None, *suffixes: str) -> None:
+    """ValueError, before the work, if there can be no file at `path`, or its suffix is none of these."""
+    if path and (path.is_dir() or not path.parent.is_dir() or (suffixes and path.suffix not in suffixes)):
+        kind = f"{' or '.join(suffixes)} file" if suffixes else "file"
+        raise ValueError(f"{option} {path} is not written; name a {kind} in a folder that is there")
 
 
 def scorer_name(checkpoint: Checkpoint, with_linear: bool) -> str:

@@ -14,7 +14,7 @@ from ..evaluation import ranking
 from ..evaluation.ranking import MARGIN, bootstrap_interval
 from ..settings import PRESETS, get_preset
 from ..training.checkpoints import Checkpoint, load
-from . import log_arguments, own_log
+from . import check_output, log_arguments, own_log
 
 
 def add_compare(commands: "argparse._SubParsersAction") -> None:
@@ -35,17 +35,30 @@ def read_run(path: Path) -> pd.DataFrame:
     """user, item, score of a run file: lines `user item score`, or a TREC run's six columns, or a first line that names
     the columns; between tabs, spaces or commas."""
     with open(path, encoding="utf-8-sig") as file:
-        line = file.readline().lower()
-    separator = "\t" if "\t" in line else r"\s+" if len(line.split()) in (3, 6) else ","
-    fields, names = re.split(separator, line.strip()), ["user", "item", "score"]
-    named = [next((at for at, field in enumerate(fields) if field.strip('"').startswith(name)), -1) for name in names]
-    columns = named if min(named) >= 0 else {3: [0, 1, 2], 6: [0, 2, 4]}.get(len(fields))
-    if not columns:
+        line = file.readline().lower().strip()
+    names = ["user", "item", "score"]
+    for separator in ("\t", ",", r"\s+"):
+        fields = [field.strip(' "') for field in re.split(separator, line)]
+        layout = {3: [0, 1, 2], 6: [0, 2, 4]}.get(len(fields))
+        named = [next((at for at, field in enumerate(fields) if field.startswith(name)), -1) for name in names]
+        columns = layout if layout and is_number(fields[layout[2]]) else named  # ids may begin as these names do
+        if min(columns) >= 0:
+            break
+    else:
         raise ValueError("no run file; write lines of user, item and score, or name these columns in the first line")
     options: dict[str, Any] = {"header": None, "skiprows": int(columns is named), "usecols": columns}
+    options["skipinitialspace"] = separator == ","
     options |= {"dtype": dict(zip(columns, ("category", "category", float), strict=True)), "keep_default_na": False}
     quoting = csv.QUOTE_MINIMAL if separator == "," else csv.QUOTE_NONE
     return pd.read_csv(path, sep=separator, quoting=quoting, **options)[columns].set_axis(names, axis="columns")
+
+
+def is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def split_name(model: str) -> tuple[Path, str]:
@@ -131,6 +144,7 @@ def users_in_all(models: dict[str, list[np.ndarray]]) -> np.ndarray:
 def compare_command(arguments: argparse.Namespace) -> None:
     if not arguments.others and not arguments.against:
         raise ValueError(f"name what {arguments.model} is compared with: another model, or --against results/")
+    check_output("--plot", arguments.plot, ".png", ".svg", ".pdf")
     if arguments.plot:
         try:
             from ..plots import plot_comparison

@@ -8,7 +8,7 @@ from pathlib import Path
 from ..evaluation.baselines import MostRepeated
 from ..evaluation.ranking import PROTOCOLS, RUN_LENGTH, evaluate, write_run
 from ..training.checkpoints import load
-from . import model_arguments, own_log, scorer_name
+from . import check_output, model_arguments, own_log, scorer_name
 
 
 def add_evaluate(commands: "argparse._SubParsersAction") -> None:
@@ -20,6 +20,7 @@ def add_evaluate(commands: "argparse._SubParsersAction") -> None:
 
 
 def evaluate_command(arguments: argparse.Namespace) -> None:
+    check_output("--run", arguments.run_file)
     checkpoint = load(arguments.folder, arguments.device)
     dataset = checkpoint.load_dataset(**own_log(arguments))
     model = checkpoint.with_linear(dataset) if arguments.with_linear else checkpoint.model

@@ -21,6 +21,7 @@ from ..model.bert4rec import BERT4Rec, Network, evaluating
 from ..model.masking import MaskedBatch
 from ..training.checkpoints import load
 from ..training.devices import DEVICES
+from . import check_output
 
 
 def add_export(commands: "argparse._SubParsersAction") -> None:
@@ -95,9 +96,7 @@ def export_command(arguments: argparse.Namespace) -> None:
     if not outputs:
         raise ValueError("name what to write: --items FILE.npz, --users FILE.npz or --onnx FILE.onnx")
     for name, path in outputs.items():
-        suffix = ".onnx" if name == "onnx" else ".npz"  # with another it might be a log or a model
-        if path.suffix != suffix or not path.absolute().parent.is_dir():
-            raise ValueError(f"--{name} {path} is not written; name a {suffix} file in a folder that is there")
+        check_output(f"--{name}", path, ".onnx" if name == "onnx" else ".npz")  # another might be a log or a model
     if arguments.onnx:
         try:
             import onnxscript  # noqa: F401  # by which PyTorch writes ONNX

@@ -40,6 +40,8 @@ def add_page(commands: "argparse._SubParsersAction") -> None:
 def page_command(arguments: argparse.Namespace) -> None:
     if not (arguments.out or arguments.open):
         raise ValueError("say where the page is to be written, --out FOLDER, or look at it with --open")
+    if arguments.out and arguments.out.exists() and not arguments.out.is_dir():
+        raise ValueError(f"--out {arguments.out} is a file; name a folder, new or not")
     with tempfile.TemporaryDirectory() as temporary:
         out = arguments.out or Path(temporary)
         size = write_page(out, load(arguments.folder, "cpu"))

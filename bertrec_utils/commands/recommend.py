@@ -17,7 +17,7 @@ from ..data.sequences import Sequences
 from ..scenarios.recommender import Recommender
 from ..scenarios.titles import read_history, sum_up
 from ..training.checkpoints import load
-from . import model_arguments, own_log, printable, scorer_name
+from . import check_output, model_arguments, own_log, printable, scorer_name
 
 
 def add_recommend(commands: "argparse._SubParsersAction") -> None:
@@ -93,13 +93,12 @@ def recommend_command(arguments: argparse.Namespace) -> None:
 
 
 def check_out(arguments: argparse.Namespace) -> None:
-    """Raise what would else be noticed after the work."""
+    """Fail early on what would only be noticed after the work."""
     out, is_many = arguments.out, bool(arguments.all or arguments.users)
     if is_many != bool(out) or (out and (arguments.json or out.suffix not in (".csv", ".parquet"))):
         rule = "--all and --users write a file, --out FILE.csv or FILE.parquet"
         raise ValueError(f"{rule}; a single list is printed, with --json as JSON")
-    if out and (out.is_dir() or not out.parent.is_dir()):
-        raise FileNotFoundError(f"{out} cannot be a file; name one in a folder that is there")
+    check_output("--out", out)
     if out and out.suffix == ".parquet":
         try:
             import pyarrow.parquet  # noqa: F401
@@ -139,7 +138,9 @@ def write_lists(out: Path, parts: Iterable[pd.DataFrame], count: int) -> None:
             for part in parts:
                 rows, users = rows + len(part), users + int((part["rank"] == 1).sum())
                 if out.suffix == ".csv":
-                    part.to_csv(partial, mode="a", header=not partial.exists(), index=False, lineterminator="\n")
+                    is_first = writer is None
+                    writer = writer or files.enter_context(open(partial, "w", encoding="utf-8", newline=""))
+                    part.to_csv(writer, header=is_first, index=False, lineterminator="\n")
                     continue
                 from pyarrow import Table, float32, int64, parquet, schema, string
 

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from ..common import print_status
@@ -47,6 +48,10 @@ def train_command(arguments: argparse.Namespace) -> None:
         repeats = before.settings.data.repeats if before else arguments.repeats
         settings = settings.change(max_users=None, repeats=repeats, **log)
     settings = settings.change(**parse_changes(arguments.set))
+    if before and settings.model != before.settings.model:
+        kept = asdict(before.settings.model)
+        changed = " and ".join(name for name, value in asdict(settings.model).items() if value != kept[name])
+        raise ValueError(f"{changed} cannot change when a model goes on; leave it out, or train a new one (--out DIR)")
     seed = seed if arguments.seed is None else arguments.seed
     if not settings.data.ratings_file and (before or "keep" in (settings.data.repeats, arguments.repeats)):
         raise ValueError("a release has neither repeats nor new rows; give a log of your own with --ratings FILE")
@@ -62,7 +67,7 @@ def train_command(arguments: argparse.Namespace) -> None:
             print_status(CHOSEN[dataset.repeats])
         if before and before.is_finished:
             if before.fingerprint == dataset.fingerprint:
-                print_status(f"nothing has changed in the log of {folder}: its model stays as it is")
+                print_status(f"nothing that is trained on has changed in the log of {folder}: its model stays as it is")
                 return
             known, items = ({*map(str, each.vocabulary.items.tolist())} for each in (before, dataset))
             rows = dataset.items.ratings.sum() - before.load_items().ratings.sum()

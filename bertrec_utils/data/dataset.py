@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,7 +20,7 @@ from .releases import RELEASES, find_file, find_release, read_release
 from .sequences import Holdout, Sequences, Split, Vocabulary
 
 CACHED_FROM = 50_000_000  # bytes of a ratings file; the sequences of a smaller one are built in seconds
-CACHE_VERSION = 2  # raise it with any change of what `build_sequences` returns: older files are then ignored
+CACHE_VERSION = 3  # raise it with any change of what `build_sequences` returns: older files are then ignored
 SHORTEST = 3  # items of a user: one to train on, one for validation, one for the test
 MANY_REPEATS = 0.1  # of the rows of a log: people come back to its items, and the repeats are no accident
 
@@ -70,29 +70,31 @@ def build_sequences(
     repeats: str | None = "first",
     *,
     tie_seed: int | None = 0,
+    own: bool = False,
 ) -> tuple[Vocabulary, Sequences, DataCounts]:
     """Sequences in time order, of items with at least `min_item_ratings` ratings, and the counts of what was dropped.
 
     Equal timestamps stay in file order, except where the file lists every user's ratings by item, as GroupLens's CSV
     releases do: that order says nothing about time, and a model would be graded on the ids, so `tie_seed` shuffles the
-    ties instead (None: always file order). An item that a user meets again counts once, at its first time: a ranking
-    without the history could not hold it. But if `repeats` is "keep" every row counts, for a ranking with the history;
-    if it is None, that is so where MANY_REPEATS of the rows are such. Rare items are dropped in a single pass, as the
-    published splits have it, and then users left with fewer than three items, who cannot be split: an item may end with
-    fewer ratings than asked. `max_users` keeps the first users only. Raises ValueError if nothing is left.
+    ties instead (None: always file order). In an `own` log, which may grow, each user's rows decide this, and a hash of
+    user and item orders the ties: no row of another user changes a history. An item that a user meets again counts
+    once, at its first time: a ranking without the history could not hold it. But if `repeats` is "keep" every row
+    counts, for a ranking with the history; if it is None, that is so where MANY_REPEATS of the rows are such. Rare
+    items are dropped in a single pass, as the published splits have it, and then users left with fewer than three
+    items, who cannot be split: an item may end with fewer ratings than asked. `max_users` keeps the first users only.
+    Raises ValueError if nothing is left, or `repeats` is unknown.
     """
-    user_codes, users = pd.factorize(ratings.user, sort=True)
-    item_codes, items = pd.factorize(ratings.item, sort=True)
-    order = _in_time_order(user_codes, item_codes, ratings.timestamp.to_numpy(), tie_seed)
+    (user_codes, users), (item_codes, items), order = _in_time_order(ratings, tie_seed, own)
     if max_users is not None:
         order = order[user_codes[order] < max_users]
     of_first_users = len(order)
-    pairs, repeat_count = (user_codes * len(items) + item_codes)[order], 0
+    pairs = (user_codes * len(items) + item_codes)[order]
+    is_repeat = np.zeros(len(order), dtype=bool)
     if (np.diff(np.sort(pairs, kind="stable")) == 0).any():  # a stable sort is fast on a log in order, as most are
         is_repeat = pd.Series(pairs).duplicated().to_numpy()
-        repeat_count = int(is_repeat.sum())
-        if repeats == "first" or (repeats is None and repeat_count < MANY_REPEATS * len(order)):
-            order = order[~is_repeat]
+    repeat_count = int(is_repeat.sum())
+    if not _keeps_repeats(repeats, repeat_count, len(order)):
+        order = order[~is_repeat]
     without_repeats = len(order)
     could_split = (np.bincount(user_codes[order]) >= SHORTEST).any()
     item_counts = np.bincount(item_codes[order], minlength=len(items))
@@ -131,38 +133,60 @@ def build_sequences(
     return vocabulary, sequences, counts
 
 
-def _in_time_order(users: np.ndarray, items: np.ndarray, times: np.ndarray, tie_seed: int | None) -> np.ndarray:
-    """The rows of a log by user, then time; equal times as `build_sequences` says."""
-    order = np.lexsort([times, users])  # the last key counts first; stable: ties stay in file order
-    if tie_seed is None or not _sorted_by_item(users, items):
-        return order
-    # drawn for every row of the file, so that what is left out later does not change a user's order
-    shuffled = np.random.default_rng(tie_seed).permutation(len(order))
-    is_new = (np.diff(users[order], prepend=0) != 0) | (np.diff(times[order], prepend=0) != 0)
-    # ties have a number in common; a stable sort is fast on what is nearly sorted
-    return order[np.argsort(np.cumsum(is_new) * len(order) + shuffled[order], kind="stable")]
+def _keeps_repeats(repeats: str | None, count: int, rows: int) -> bool:
+    """Whether the repeats of a log, `count` of its `rows`, are kept."""
+    if repeats not in (*REPEATS, None):
+        raise ValueError(f"repeats is {repeats!r}; it must be one of {', '.join(REPEATS)}, or None")
+    return repeats == "keep" or (repeats is None and count >= MANY_REPEATS * rows)
 
 
-def _sorted_by_item(users: np.ndarray, items: np.ndarray) -> bool:
-    """Whether items never decrease, in file order, within any user."""
+def _in_time_order(ratings: pd.DataFrame, tie_seed: int | None, own: bool) -> tuple[Any, Any, np.ndarray]:
+    """The rows of a log by user, then time, equal times as `build_sequences` says; before them `pd.factorize` of its
+    users and items."""
+    users, user_ids = pd.factorize(ratings.user, sort=True)
+    items, item_ids = pd.factorize(ratings.item, sort=True)
+    keys = [ratings.timestamp.to_numpy(), users]  # the last counts first; the sort is stable: ties stay in file order
+    if own and tie_seed is not None:
+        user_texts, item_texts = (np.array([*map(str, ids)], object) for ids in (user_ids, item_ids))
+        hashes = pd.util.hash_array(user_texts)[users] ^ pd.util.hash_array(item_texts)[items]
+        # 9 before 10, or 10 before 9: one row may make texts of all ids
+        orders = np.argsort(item_texts), np.lexsort([item_texts, np.array([*map(len, item_texts)])])
+        is_by_item = np.any([_are_sorted_by_item(users, order.argsort()[items]) for order in orders], axis=0)
+        keys = [np.where(is_by_item[users], pd.util.hash_array(hashes), 0), *keys]
+    order = np.lexsort(keys)
+    if not own and tie_seed is not None and _are_sorted_by_item(users, items).all():
+        times, users_in_order = ratings.timestamp.to_numpy()[order], users[order]
+        # drawn for every row of the file, so that what is left out later does not change a user's order
+        shuffled = np.random.default_rng(tie_seed).permutation(len(order))
+        is_new = (np.diff(users_in_order, prepend=0) != 0) | (np.diff(times, prepend=0) != 0)
+        # ties have a number in common; a stable sort is fast on what is nearly sorted
+        order = order[np.argsort(np.cumsum(is_new) * len(order) + shuffled[order], kind="stable")]
+    return (users, user_ids), (items, item_ids), order
+
+
+def _are_sorted_by_item(users: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """Of every user, (users,) bool, whether the items never decrease, in file order."""
     by_user = np.argsort(users, kind="stable")
-    same_user = np.diff(users[by_user]) == 0
-    return bool((np.diff(items[by_user])[same_user] >= 0).all())
+    falls = (np.diff(users[by_user]) == 0) & (np.diff(items[by_user]) < 0)
+    return np.bincount(users[by_user][1:][falls], minlength=users.max(initial=-1) + 1) == 0
 
 
 def histories_of(
-    ratings: pd.DataFrame, vocabulary: Vocabulary, max_users: int | None = None, *, repeats: bool = False
+    ratings: pd.DataFrame,
+    vocabulary: Vocabulary,
+    max_users: int | None = None,
+    *,
+    repeats: bool = False,
+    own: bool = True,
 ) -> tuple[Sequences, list[str]]:
     """Every user's history in a log, over the vocabulary of a model that was trained on this log or an earlier one, and
     what should be known about them: items that the model does not know are skipped, and users without any other.
 
-    The order is that of `build_sequences`, and an item counts once, at its first time, unless `repeats` are kept. Ids
-    are compared as they are written: a log whose ids were numbers may have got one that is a text. `max_users` keeps
-    the first users only. ValueError if no item of the log is known.
+    The order is that of `build_sequences`, of an `own` log or a release, and an item counts once, at its first time,
+    unless `repeats` are kept. Ids are compared as they are written: a log whose ids were numbers may have got one that
+    is a text. `max_users` keeps the first users only. ValueError if no item of the log is known.
     """
-    user_codes, users = pd.factorize(ratings.user, sort=True)
-    item_codes, items = pd.factorize(ratings.item, sort=True)
-    order = _in_time_order(user_codes, item_codes, ratings.timestamp.to_numpy(), tie_seed=0)
+    (user_codes, users), (item_codes, items), order = _in_time_order(ratings, tie_seed=0, own=own)
     if max_users is not None:
         order, users = order[user_codes[order] < max_users], users[:max_users]
     user_codes, item_codes = user_codes[order], item_codes[order]
@@ -205,6 +229,7 @@ def split_in_time(
     repeats: str | None = "first",
     *,
     tie_seed: int | None = 0,
+    own: bool = False,
 ) -> tuple[Vocabulary, Split]:
     """Train before the `quantile` of the timestamps, test after it ("Time to Split", Gusak et al., RecSys 2025).
 
@@ -212,12 +237,11 @@ def split_in_time(
     that are not in it are skipped. `successive` has every item after the cut as a target, after all that the user had
     by then, and `test` the first of them, whether the user is known from before or new. A new user's very first item
     is no target. In validation the target is each user's last item before the cut. Order, repeated items and rare ones
-    are treated as in `build_sequences`. ValueError if nobody can be trained on or tested.
+    are treated as in `build_sequences`. ValueError if nobody can be trained on or tested, or `repeats` is unknown.
     """
-    users, items = (pd.factorize(ratings[column], sort=True)[0] for column in ("user", "item"))
-    log = ratings.iloc[_in_time_order(users, items, ratings.timestamp.to_numpy(), tie_seed)]
+    log = ratings.iloc[_in_time_order(ratings, tie_seed, own)[2]]
     is_repeat = log.duplicated(["user", "item"])
-    keeps = repeats == "keep" or (repeats is None and is_repeat.mean() >= MANY_REPEATS)
+    keeps = _keeps_repeats(repeats, int(is_repeat.sum()), len(log))
     log = log if keeps else log[~is_repeat]
     cut = ratings.timestamp.quantile(quantile)
     counts = log.item[log.timestamp < cut].value_counts()
@@ -303,7 +327,7 @@ def build_dataset(
 ) -> Dataset:
     """What a model is trained on, from a log that was read (`load_interactions`, `from_frame`); `repeats` as in
     `build_sequences`, and in the settings of the model. Raises what that raises."""
-    vocabulary, sequences, counts = build_sequences(log.ratings, min_item_ratings, max_users, repeats)
+    vocabulary, sequences, counts = build_sequences(log.ratings, min_item_ratings, max_users, repeats, own=log.own)
     repeats = repeats or ("keep" if counts.kept_repeats else "first")
     return Dataset(vocabulary, sequences, log, counts=counts, repeats=repeats)
 
@@ -320,7 +344,7 @@ def load_dataset(settings: DataSettings) -> Dataset:
             is_kept = pd.factorize(log.ratings.user, sort=True)[0] < (settings.max_users or len(log.ratings))
             ratings = log.ratings[is_kept]
             rules = settings.time_split, settings.min_item_ratings, settings.repeats
-            vocabulary, split = split_in_time(ratings, *rules)
+            vocabulary, split = split_in_time(ratings, *rules, own=True)
             repeats = "keep" if split.test.seen_are_candidates else "first"
             return Dataset(vocabulary, split.train, log, other_split=split, repeats=repeats)
     else:

@@ -32,6 +32,7 @@ UNREADABLE = re.compile("[\0\udc80-\udcff]")  # NUL, and what "surrogateescape" 
 
 LOG, ITEMS = ("user", "item", "timestamp", "rating"), ("id", "title", "genres")  # what their columns are
 OPTIONAL = ("rating", "genres")
+MISSING = ("", "NULL", "NaN")  # ids that databases and pandas write for none
 USUAL_NAMES = {  # of columns, in small letters alone, "id" left out: user is user_id, userId, RecBole's user_id:token
     "user": "user uid visitor session customer client member reviewer reader account username",
     "item": "item iid aid movie film product asin parentasin article book isbn song track sku stockcode business game",
@@ -53,6 +54,7 @@ class Interactions:
     ratings: pd.DataFrame
     items: pd.DataFrame
     noun: str = "film"  # what one of the items is called on screen
+    own: bool = False  # no release: it may grow
 
     def item_table(self) -> pd.DataFrame:
         """The items and how often each was rated: item, title, genres, ratings (int64)."""
@@ -89,9 +91,10 @@ def load_interactions(
     genres (told as id, title, genres); an item without a title is named by its id. What was taken for what is printed,
     unless it is called so. `noun` is what an item is called on screen.
 
-    Ids are whole numbers (int64; 55.0 throughout is one, too) or texts as they are written. A title is also found for
-    an id that is the same number in another form: 0055 for 55. Timestamps are numbers, kept as they are, or dates,
-    which become seconds since 1970, in UTC unless they have an offset; the first row decides which.
+    Ids are whole numbers (int64; 55.0 throughout, or beside a 55, is one, too) or texts as they are written, without
+    blanks around them. A title is also found for an id that is the same number in another form: 0055 for 55. Timestamps
+    are numbers, kept as they are, or dates, which become seconds since 1970, in UTC unless they have an offset; the
+    first row decides which. Rows equal in user, item and timestamp count once; how many are dropped is printed.
 
     Raises FileNotFoundError, or ValueError that names file and line: a value is missing, no number or no date; a line
     has too many values; no column may be the user, or two; the items of the log are not those of `items_file`.
@@ -134,19 +137,23 @@ def _interactions(name: str, log: _Table, titles: _Table | None, noun: str) -> I
     if "rating" in log.columns:
         ratings["rating"] = pd.to_numeric(log.columns.rating, errors="coerce").astype("float64")
     ratings["timestamp"] = _times(log)
+    is_copy = ratings.duplicated(["user", "item", "timestamp"])  # delivered or joined twice: nobody came back
+    if is_copy.any():
+        said.append(f"{is_copy.sum():,} rows are exact copies of others (user, item and time): dropped")
+        ratings = ratings[~is_copy].reset_index(drop=True)
     if said:
         print_status("; ".join(said), file=sys.stderr)
-    return Interactions(name, ratings, items.sort_values("item", ignore_index=True), noun)
+    return Interactions(name, ratings, items.sort_values("item", ignore_index=True), noun, own=True)
 
 
 def _ids(table: _Table, role: str) -> tuple[np.ndarray, pd.Series]:
     """The different ids of a column, as texts, and which of them each row has."""
     codes, values = pd.factorize(table.columns[role])
-    texts = pd.Series([str(value) for value in values], dtype=str)
-    table.refuse(role, (codes < 0) | np.append(texts == "", True)[codes], "must not be empty")
+    texts = pd.Series([str(value).strip() for value in values], dtype=str)
+    table.refuse(role, (codes < 0) | np.append(texts.isin(MISSING), True)[codes], "must not be empty")
     table.refuse(role, texts.str.contains("[\0\r\n]").to_numpy()[codes], "must be on one line")
-    if texts.str.fullmatch(r"-?\d+\.0+").all():  # so pandas writes whole numbers if one of them was missing
-        texts = texts.str.partition(".")[0]
+    whole = texts.str.replace(r"^(-?\d+)\.0+$", r"\1", regex=True)  # so pandas writes 55 if a number was missing
+    texts = texts.mask(whole.isin(texts) | whole.str.fullmatch(r"-?\d+").all(), whole)
     codes_of_texts, texts = pd.factorize(texts)
     return codes_of_texts[codes], pd.Series(texts, dtype=str)
 
@@ -154,11 +161,12 @@ def _ids(table: _Table, role: str) -> tuple[np.ndarray, pd.Series]:
 def _titles(table: _Table, ids: pd.Series, log: str) -> tuple[pd.DataFrame, list[str]]:
     """Item, title and genres, with the items as the log writes them, and what is to be said about them."""
     codes, texts = _ids(table, "item")
-    table.refuse("item", pd.Series(codes).duplicated(), "is listed before")
     titles = pd.DataFrame({"item": texts.to_numpy()[codes], "title": "", "genres": ""})
     for name in table.columns.columns[1:]:
         values = (str(value) if pd.notna(value) else "" for value in table.columns[name])
         titles[name] = [re.sub(r"[\0\r\n]+", " ", value) for value in values]
+    table.refuse("item", titles.duplicated("item") & ~titles.duplicated(), "is listed before with other values")
+    titles = titles.drop_duplicates(ignore_index=True)
 
     def numbers(items: pd.Series, name: str) -> pd.DataFrame:
         return pd.DataFrame({name: items, "number": items.str.extract(r"^0*(\d+?)(?:\.0+)?$")[0]}).dropna()
@@ -354,6 +362,20 @@ def _fields(line: str, separator: str, is_quoted: bool, width: int | None = None
     return fields + [""] * ((width or 0) - len(fields))
 
 
+def _joined(lines: list[tuple[int, str]], separator: str, width: int) -> Lines:
+    """The lines of a table, with those that one row takes, its values having line breaks in quotes, as one. A quote
+    that is never closed, or only in a row of another width, joins nothing: its line is then refused."""
+    reader, start = csv.reader((f"{line}\n" for _, line in lines), delimiter=separator, strict=True), 0
+    while start < len(lines):
+        try:
+            is_row = len(next(reader)) == width
+        except csv.Error:
+            is_row = False
+        end = reader.line_num if is_row else start + 1
+        yield lines[start][0], "\n".join(line for _, line in lines[start:end])
+        start = reader.line_num
+
+
 def _parse_columns(text: str | None) -> dict[str, str]:
     """Which column is what, of "user=who item=what"; a name may have spaces."""
     told = {}
@@ -443,8 +465,10 @@ def _read_table(path: str | Path, roles: tuple[str, ...], told: dict[str, str]) 
     separator = max((separator for separator in SEPARATORS if separator in first), key=fitting, default=",")
     has_header = fitting(separator) > bool(numbered)
 
+    lines: list[tuple[int, str]] = []  # of each row, if that may be more than one
+
     def place(row: int) -> str:
-        number, _ = next(islice(_lines(path, "utf-8"), row + has_header, None))
+        number, _ = lines[row] if lines else next(islice(_lines(path, "utf-8"), row + has_header, None))
         return f"{path}, line {number}"
 
     if not has_header and (known := _without_header(path, roles, told, separator, first)):
@@ -455,8 +479,9 @@ def _read_table(path: str | Path, roles: tuple[str, ...], told: dict[str, str]) 
     if len(separator) == 1 and separator != " ":  # pandas takes no longer one, and a blank line for empty values
         layout: dict[str, Any] = {"sep": separator, "skiprows": int(has_header), "names": range(width)}
         table = _parse_table(path, **layout, quoting=0 if is_quoted else csv.QUOTE_NONE, dtype=str)
-    if table is None or len(table) != sum(1 for _ in _lines(path, "utf-8")) - has_header:  # a quote may swallow lines
-        lines = islice(_lines(path, "utf-8"), int(has_header), None)
+    if table is None or len(table) != sum(1 for _ in _lines(path, "utf-8")) - has_header:  # a quote may join lines
+        lines = list(islice(_lines(path, "utf-8"), int(has_header), None))
+        lines = list(_joined(lines, separator, width)) if is_quoted else lines
         rows = list(_parse_lines(lines, path, lambda line: _fields(line, separator, is_quoted, width)))
         table = pd.DataFrame(rows, columns=range(width), dtype=str)
     if numbered:

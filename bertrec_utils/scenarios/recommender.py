@@ -217,18 +217,18 @@ class Recommender:
     def explain(self, items: Sequence[Any], recommended: Sequence[Any], as_set: bool = False) -> pd.DataFrame:
         """What each film of the history (rows) contributes to each recommended one (columns), item ids both.
 
-        That is log p(recommended | history) less the same without that film: natural logs, so .7 doubles the
-        probability. As a set, the means are over the same orders, with and without the film. ValueError if the history
-        has fewer than two films: nothing is left without one.
+        That is log p(recommended | history) less the same without that film, however often the history has it: natural
+        logs, so .7 doubles the probability. As a set, the means are over the same orders, with and without the film.
+        ValueError if the history has fewer than two films: nothing is left without one.
         """
-        items = list(dict.fromkeys(items))
-        if len(items) < 2:
+        different = list(dict.fromkeys(items))
+        if len(different) < 2:
             raise ValueError(f"to see what one {self.noun} contributes, the history needs another one")
         columns = self.vocabulary.tokens(recommended) - 1
-        histories = [items, *(items[:row] + items[row + 1 :] for row in range(len(items)))]
+        histories = [list(items), *([other for other in items if other != item] for item in different)]
         batches = [histories[start : start + 16] for start in range(0, len(histories), 16)]
         whole, *without = np.concatenate([self.log_probabilities(batch, as_set)[:, columns] for batch in batches])
-        return pd.DataFrame(whole - np.array(without), index=items, columns=list(recommended))
+        return pd.DataFrame(whole - np.array(without), index=different, columns=list(recommended))
 
     def item_vectors(self) -> np.ndarray:
         """(V, width) float32: the embeddings of the items; AttributeError for a baseline, which has none."""

@@ -11,6 +11,7 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import pandas as pd
@@ -63,8 +64,7 @@ class Checkpoint:
                 items = f"{len(self.vocabulary):,} items; at hand: {len(dataset.vocabulary):,}"
                 problem = f"the model was trained on other {part} than the data at hand ({items})"
                 advice = "use that data (--ratings FILE for a log of your own), or train again on this (--continue)"
-                changed = "a log that has changed is enough for recommend without --with-linear and --strict"
-                raise ValueError(f"{problem}; {advice}; {changed}")
+                raise ValueError(f"{problem}; {advice}")
 
     def with_linear(self, dataset: Dataset) -> Mixture:
         """The network mixed with the linear baseline of `dataset`, which must be what it was trained on. ValueError if
@@ -90,7 +90,8 @@ class Checkpoint:
         else:
             log = (dataset or self.load_dataset()).log
         max_users = None if data.ratings_file else data.max_users
-        histories, notes = histories_of(log.ratings, self.vocabulary, max_users, repeats=data.repeats == "keep")
+        keeps = data.repeats == "keep"
+        histories, notes = histories_of(log.ratings, self.vocabulary, max_users, repeats=keeps, own=log.own)
         items = self._saved_items()
         if data.ratings_file and items is not None and items.ratings.sum() != len(log.ratings):
             grown = f"rows of the log: {len(log.ratings):,}; when the model was trained: {items.ratings.sum():,}"
@@ -98,11 +99,11 @@ class Checkpoint:
         return histories, notes
 
     def load_items(self, **files: str) -> pd.DataFrame:
-        """The items: item, title, genres, ratings; from the file beside the model, with the titles of an `items_file`
-        among the `files`; without such a file from `load_dataset`."""
+        """The items: item, title, genres, ratings; from the file beside the model, without it from `load_dataset`; with
+        the titles of an `items_file` among the `files`."""
         items = self._saved_items()
-        if items is None:
-            return self.load_dataset(**files).items
+        if items is None:  # `files` may be of another log than the release that the model was trained on
+            items = self.load_dataset(**(files if self.settings.data.ratings_file else {})).items
         if "items_file" in files:
             data = self.settings.change(**files).data
             now = load_interactions(data.ratings_file or "", data.items_file, columns=data.columns).items
@@ -137,9 +138,10 @@ def save(folder: str | Path, checkpoint: Checkpoint) -> Path:
         "items": checkpoint.vocabulary.items.tolist(),
     }
     weights = {name: value.cpu().contiguous() for name, value in checkpoint.model.state_dict().items()}
-    content = safetensors.torch.save(weights, {"bertrec": json.dumps(description), "sha256": NO_SUM})
-    digest = hashlib.sha256(content).hexdigest()
-    content = content.replace(NO_SUM.encode(), digest.encode(), 1)
+    place = uuid4().hex * 2  # holds the place of the checksum; no id of an item is like it
+    content = safetensors.torch.save(weights, {"bertrec": json.dumps(description), "sha256": place})
+    digest = hashlib.sha256(content.replace(place.encode(), NO_SUM.encode(), 1)).hexdigest()
+    content = content.replace(place.encode(), digest.encode(), 1)
     replace_file(path, lambda file: file.write_bytes(content))
     return path
 
@@ -192,6 +194,8 @@ def load(folder: str | Path, device: str | torch.device | None = None) -> Checkp
         vocabulary = Vocabulary(np.array(description["items"]))
         model = build_network(len(vocabulary), settings.model)
         model.load_state_dict(weights)
+    except NotImplementedError as error:
+        raise ValueError(f"{path} {error}") from error
     except Exception as error:  # whatever a damaged file makes of a header, a JSON text or a tensor
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{path} is damaged or of another version ({reason}); train it again") from error
@@ -216,10 +220,11 @@ RENAMED = {  # settings of format 1, which had no format number, and what they a
 
 
 def _migrate(description: dict[str, Any], weights: dict[str, torch.Tensor]) -> tuple[dict[str, Any], dict]:
-    """Description and weights of a file in an older format as those of `FORMAT`; ValueError for a newer format."""
+    """Description and weights of a file in an older format as those of `FORMAT`; NotImplementedError for a newer
+    one."""
     version = description.get("format", 1)
     if version > FORMAT:
-        raise ValueError(f"it is of format {version}, written by a newer version of this package: update it")
+        raise NotImplementedError(f"is of format {version}, written by a newer version of this package; update yours")
     if version == 1:
         settings = migrate_settings(description["preset"])
         description = description | {"settings": settings, "linear_weight": description["counting_weight"]}
@@ -250,7 +255,7 @@ def migrate_settings(old: dict[str, Any]) -> dict[str, Any]:
 
 def load_trained(settings: Settings, device: str | torch.device | None = None) -> Checkpoint:
     """The reader's own run of these settings in runs/, else the weights that come with the project; prints which.
-    FileNotFoundError if there is neither."""
+    FileNotFoundError if there is neither, ValueError if that run is of other data or of another network."""
     own, shipped = (PROJECT / place / settings.name for place in ("runs", "pretrained"))
     is_preset = settings.data == get_preset(settings.preset, settings.recipe).data
     if not (own / MODEL).exists() and is_preset and (shipped / MODEL).exists():
@@ -259,6 +264,10 @@ def load_trained(settings: Settings, device: str | torch.device | None = None) -
     checkpoint = load(own, device)
     if checkpoint.settings.data.ratings_file:
         raise ValueError(f"{display_path(own)} was trained on a log of your own, not on {settings.data.release}")
+    for name, value in (asdict(settings.data) | asdict(settings.model)).items():
+        if (other := checkpoint.settings.flat()[name]) != value:
+            problem = f"{display_path(own)} was trained with {name}={other}, not {value}"
+            raise ValueError(f"{problem}; rename that folder, or train {settings.name} again")
     print(f"{settings.recipe}: your own run, {display_path(own)}")
     return checkpoint
 

@@ -20,6 +20,7 @@ PATIENCE = timedelta(hours=2)  # the first process may have to download a releas
 LOST = "another process of this training has ended"
 AGAIN = "the same command, with any number of processes, goes on from the last whole epoch"
 DEVICES = ("cpu", "cuda", "mps")
+TORCHRUN = {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}  # what it sets; a cluster may set some of them
 
 
 def best_device() -> torch.device:
@@ -80,7 +81,7 @@ def world_size() -> int:
 def process_group(device: torch.device) -> Iterator[None]:
     """Join the other processes that torchrun has started: by NCCL for a GPU each, else by gloo. ConnectionError if one
     of them ends before this one, ValueError for a `device` that they cannot share."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if not os.environ.keys() >= TORCHRUN or int(os.environ["WORLD_SIZE"]) == 1:
         yield
         return
     if device.type == "mps":

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..common import display_path, is_interactive, is_main_process, print_status, progress_bar, replace_file
+from ..common import display_path, is_interactive, is_main_process, partials, print_status, progress_bar, replace_file
 from ..data.dataset import Dataset
 from ..data.sequences import Holdout
 from ..evaluation.mixture import fit_mixture, linear_baseline
@@ -30,7 +30,7 @@ from ..model.modern import build_network
 from ..settings import Settings, TrainingSettings, get_preset
 from . import devices
 from .batches import Batch, epoch_batches, prefetch
-from .checkpoints import FORMAT, Checkpoint, save, save_items, set_aside
+from .checkpoints import FORMAT, ITEMS, MODEL, Checkpoint, save, save_items, set_aside
 from .warm_start import carry_over, warm_start
 
 UNFINISHED, LOCK = "unfinished.pt", ".lock"
@@ -277,8 +277,9 @@ def locked(folder: Path | None) -> Iterator[None]:
         (folder / LOCK).touch()
     try:
         with filelock.FileLock(folder / LOCK, timeout=0):
-            for partial in folder.glob("*.partial"):
-                partial.unlink()  # of a process that was killed while it wrote
+            for name in (MODEL, ITEMS, UNFINISHED):
+                for partial in partials(folder / name):
+                    partial.unlink()  # of a process that was killed while it wrote
             yield
     except filelock.Timeout:
         raise ValueError(f"another training is at work in {folder}; wait for it, or choose another folder") from None
@@ -292,9 +293,11 @@ def writing_to(folder: Path) -> Iterator[None]:
     except OSError as error:
         no_rights, no_folder = "get permission there, or say --out DIR", "that is no folder, say --out DIR"
         advice: dict[int | None, str] = dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), no_rights)
-        advice |= {errno.ENOENT: "put the folder back", errno.EEXIST: no_folder, errno.ENOTDIR: no_folder}
-        problem = f"cannot write to {folder} ({error.strerror or error}); {advice.get(error.errno, 'make room there')}"
-        raise OSError(f"{problem}, and the same run goes on after the last epoch that was kept") from error
+        advice |= dict.fromkeys((errno.EEXIST, errno.ENOTDIR), no_folder)
+        remedy = "put the folder back" if error.errno == errno.ENOENT else "make room there"
+        goes_on = f"{remedy}, and the same run goes on after the last epoch that was kept"
+        problem = f"cannot write to {folder} ({error.strerror or error})"
+        raise OSError(f"{problem}; {advice.get(error.errno, goes_on)}") from error
 
 
 def train_to_the_end(
@@ -366,7 +369,9 @@ def require_finite(losses: Tensor, epoch: int, first: int) -> None:
     """FloatingPointError if one of the `losses` is not; they are those of the steps from number `first` on."""
     for step, loss in enumerate(losses.tolist(), start=first):
         if not math.isfinite(loss):
-            advice = "the best model so far is kept. Train with a lower learning rate, into another folder"
+            advice = "train with a lower learning rate"
+            if epoch > 1:
+                advice = f"the best model so far is kept; {advice}, into another folder"
             raise FloatingPointError(f"the loss is {loss} in step {step} of epoch {epoch}; {advice}")
 
 

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bertrec_utils.data.dataset import build_sequences, histories_of
+from bertrec_utils.data.dataset import build_dataset, build_sequences, histories_of
+from bertrec_utils.data.logs import from_frame
 from bertrec_utils.data.sequences import Vocabulary
 
 KNOWN = Vocabulary(np.array([2, 5, 7]))  # tokens 1, 2, 3
@@ -58,7 +59,7 @@ def test_ids_are_compared_as_they_are_written():
 def test_a_log_that_has_not_changed_gives_what_was_trained_on(bundled):
     """Its ties in time, too, which are shuffled; rare items and short users were dropped there."""
     vocabulary, sequences, counts = build_sequences(bundled.ratings, 5, 300)
-    histories, notes = histories_of(bundled.ratings, vocabulary, 300)
+    histories, notes = histories_of(bundled.ratings, vocabulary, 300, own=False)
     trained_on = histories.rows(np.flatnonzero(np.isin(histories.users, sequences.users)))
     for part in ("tokens", "offsets", "users"):
         np.testing.assert_array_equal(getattr(trained_on, part), getattr(sequences, part))
@@ -66,3 +67,32 @@ def test_a_log_that_has_not_changed_gives_what_was_trained_on(bundled):
     assert is_short.any() and (histories.lengths[is_short] < 3).all()
     skipped = counts.rows - counts.rows_of_later_users - counts.kept_rows - histories.lengths[is_short].sum()
     assert notes[0].endswith(f"): {skipped:,}")
+
+
+def test_rows_of_others_change_nobodys_history():
+    """A table sorted by user and item, two sittings for each user; user 9 has them in another order."""
+    rows = [(user, item, 100 + item % 2) for user in range(9) for item in range(16)]
+    rows += [(9, item, 100) for item in (3, 2, 11, 7)]
+
+    def histories(rows):
+        ratings = from_frame(log(rows))
+        dataset = build_dataset(ratings, 1)
+        named = [
+            {
+                str(user): dataset.vocabulary.item_ids(part[row]).astype(str).tolist()
+                for row, user in enumerate(part.users)
+            }
+            for part in (dataset.sequences, histories_of(ratings.ratings, dataset.vocabulary)[0])
+        ]
+        assert named[0] == {user: named[1][user] for user in named[0]}
+        return named[1]
+
+    before = histories(rows)
+    assert before["9"] == ["3", "2", "11", "7"]
+    items = np.array([before[str(user)] for user in range(9)], int).reshape(9, 2, 8)
+    assert (items % 2 == [[0], [1]]).all()  # time comes first
+    steps = np.diff(items) > 0
+    assert 0.35 < steps.mean() < 0.65 and len({*map(bytes, steps)}) == 9  # ids do not tell the order
+    for more in ([(77, 5, 100)], [(-1, 5, 100), (-1, 3, 100)], [(4, 5, 300)], [("ann", 5, 100)], [(77, "x", 100)]):
+        for after in (histories([*more, *rows]), histories(rows + more)):
+            assert all(after[user] == before[user] for user in before if user != str(more[0][0]))

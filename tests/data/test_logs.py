@@ -182,7 +182,7 @@ NUL, LATIN = "\0", "\udce9"  # a byte that is no UTF-8
         ("walks.txt", "7", "expected whole numbers with spaces between, a user and then items, found '7'"),
         ("walks.txt", "1 2 x", "expected whole numbers with spaces between"),
         ("walks.txt", "1,2", "expected whole numbers with spaces between"),
-        ("items.csv", "2,Shirt,", "item '2' is listed before"),
+        ("items.csv", "2,Shirt,", "item '2' is listed before with other values"),
         ("items.csv", ",Shirt,", "item '' must not be empty"),
     ],
 )
@@ -526,7 +526,9 @@ def test_case_of_ids_with_leading_zeros(capsys):
         (["55.0", "x"], ["55", "x"], {"55.0": "title of 55", "x": "title of x"}),
         (["55.5", "7"], ["55", "7"], {"55.5": "55.5", "7": "title of 7", "55": "title of 55"}),
         (["055", "0055"], ["55"], "055, 55, 0055 are one number"),
-        (["055"], ["55", "55.0"], "055, 55, 55.0 are one number"),
+        (["055"], ["55", "0055"], "055, 55, 0055 are one number"),
+        (["55", "56.0", "55.0"], ["55", "56"], {55: "title of 55", 56: "title of 56"}),
+        (["55", "1.50", "55.0"], ["55", "1.50"], {"55": "title of 55", "1.50": "title of 1.50"}),
         (["a", "b"], ["c"], "such as 'c'.*such as 'a'"),
     ],
 )
@@ -539,6 +541,48 @@ def test_ids_in_two_forms_are_joined_or_named(ids, of_titles, expected, tmp_path
     else:
         items = load_interactions(log, tmp_path / "items.csv").items
         assert dict(zip(items.item, items.title, strict=True)) == expected
+
+
+def test_blanks_around_an_id_are_none_of_it(tmp_path):
+    (tmp_path / "items.csv").write_text("item, title\n34, A hat\n 35,Socks\n")
+    log = write(tmp_path, "shop.csv", "user, item, timestamp\na, 34, 1\n a,35 , 2\n")
+    read = load_interactions(log, tmp_path / "items.csv")
+    assert read.ratings.user.tolist() == ["a", "a"] and read.ratings.item.tolist() == [34, 35]
+
+
+@pytest.mark.parametrize(
+    ("row", "found"), [("NULL,5,3", "user 'NULL'"), ("a,NaN,3", "item 'NaN'"), ("a, ,3", "item ' '")]
+)
+def test_what_databases_and_pandas_write_for_none_is_no_id(row, found, tmp_path):
+    path = write(tmp_path, "shop.csv", f"user,item,timestamp\na,5,1\n\n{row}\nb,6,2\n")
+    assert f"shop.csv, line 4: {found} must not be empty" in refusal(load_interactions, path)
+
+
+SHOP = """item,title,description
+1,"A ""big"" hat","red,
+
+or blue"
+2,Socks,
+3,"A scarf
+for her",a
+"""
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_a_quoted_value_may_have_line_breaks(line_end, tmp_path):
+    log = write(tmp_path, "shop.csv", "user,item,timestamp\na,1,1\na,2,2\na,3,3\n")
+    content = SHOP.replace("\n", line_end).encode()
+    titles = write(tmp_path, "items.csv", content)
+    assert load_interactions(log, titles).items.title.tolist() == ['A "big" hat', "Socks", "A scarf for her"]
+    titles = write(tmp_path, "items.csv", content + b'2,"Shoes",\n')
+    assert "items.csv, line 8: item '2' is listed before" in refusal(READERS["items.csv"], titles)
+    titles = write(tmp_path, "items.csv", content + b'4,"Shoes,\n5,Boots,\n')  # never closed
+    assert "items.csv, line 8: expected values in closed quotes" in refusal(READERS["items.csv"], titles)
+
+
+def test_a_row_of_a_catalogue_may_come_again(tmp_path):
+    path = write(tmp_path, "items.csv", GOOD["items.csv"] + '2,"Socks, ""warm""",\n')
+    assert READERS["items.csv"](path).items.title.tolist() == ["Hat", 'Socks, "warm"', "3"]
 
 
 def test_how_many_items_lack_a_title_is_said(tmp_path, capsys):

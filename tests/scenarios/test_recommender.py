@@ -308,6 +308,15 @@ def test_a_film_contributes_what_leaving_it_out_changes():
         recommender.explain([2], [11])
 
 
+def test_contributions_to_a_history_with_repeats():
+    """As `recommend` reads it, every time counts: without 5 both of its votes are gone."""
+    recommender, weights = Recommender(Votes(), Vocabulary(np.arange(1, 21)), ITEMS), Votes.weights.astype(np.float64)
+    gains = recommender.explain([5, 7, 5], [11])
+    assert gains.index.tolist() == [5, 7]
+    whole, without_5, without_7 = (softmax_log(weights[films].sum(0))[10] for films in ([4, 6, 4], [6], [4, 4]))
+    np.testing.assert_allclose(gains[11], [whole - without_5, whole - without_7], atol=1e-5)
+
+
 def test_contributions_to_a_set_are_over_the_same_orders(by_order):
     """Here only the last film matters: one that is never last contributes nothing, and exactly nothing."""
     items = list(range(1, 9))

@@ -11,6 +11,7 @@ import pytest
 import safetensors
 import torch
 
+from bertrec_utils.__main__ import main
 from bertrec_utils.common import replace_file
 from bertrec_utils.data.dataset import Dataset, load_dataset
 from bertrec_utils.data.sequences import Vocabulary
@@ -125,6 +126,15 @@ def test_any_changed_byte_is_noticed(saved):
     assert load(path.parent).seed == 3
 
 
+def test_ids_may_be_like_the_place_of_the_checksum(saved):
+    """Ethereum's ids, for one; the order of the parts of the file is another each time."""
+    checkpoint = load(saved[2])
+    ids = np.array([f"0x{number:064x}" for number in range(len(checkpoint.vocabulary))])
+    for _ in range(8):
+        save(saved[2], replace(checkpoint, vocabulary=Vocabulary(ids)))
+        assert load(saved[2]).vocabulary.items.tolist() == ids.tolist()
+
+
 @pytest.mark.parametrize("content", [b"", b"{}", b"\0" * 100])
 def test_what_is_no_model_is_an_error(tmp_path, content):
     (tmp_path / MODEL).write_bytes(content)
@@ -225,7 +235,9 @@ def test_a_file_of_a_newer_format_is_refused_with_advice(saved, monkeypatch):
     with monkeypatch.context() as later:
         later.setattr(checkpoints, "FORMAT", FORMAT + 1)
         save(saved[2], load(saved[2]))
-    with pytest.raises(ValueError, match=rf"it is of format {FORMAT + 1}, written by a newer version .*: update it"):
+    with pytest.raises(
+        ValueError, match=rf"safetensors is of format {FORMAT + 1}, written by a newer version .*; update yours$"
+    ):
         load(saved[2])
 
 
@@ -289,6 +301,20 @@ def test_a_run_of_an_own_log_is_not_taken_for_a_preset(own_run, tmp_path, monkey
     with pytest.raises(ValueError, match=r"runs/tiny was trained on a log of your own, not on ml-5k"):
         load_trained(get_preset("tiny"))
     assert not capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("name", "value"), [("max_users", 60), ("width", 16)])
+def test_a_run_of_other_settings_is_not_taken_for_a_preset(name, value, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(checkpoints, "PROJECT", tmp_path)
+    main(
+        ["train", "--preset", "tiny", "--out", str(tmp_path / "runs" / "tiny"), "--set", f"{name}={value}", "epochs=1"]
+    )
+    preset = get_preset("tiny")
+    capsys.readouterr()
+    with pytest.raises(ValueError, match=rf"runs/tiny was trained with {name}={value}, not {preset.flat()[name]}; "):
+        load_trained(preset)
+    assert not capsys.readouterr().out
+    assert load_trained(preset.change(**{name: value})).settings.flat()[name] == value
 
 
 def test_other_data_is_refused(dataset, saved):

@@ -12,8 +12,11 @@ import numpy as np
 import pytest
 import torch
 
+from bertrec_utils.__main__ import main
+from bertrec_utils.settings import get_preset
 from bertrec_utils.training import devices
 from bertrec_utils.training.checkpoints import load
+from bertrec_utils.training.trainer import new_model
 
 SCRIPT = Path(__file__).with_name("train_in_processes.py")
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d"]
@@ -108,6 +111,19 @@ def test_without_torchrun_there_is_one_process():
     assert devices.wrap_ddp(model) is model
     with devices.process_group(torch.device("cpu")), devices.main_process_first():
         pass
+
+
+def test_a_process_that_a_cluster_has_numbered_trains_alone(dataset, tmp_path, monkeypatch):
+    """As Slurm's, which are not those of one training."""
+    for name in devices.TORCHRUN:
+        monkeypatch.delenv(name, raising=False)
+    expected = new_model(dataset, get_preset("tiny"), device=torch.device("cpu")).state_dict()
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    found = new_model(dataset, get_preset("tiny"), device=torch.device("cpu")).state_dict()
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    main(["train", "--preset", "tiny", "--device", "cpu", "--set", "epochs=1", "--out", str(tmp_path)])
+    assert load(tmp_path).is_finished
 
 
 def test_a_device_by_its_name():

@@ -9,13 +9,14 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 import torch
 
 from bertrec_utils.common import progress_bar
 from bertrec_utils.settings import get_preset
-from bertrec_utils.training.checkpoints import load
+from bertrec_utils.training.checkpoints import ITEMS, MODEL, load
 from bertrec_utils.training.trainer import UNFINISHED, fit, new_model
 
 TINY = get_preset("tiny")
@@ -56,6 +57,17 @@ def test_a_run_killed_at_random_moments_ends_as_if_nothing_had_happened(processe
         assert "a survivor said: another process of this training has ended; the same command" in said
     left = {path.name for path in (tmp_path / "killed").iterdir()}  # a fast machine ends the run before the last kills
     assert {name for name in left if not name.startswith("previous-")} <= {".lock", "items.csv", "model.safetensors"}
+
+
+def test_a_training_removes_what_a_killed_one_has_left_and_nothing_else(dataset, tmp_path):
+    own = [tmp_path / f"{name}.{uuid4().hex}.partial" for name in (UNFINISHED, MODEL, ITEMS)]
+    foreign = [
+        tmp_path / name for name in ("movie.mkv.partial", f"{MODEL}.partial", f"lists.csv.{uuid4().hex}.partial")
+    ]
+    for path in [*own, *foreign]:
+        path.write_text("a part")
+    train(dataset, TINY.change(epochs=1), tmp_path)
+    assert {*tmp_path.glob("*.partial")} == {*foreign}
 
 
 @contextlib.contextmanager
@@ -136,7 +148,7 @@ def test_a_folder_that_cannot_be_written_is_explained(dataset, tmp_path):
     assert not list(folder.iterdir())
     (tmp_path / "file").write_text("a file")
     for target in (tmp_path / "file", tmp_path / "file" / "run"):
-        with pytest.raises(OSError, match=r"cannot write to .*; that is no folder, say --out DIR"):
+        with pytest.raises(OSError, match=r"cannot write to .*; that is no folder, say --out DIR$"):
             train(dataset, TINY, target)
     assert (tmp_path / "file").read_text() == "a file"
 
@@ -182,7 +194,9 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_epoch(da
             with torch.no_grad():
                 trainer.model.item_bias[0] = math.nan
 
-    with pytest.raises(FloatingPointError, match=r"the loss is nan in step 1 of epoch 3; .* is kept\. Train with a"):
+    with pytest.raises(
+        FloatingPointError, match=r"the loss is nan in step 1 of epoch 3; .* is kept; train with a.* folder"
+    ):
         train(dataset, TINY, tmp_path, on_epoch=spoil)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == kept
     assert math.isfinite(load(tmp_path).model.item_bias.detach().sum())
@@ -197,7 +211,7 @@ def test_a_loss_is_looked_at_within_an_epoch_too(dataset, tmp_path):
         if len(seen) == 59:
             torch.nn.init.constant_(trainer.model.item_bias, math.nan)
 
-    with pytest.raises(FloatingPointError, match="in step 60 of epoch 1"):
+    with pytest.raises(FloatingPointError, match=r"in step 60 of epoch 1; train with a lower learning rate$"):
         train(dataset, TINY.change(batch_size=1), tmp_path, on_step=spoil)
     assert len(seen) < 120
 
