@@ -240,10 +240,11 @@ def test_a_good_model_is_measured_with_every_mistake():
 
 
 @pytest.mark.parametrize("recipe", variants.TRIALS)
-def test_each_recipe_has_ten_trials_of_one_budget(recipe):
+def test_each_recipe_has_ten_trials_to_the_last_of_as_many_epochs(recipe):
     trials = [variant.settings("small") for variant in variants.TUNING if variant.recipe == recipe]
     assert len({str(trial) for trial in trials}) == len(trials) == 10
-    assert {(trial.training.epochs, trial.training.patience) for trial in trials} == {(16, 16)}
+    budget = 40 if recipe == "bert4rec" else 16  # after 16 it has hardly left the plateau
+    assert {(trial.training.epochs, trial.training.patience) for trial in trials} == {(budget, budget)}
 
 
 def test_the_metrics_of_the_notebook_by_hand():
