@@ -194,7 +194,7 @@ def load(folder: str | Path, device: str | torch.device | None = None) -> Checkp
         vocabulary = Vocabulary(np.array(description["items"]))
         model = build_network(len(vocabulary), settings.model)
         model.load_state_dict(weights)
-    except NotImplementedError as error:
+    except NewerFormat as error:
         raise ValueError(f"{path} {error}") from error
     except Exception as error:  # whatever a damaged file makes of a header, a JSON text or a tensor
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -219,12 +219,15 @@ RENAMED = {  # settings of format 1, which had no format number, and what they a
 }
 
 
+class NewerFormat(ValueError):
+    """A file of a format that this version of the package does not know."""
+
+
 def _migrate(description: dict[str, Any], weights: dict[str, torch.Tensor]) -> tuple[dict[str, Any], dict]:
-    """Description and weights of a file in an older format as those of `FORMAT`; NotImplementedError for a newer
-    one."""
+    """Description and weights of a file in an older format as those of `FORMAT`; NewerFormat for a newer one."""
     version = description.get("format", 1)
     if version > FORMAT:
-        raise NotImplementedError(f"is of format {version}, written by a newer version of this package; update yours")
+        raise NewerFormat(f"is of format {version}, written by a newer version of this package; update yours")
     if version == 1:
         settings = migrate_settings(description["preset"])
         description = description | {"settings": settings, "linear_weight": description["counting_weight"]}
