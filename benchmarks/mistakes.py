@@ -11,7 +11,8 @@ from bertrec_utils.data.dataset import Dataset, build_sequences, leave_one_out
 from bertrec_utils.data.sequences import PAD, Holdout, Sequences
 from bertrec_utils.evaluation.baselines import Popularity
 from bertrec_utils.evaluation.ranking import Scorer, evaluate, metrics, target_ranks
-from bertrec_utils.model.bert4rec import BERT4Rec, evaluating
+from bertrec_utils.model.bert4rec import BERT4Rec
+from bertrec_utils.model.layers import evaluating
 from bertrec_utils.model.masking import MaskedBatch, pad_left
 from bertrec_utils.model.modern import Layout, ModernTransformer
 from bertrec_utils.settings import ModelSettings

@@ -12,7 +12,7 @@ import torch
 
 from bertrec_utils.common import PROJECT, replace_file
 from bertrec_utils.settings import DEFAULT_STARTS, GROUPS
-from bertrec_utils.training.checkpoints import rename_release
+from bertrec_utils.training.checkpoints import update_settings
 from bertrec_utils.training.devices import best_device
 
 RESULTS = PROJECT / "results"
@@ -61,9 +61,9 @@ def read_result(name: str) -> dict:
 
 
 def settings_of_today(recorded: dict) -> dict:
-    """Recorded settings as a run would have them now: by the release's new name, and with what was no setting then."""
-    groups = {name: recorded[name] for name in GROUPS} | {"data": rename_release(recorded["data"])}
-    return recorded | {name: asdict(kind(**groups[name])) for name, kind in GROUPS.items()}
+    """Recorded settings as a run would have them now: without what is no setting any more, with what was none then."""
+    updated = update_settings(recorded)
+    return updated | {name: asdict(kind(**updated[name])) for name, kind in GROUPS.items()}
 
 
 def write_result(name: str, command: str, **contents) -> None:

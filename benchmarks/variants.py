@@ -180,8 +180,7 @@ TRIALS: dict[str, list[dict[str, Any]]] = {  # what each changes in its recipe: 
 TUNING = [
     Variant(
         f"{recipe}, {', '.join(f'{name} {value}' for name, value in changes.items()) or 'as it is'}",
-        {name: value for name, value in changes.items() if name != "start"}
-        | {"epochs": TUNING_EPOCHS[recipe], "patience": TUNING_EPOCHS[recipe]},
+        {name: value for name, value in changes.items() if name != "start"} | {"epochs": TUNING_EPOCHS[recipe]},
         recipe,
         changes.get("start"),
     )
@@ -192,7 +191,7 @@ TUNING = [
 
 # What brings what: network x objective x start
 
-GRID_BUDGET = {"epochs": 24, "patience": 24}
+GRID_BUDGET = {"epochs": 24}
 NETWORKS: dict[str, tuple[Callable, dict[str, Any]]] = {  # each has one thing more than the one before it
     "norm first": (LearnedPositions, {"conv_size": 0}),
     "+ rotary": (build_network, {"conv_size": 0}),

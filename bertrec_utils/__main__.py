@@ -15,6 +15,7 @@ from .commands.export import add_export
 from .commands.page import add_page
 from .commands.recommend import add_recommend
 from .commands.train import add_train
+from .common import leave
 from .data.releases import RELEASES, download
 
 
@@ -63,11 +64,11 @@ def _escape(error: Any) -> tuple[str, int]:
 
 def _interrupt(*_: object) -> None:
     # Python's own handler raises it without a value, and pandas before 3 then reports a file that cannot be parsed
-    raise KeyboardInterrupt
+    leave(KeyboardInterrupt())
 
 
 def _stop(*_: object) -> None:
-    sys.exit("error: told to stop (SIGTERM); the same command goes on from what it has kept")
+    leave(SystemExit("error: told to stop (SIGTERM); the same command goes on from what it has kept"))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from uuid import uuid4
 
 from tqdm.auto import tqdm
@@ -67,6 +67,13 @@ def _flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def leave(error: BaseException) -> NoReturn:
+    """Raise `error` from a signal's handler, as the last word: what the signal finds half made, such as a progress bar,
+    is not heard when it is thrown away."""
+    sys.unraisablehook = lambda _: None
+    raise error
 
 
 def is_main_process() -> bool:

@@ -77,7 +77,6 @@ class TrainingSettings:
     weight_decay: float = 0.01
     warmup_fraction: float = 0.05  # share of all steps in which the learning rate rises
     epochs: int = 60
-    patience: int = 10  # epochs without a better validation NDCG@10 before training stops
     precision: str = "auto"  # of matrix products: float32, bfloat16, or bfloat16 where that is faster
     validation_users: int = 10_000  # at most this many users, sampled, are ranked after each epoch
 
@@ -86,7 +85,7 @@ class TrainingSettings:
         for name in ("p_causal", "p_cloze", "mask_ratio", "next_ratio", "p_mask_last", "warmup_fraction"):
             _require(self, name, 0 <= getattr(self, name) <= 1, "from 0 to 1")
         _require(self, "p_cloze", self.p_causal + self.p_cloze <= 1, "at most 1 - p_causal")
-        for name in ("batch_size", "epochs", "patience", "validation_users"):
+        for name in ("batch_size", "epochs", "validation_users"):
             _require(self, name, getattr(self, name) >= 1, "at least 1")
         _require(self, "negatives", self.negatives >= 0, "at least 0")
         _require(self, "learning_rate", self.learning_rate > 0, "above 0")
@@ -165,7 +164,7 @@ def _parse(name: str, text: str, hint: Any) -> Any:
 
 
 TUNED = {"width": 128, "heads": 4, "next_ratio": 1.0, "learning_rate": 1e-3}
-LARGE = {"width": 128, "heads": 4, "negatives": 1024, "batch_size": 256, "epochs": 10, "patience": 2}
+LARGE = {"width": 128, "heads": 4, "negatives": 1024, "batch_size": 256, "epochs": 10}
 PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {"max_users": 120, "max_length": 50, "width": 32, "epochs": 3, "batch_size": 32},
     "small": TUNED | {"max_users": 2_148, "batch_size": 16, "epochs": 8},  # of ml-5k, those that ml-latest gave
@@ -178,8 +177,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 CLOZE = {"p_causal": 0.0, "p_cloze": 1.0, "p_mask_last": 0.1}
 RECIPES: dict[str, dict[str, Any]] = {  # network-objective
-    "bert4rec": {"network": "bert4rec", "conv_size": 0, **CLOZE, "bucket_by_length": False}
-    | {"learning_rate": 2e-3, "patience": 1000},  # it goes on learning until the rate has fallen to zero
+    "bert4rec": {"network": "bert4rec", "conv_size": 0, **CLOZE, "bucket_by_length": False} | {"learning_rate": 2e-3},
     "modern-cloze": CLOZE,
     "modern-next": {"p_causal": 1.0, "causal": True},
     "modern-both": {},
@@ -192,7 +190,6 @@ EPOCHS = {
     "medium": {"bert4rec": 80, "modern-cloze": 24, "modern-next-random": 24},
     "ml-1m": {"bert4rec": 100, "modern-cloze": 60, "modern-next-random": 36},
 }
-TO_THE_LAST_EPOCH = {("ml-1m", "modern-cloze")}  # its best epochs come late, and up to twelve after one another
 EPOCHS["movietweetings"] = EPOCHS["small"]
 EPOCHS["beauty"] = EPOCHS["small"] | {"bert4rec": 40}  # about as many steps as there
 
@@ -216,8 +213,7 @@ def get_preset(name: str | None = None, recipe: str = DEFAULT_RECIPE, start: str
     settings = Settings(name, recipe).change(**PRESETS[name] | RECIPES[recipe], start=start)
     longer = EPOCHS.get(name, {})
     epochs = longer.get(f"{recipe}-{start}") or longer.get(recipe) or settings.training.epochs
-    patience = epochs if (name, recipe) in TO_THE_LAST_EPOCH else settings.training.patience
-    return settings.change(epochs=epochs, patience=patience)
+    return settings.change(epochs=epochs)
 
 
 def suffix(recipe: str, start: str) -> str:

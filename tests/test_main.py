@@ -56,7 +56,7 @@ def test_unattended_training_writes_a_line_an_epoch(tmp_path):
     done = run("train", "--preset", "tiny", "--out", tmp_path / "run")
     lines = done.stderr.splitlines()
     assert "\r" not in done.stderr and len(lines) == 3
-    form = r"epoch {}/3: [\d.]+ min, loss [\d.]+, validation NDCG@10 [\d.]+ \(best: epoch \d\), at most [\d.]+ min left"
+    form = r"epoch {}/3: [\d.]+ min, loss [\d.]+, validation NDCG@10 [\d.]+ \(best: epoch \d\), [\d.]+ min left"
     assert all(re.fullmatch(form.format(number), line) for number, line in enumerate(lines, 1))
     assert done.stdout.startswith("data: 206,423 rows, 2,148 users, 13,049 items; dropped: ")
 
@@ -654,9 +654,29 @@ def test_a_process_that_is_stopped_while_it_reads_says_one_line(sign, message, t
     assert not (tmp_path / "runs").exists()
 
 
+WHILE_A_BAR_IS_MADE = """
+import os, sys, tqdm.std
+from bertrec_utils.__main__ import main
+sign = int(sys.argv.pop())
+tqdm.std.tqdm.__init__ = lambda *_, **options: os.kill(os.getpid(), sign)
+tqdm.std.tqdm.__del__ = lambda bar: bar.disable  # as older versions have it
+main()
+"""
+
+
+@SIGNALS
+def test_what_a_signal_finds_half_made_is_not_heard(sign, message, tmp_path):
+    arguments = ["train", "--preset", "tiny", "--out", "run", str(int(sign))]
+    hear = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    ended = subprocess.run(
+        [sys.executable, "-c", WHILE_A_BAR_IS_MADE, *arguments], cwd=tmp_path, capture_output=True, text=True, **hear
+    )
+    assert ended.returncode == 1 and ended.stderr.startswith(message) and ended.stderr.count("\n") == 1
+
+
 @SIGNALS
 def test_a_training_that_is_stopped_says_one_line(sign, message, tmp_path):
-    options = ["--preset", "tiny", "--out", "run", "--set", "epochs=500", "patience=500"]
+    options = ["--preset", "tiny", "--out", "run", "--set", "epochs=500"]
     process = start("train", *options, folder=tmp_path)
     said = stop(process, sign, tmp_path, lambda: "epoch 2/500" in (tmp_path / "errors.txt").read_text())
     *epochs, last = said.splitlines()

@@ -79,7 +79,6 @@ def test_texts_of_another_form_or_type_are_refused(text, message):
         ({"p_cloze": 0.6}, "at most 1 - p_causal"),  # p_causal is 0.5
         ({"batch_size": 0}, "at least 1"),
         ({"epochs": 0}, "at least 1"),
-        ({"patience": 0}, "at least 1"),
         ({"validation_users": 0}, "at least 1"),
         ({"negatives": -1}, "at least 0"),
         ({"learning_rate": 0.0}, "above 0"),

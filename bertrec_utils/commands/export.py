@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from ..common import progress_bar, replace_file
 from ..data.sequences import Sequences, Vocabulary
-from ..model.bert4rec import BERT4Rec, Network, evaluating
+from ..model.bert4rec import BERT4Rec
+from ..model.layers import Network, evaluating
 from ..model.masking import MaskedBatch
 from ..training.checkpoints import load
 from ..training.devices import DEVICES

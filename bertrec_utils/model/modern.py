@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from ..data.sequences import Sequences
 from ..settings import ModelSettings
-from .bert4rec import BERT4Rec, Dropout, Network, init_weights, scaled_dot_product
+from .bert4rec import BERT4Rec
+from .layers import Dropout, Network, init_weights, scaled_dot_product
 from .losses import Negatives, cross_entropy
 from .masking import MaskedBatch, append_mask
 

@@ -23,7 +23,7 @@ from ..data.dataset import Dataset, histories_of, load_dataset
 from ..data.logs import load_interactions
 from ..data.sequences import Sequences, Vocabulary
 from ..evaluation.mixture import Mixture, linear_baseline
-from ..model.bert4rec import Network
+from ..model.layers import Network
 from ..model.modern import build_network
 from ..settings import GROUPS, Settings, get_preset
 from .devices import find_device
@@ -235,7 +235,13 @@ def _migrate(description: dict[str, Any], weights: dict[str, torch.Tensor]) -> t
     settings = description["settings"]
     if version < 3 and settings["model"]["network"] == "bert4rec":
         raise ValueError("the network of bert4rec has changed since")
-    return description | {"settings": settings | {"data": rename_release(settings["data"])}}, weights
+    return description | {"settings": update_settings(settings)}, weights
+
+
+def update_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings in their groups, as an older version wrote them, without what is no setting any more."""
+    training = {name: value for name, value in settings["training"].items() if name != "patience"}
+    return settings | {"data": rename_release(settings["data"]), "training": training}
 
 
 def rename_release(data: dict[str, Any]) -> dict[str, Any]:
@@ -253,6 +259,7 @@ def migrate_settings(old: dict[str, Any]) -> dict[str, Any]:
     recipe = "bert4rec" if flat.pop("paper", False) else f"modern-{objective}"
     flat["network"] = recipe.partition("-")[0]
     flat["start"] = "counts" if flat.pop("warm_start") else "random"
+    flat.pop("patience")
     return asdict(Settings(flat.pop("name"), recipe).change(**flat))
 
 

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from ..common import is_main_process
+from ..common import is_main_process, leave
 
 PATIENCE = timedelta(hours=2)  # the first process may have to download a release
 LOST = "another process of this training has ended"
@@ -106,7 +106,7 @@ def process_group(device: torch.device) -> Iterator[None]:
 
 def _stop(*_: object) -> NoReturn:
     """SystemExit, which nothing takes for an error of its own."""
-    sys.exit(f"error: this process was told to stop, as torchrun does when another has ended; {AGAIN}")
+    leave(SystemExit(f"error: this process was told to stop, as torchrun does when another has ended; {AGAIN}"))
 
 
 @contextlib.contextmanager

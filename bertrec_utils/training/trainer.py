@@ -1,4 +1,4 @@
-"""The training loop: steps, epochs, validation, early stopping, and runs that resume where they were interrupted."""
+"""The training loop: steps, epochs, validation, and runs that resume where they were interrupted."""
 
 import contextlib
 import errno
@@ -24,7 +24,7 @@ from ..data.dataset import Dataset
 from ..data.sequences import Holdout
 from ..evaluation.mixture import fit_mixture, linear_baseline
 from ..evaluation.ranking import metrics, target_ranks
-from ..model.bert4rec import Network
+from ..model.layers import Network
 from ..model.masking import batch_count
 from ..model.modern import build_network
 from ..settings import Settings, TrainingSettings, get_preset
@@ -119,9 +119,8 @@ class Trainer:
         return max(range(len(self.history)), key=lambda row: self.history[row]["ndcg@10"])
 
     def is_over(self) -> bool:
-        """Whether all epochs are done, or `patience` of them have brought nothing."""
-        epochs, training = len(self.history), self.settings.training
-        return epochs >= training.epochs or (epochs > 0 and epochs - 1 - self.best_epoch >= training.patience)
+        """Whether all epochs are done. None is left out: the learning rate falls until the last."""
+        return len(self.history) >= self.settings.training.epochs
 
     def train_epoch(self, on_step: Callable[["Trainer", Batch], None] | None = None) -> float:
         """One pass over the training sequences; the mean loss per target. All its randomness is that of (seed, epoch).
@@ -308,7 +307,7 @@ def train_to_the_end(
     if verbose:
         processes = f" in {devices.world_size()} processes" if devices.world_size() > 1 else ""
         where = f"{trainer.model.device}{processes} in {'bfloat16' if trainer.is_bfloat16 else 'float32'}"
-        what = f"up to {epochs} epochs of {trainer.steps} batches, {trainer.model.item_count:,} items"
+        what = f"{epochs} epochs of {trainer.steps} batches, {trainer.model.item_count:,} items"
         print_status(f"Training on {where}: {what}; the time left is known after the first epoch.")
     bar = progress_bar(initial=len(trainer.history), total=epochs, desc="epochs", unit="epoch", show=verbose)
     before = trainer.history[-1]["seconds"] if trainer.history else 0.0
@@ -361,7 +360,7 @@ def report(trainer: Trainer, bar: tqdm) -> None:
         return
     spent, left = row["seconds"] / 60, row["seconds"] / row["epoch"] * (epochs - row["epoch"]) / 60
     losses = f"loss {row['loss']:.4f}, validation NDCG@10 {row['ndcg@10']:.4f} (best: epoch {trainer.best_epoch + 1})"
-    line = f"{spent:.1f} min, {losses}, at most {left:.1f} min left"
+    line = f"{spent:.1f} min, {losses}, {left:.1f} min left"
     print(f"epoch {row['epoch']}/{epochs}: {line}", file=sys.stderr, flush=True)
 
 

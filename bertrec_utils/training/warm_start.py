@@ -7,7 +7,7 @@ from scipy import sparse
 from sklearn.utils.extmath import randomized_svd
 
 from ..data.sequences import Sequences
-from ..model.bert4rec import Network
+from ..model.layers import Network
 
 WINDOW = 10
 STANDARD_DEVIATION = 0.05

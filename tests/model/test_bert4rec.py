@@ -1,14 +1,12 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from scipy.stats import truncnorm
 from torch import nn
 
 from bertrec_utils.data.sequences import PAD
 from bertrec_utils.model import bert4rec as module
-from bertrec_utils.model.bert4rec import BERT4Rec, Block, cached_rows
+from bertrec_utils.model.bert4rec import BERT4Rec, Block
 from bertrec_utils.model.masking import build_batch, training_batches
 from bertrec_utils.model.modern import ModernTransformer, build_network
 from bertrec_utils.settings import RECIPES, get_preset
@@ -79,17 +77,6 @@ def test_only_what_is_asked_for_is_computed_and_it_is_the_same(bert4rec, cached_
     positions = torch.tensor([[11, 12 - min(length, 3)] for length in lengths])
     whole = bert4rec.encode(tokens)[torch.arange(len(lengths))[:, None], positions]
     torch.testing.assert_close(bert4rec.target_states(tokens, positions), whole, rtol=1e-4, atol=1e-5)
-
-
-@given(st.lists(st.integers(1, 9), min_size=1), st.integers(1, 40))
-def test_rows_go_together_as_far_as_the_cache_holds_them(lengths, most):
-    parts = list(cached_rows(lengths, most))
-    assert [row for part in parts for row in range(len(lengths))[part]] == list(range(len(lengths)))
-    sizes = [max(lengths[part]) * len(lengths[part]) for part in parts]
-    assert all(size <= most or len(lengths[part]) == 1 for size, part in zip(sizes, parts, strict=True))
-    for part in parts[:-1]:  # and one more would not fit
-        longer = lengths[part.start : part.stop + 1]
-        assert max(longer) * len(longer) > most
 
 
 def test_padding_changes_nothing(bert4rec):

@@ -3,7 +3,6 @@ import math
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from bertrec_utils.model import modern
@@ -11,12 +10,10 @@ from bertrec_utils.model.masking import MaskedBatch, append_mask, build_batch, s
 from bertrec_utils.model.modern import (
     Block,
     CausalConv,
-    Dropout,
     Layout,
     ModernTransformer,
     rotate,
     rotations,
-    scaled_dot_product,
 )
 from conftest import model_settings, rows
 
@@ -312,36 +309,3 @@ def test_a_causal_model_predicts_in_training_what_it_predicts_in_the_test():
     in_training = model.logits(model.target_states(batch))[0].numpy()
     in_the_test = np.concatenate([model.score(rows(items[:count])) for count in range(1, 6)])
     np.testing.assert_allclose(in_training, in_the_test, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("rate", [0.25, 0.999])
-def test_dropout_drops_its_share_and_keeps_the_mean(rate):
-    torch.manual_seed(0)
-    layer = Dropout(rate)
-    states = torch.ones(1001, 999, requires_grad=True)
-    dropped = layer(states)
-    assert abs((dropped == 0).float().mean().item() - rate) < 0.004  # 1/256 is the step
-    assert abs(dropped.mean().item() - 1) < 0.1
-    dropped.sum().backward()
-    torch.testing.assert_close(states.grad, dropped.detach())
-    torch.testing.assert_close(layer.eval()(states), states)
-
-
-@pytest.mark.parametrize("rate", [-0.1, 1, 1.5])
-def test_impossible_dropout_is_an_error(rate):
-    with pytest.raises(ValueError, match="at least 0 and below 1"):
-        Dropout(rate)
-
-
-def test_attention_is_not_computed_in_bfloat16_on_a_cpu():
-    torch.manual_seed(0)
-    query, key, value = (torch.randn(2, 3, 5, 4) for _ in range(3))
-    visible = torch.rand(2, 1, 5, 5) < 0.5
-    visible[..., 0] = True
-    expected = F.scaled_dot_product_attention(query, key, value, attn_mask=visible)
-    torch.testing.assert_close(scaled_dot_product(query, key, value, visible), expected)
-    rounded = [part.bfloat16() for part in (query, key, value)]
-    with torch.autocast("cpu", torch.bfloat16):
-        found = scaled_dot_product(*rounded, visible)
-    assert found.dtype == torch.float32
-    torch.testing.assert_close(found, expected, atol=0.05, rtol=0.05)

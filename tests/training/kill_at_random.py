@@ -23,7 +23,7 @@ from bertrec_utils.training.devices import process_group
 from bertrec_utils.training.trainer import UNFINISHED, fit, new_model
 
 CPU = torch.device("cpu")
-SETTINGS = get_preset("tiny").change(epochs=100, patience=100, dropout=0.3)
+SETTINGS = get_preset("tiny").change(epochs=100, dropout=0.3)
 
 
 def free_port() -> int:

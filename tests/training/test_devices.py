@@ -64,7 +64,7 @@ def children_of(process: int) -> list[int]:
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="no /proc to find the processes in")
 def test_when_one_is_killed_all_end_and_one_process_goes_on(tmp_path):
     folder, errors = tmp_path / "run", tmp_path / "errors.txt"
-    long = {"epochs": 400, "patience": 400}
+    long = {"epochs": 400}
     with errors.open("w") as file:
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         launcher = subprocess.Popen(command(TORCHRUN, folder, **long), stderr=file, stdout=file, env=environment)

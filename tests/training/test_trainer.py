@@ -220,7 +220,7 @@ def test_each_process_has_dropout_of_its_own(dataset, monkeypatch):
 
 def test_learning_rate_of_a_run_rises_then_falls(dataset):
     rates = []
-    settings = TINY.change(epochs=5, warmup_fraction=0.2, patience=5)
+    settings = TINY.change(epochs=5, warmup_fraction=0.2)
     train(dataset, settings, on_step=lambda trainer, _: rates.append(trainer.schedule.get_last_lr()[0] / 2e-3))
     assert rates[:3] == pytest.approx([0.5, 0.75, 1]) and len(rates) == 20  # after each step; four make an epoch
     assert rates[3:] == sorted(rates[3:], reverse=True) and rates[-1] == pytest.approx(0)
@@ -357,26 +357,6 @@ def test_run_of_a_log_that_has_moved_goes_on(dataset, tmp_path):
         train(here, TINY.change(ratings_file="old/log.csv", items_file="old/items.csv"), tmp_path, **interrupt_after(1))
     moved = TINY.change(ratings_file="new/log.csv", items_file="new/items.csv")
     assert len(train(here, moved, tmp_path)[1]) == 3
-
-
-def test_early_stopping_waits_for_patience(dataset):
-    settings = TINY.change(epochs=6, patience=2)
-    trainer = Trainer(new_model(dataset, settings), dataset, settings)
-    is_over = []
-    for ndcg in (0.1, 0.3, 0.2, 0.3, 0.9, 0.9):
-        is_over.append(trainer.is_over())
-        trainer.history.append({"ndcg@10": ndcg})
-    assert is_over == [False, False, False, False, True, False] and trainer.is_over()
-    assert trainer.best_epoch == 4
-
-
-def test_interrupted_when_patience_is_used_up_it_stops_there(dataset, tmp_path):
-    still = FROZEN.change(patience=2, epochs=30)  # the first epoch stays best
-    whole, expected = train(dataset, still)
-    with pytest.raises(KeyboardInterrupt):
-        train(dataset, still, tmp_path, **interrupt_after(3))
-    resumed, history = train(dataset, still, tmp_path)
-    assert len(history) == len(expected) == 3 and equal_weights(whole, resumed)
 
 
 def test_finished_models_are_never_lost(dataset, tmp_path, capsys):
