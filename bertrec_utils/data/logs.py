@@ -4,6 +4,7 @@ line, to name the line."""
 import csv
 import gzip
 import io
+import json
 import lzma
 import re
 import sys
@@ -83,7 +84,8 @@ def load_interactions(
     ratings_file: str | Path, items_file: str | Path | None = None, noun: str = "item", columns: str | None = None
 ) -> Interactions:
     """Read a log of your own: text in UTF-8 with a header (CSV, tabs, semicolons, RecBole's .inter), GroupLens's own
-    files, lines of whole numbers that are a user and items in order of time, or parquet; also packed (.gz, .xz, .zip).
+    files, lines of whole numbers that are a user and items in order of time, JSON, or parquet; also packed (.gz,
+    .xz, .zip).
 
     A row has a user, an item, a timestamp, and perhaps a rating (1.0 without such a column, NaN where it is blank; no
     model reads it). Columns are known by USUAL_NAMES, or told: "user=who item=what timestamp=4", by number if there is
@@ -401,12 +403,14 @@ def _choose(names: list[str], roles: tuple[str, ...], told: dict[str, str], plac
     """The number of the column that has each role; ValueError if that is not clear."""
     chosen, unclear = {}, {}
     for role in roles:
+        if told.get(role) == "none" and role in (*OPTIONAL, "timestamp"):
+            continue
         fits = [at for at, name in enumerate(names) if _fits(name, role, told)]
         plain = [at for at in fits if names[at] == ("item" if role == "id" else role)]
         fits = plain if plain and role not in told else fits  # "user" is the user, whatever else might be
         if len(fits) == 1:
             chosen[role] = fits[0]
-        elif told.get(role, "none" if role in OPTIONAL else "") != "none" or role not in (*OPTIONAL, "timestamp"):
+        elif role in told or role not in OPTIONAL:
             unclear[role] = [names[at] for at in fits]
     if unclear:
         what = ", ".join(f"the {role}" + f" ({' or '.join(fits)}?)" * bool(fits) for role, fits in unclear.items())
@@ -455,6 +459,8 @@ def _read_table(path: str | Path, roles: tuple[str, ...], told: dict[str, str]) 
             raise ValueError(f"{path} is damaged ({str(error).splitlines()[0]})") from None
         return _table_of(frame, str(path), roles, told)
     first = _first(_lines(path, "utf-8"))
+    if first.startswith(("{", "[")):
+        return _table_of(_read_json(path, is_list=first.startswith("[")), str(path), roles, told)
     numbered = [role for role in roles if told.get(role, "").isdigit()]
     named = {role: name for role, name in told.items() if role not in numbered}
 
@@ -475,6 +481,11 @@ def _read_table(path: str | Path, roles: tuple[str, ...], told: dict[str, str]) 
         return _table_of(known[0], str(path), roles, known[1], place)
     is_quoted = separator in (",", ";") or ('"' in first and len(separator) == 1)
     names = next(_parse_lines([(1, first)], path, lambda line: _fields(line, separator, is_quoted)))
+    if not first:
+        raise ValueError(f"{path} holds no rows")
+    if len(names) == 1:
+        advice = "separate the values by tabs, ::, |, semicolons, commas or spaces"
+        raise ValueError(f"{path}, line 1: one column, {_abbreviate(first)}; {advice}")
     table, width = None, len(names)
     if len(separator) == 1 and separator != " ":  # pandas takes no longer one, and a blank line for empty values
         layout: dict[str, Any] = {"sep": separator, "skiprows": int(has_header), "names": range(width)}
@@ -488,6 +499,15 @@ def _read_table(path: str | Path, roles: tuple[str, ...], told: dict[str, str]) 
         names = [str(number) for number in range(1, width + 1)]
     table.columns = [name.strip() for name in names]
     return _table_of(table, str(path), roles, told, place)
+
+
+def _read_json(path: Path, is_list: bool) -> pd.DataFrame:
+    """A table of JSON: an object on each line, or a list of objects on however many lines."""
+    lines: Iterable[tuple[int, str]] = _lines(path, "utf-8")
+    if is_list:
+        lines = [(1, "\n".join(line for _, line in lines))]
+    objects = list(_parse_lines(lines, path, json.loads))
+    return pd.DataFrame(objects[0] if is_list else objects)
 
 
 def _without_header(
@@ -546,14 +566,18 @@ def _times(log: _Table) -> pd.Series:
     dates = pd.to_datetime(texts, format="ISO8601", errors="coerce", utc=True)
     # the pattern shuts out what pandas takes for dates too: now, today, a bare number
     fits = texts.str.match(r"\d{4}-\d", na=False) & dates.dt.year.between(1678, 2261)
-    log.refuse("timestamp", ~fits, "is neither a number nor a date like 2020-01-31 of the years 1678 to 2261")
+    problem = "is neither a number nor a date like 2020-01-31 of the years 1678 to 2261"
+    if not fits[0]:  # then it is probably all of them
+        found = f"timestamp {_abbreviate(values[0])} {problem}"
+        raise ValueError(f"{log.place(0)}: {found}; write dates as 2020-01-31 15:45")
+    log.refuse("timestamp", ~fits, problem)
     nanoseconds = dates.dt.as_unit("ns").astype("int64")
     return nanoseconds // 10**9 if (nanoseconds % 10**9 == 0).all() else nanoseconds / 1e9
 
 
 def _as_iso(texts: pd.Series, log: _Table) -> pd.Series:
-    """Dates as ISO 8601 has them, from "2020-01-31 12:00 UTC", "2020/01/31", and from "1/31/2020" if a day beyond the
-    twelfth, anywhere in the column, tells which is the month; else ValueError."""
+    """Dates as ISO 8601 has them, from "2020-01-31 12:00 UTC", "2020/01/31", and from "1/31/2020 3:45 PM" if a day
+    beyond the twelfth, anywhere in the column, tells which is the month; else ValueError."""
     texts = texts.str.strip().str.removesuffix(" UTC")
     if re.match(r"\d{4}/\d", texts[0]):
         return texts.str.replace("/", "-", regex=False)
@@ -565,5 +589,9 @@ def _as_iso(texts: pd.Series, log: _Table) -> pd.Series:
         problem = f"timestamp {_abbreviate(texts[0])}: the column does not tell which is the day and which the month"
         raise ValueError(f"{log.place(0)}: {problem}; write dates as 2020-01-31")
     day, month = (0, 1) if day_first else (1, 0)
-    hours = parts[3].fillna("00:00").str.replace(r"^(\d):", r"0\1:", regex=True)
+    hours = parts[3].fillna("00:00")
+    clock = hours.str.extract(r"(?i)^(\d+)(:\d.*?)\s*([AP])M$")  # of twelve hours
+    hour = pd.to_numeric(clock[0]) % 12 + 12 * (clock[2].str.upper() == "P")
+    hours = hours.mask(hour.notna(), hour.fillna(0).astype(int).astype(str) + clock[1])
+    hours = hours.str.replace(r"^(\d):", r"0\1:", regex=True)
     return parts[2] + "-" + parts[month].str.zfill(2) + "-" + parts[day].str.zfill(2) + " " + hours

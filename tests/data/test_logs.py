@@ -209,11 +209,11 @@ def test_the_malformed_line_is_named(name, row, found, ending, tmp_path):
         ("movies.csv", "a,b,c\nx,y,z\n", "line 1: expected the header movieId,title,genres, found 'a,b,c'"),
         ("movies.csv", "movieId,title,genres\n", "holds no films"),
         ("u.item", "", "holds no films"),
-        (
-            "shop.csv",
-            "",
-            "line 1: the columns '' do not tell the user, the item, the timestamp; tell user=NAME item=NAME",
-        ),
+        ("shop.csv", "", "holds no rows"),
+        ("shop.csv", "user^item^timestamp\na^b^1\n", "line 1: one column, 'user.item.timestamp'; separate the values"),
+        ("shop.csv", "user,item,timestamp\na,b,5-Jan-2020\n", "line 2: timestamp .* write dates as 2020-01-31"),
+        ("shop.csv", '{"user": "a", "item": "b", "timestamp": 1}\n{"user"', "line 2: Expecting .*, found '{\"user\"'"),
+        ("shop.csv", '{"user": "a", "item": "b"}\n', "the columns 'user, item' do not tell the timestamp"),
         ("shop.csv", "user,item,timestamp\n", "holds no rows"),
         (
             "shop.csv",
@@ -245,7 +245,7 @@ def test_the_malformed_line_is_named(name, row, found, ending, tmp_path):
     ],
 )
 def test_a_file_of_another_kind_is_refused(name, content, found, tmp_path):
-    assert re.search(f"{name}(, | )" + found, refusal(READERS[name], write(tmp_path, name, content)))
+    assert re.search(f"{name}(, |: | )" + found, refusal(READERS[name], write(tmp_path, name, content)))
 
 
 def test_odd_but_valid_films(tmp_path):
@@ -291,6 +291,10 @@ def test_own_log_keeps_ids_as_they_are_written(tmp_path):
         (["2020-01-31 00:00:00 UTC", "2020-01-31T00:00:00Z", "2020-01-31 00:00"], [1_580_428_800] * 3),
         (["2020/01/31", "2020/01/30 12:00:30"], [1_580_428_800, 1_580_385_630]),
         (["1/31/2020 8:05", "02/01/2020"], [1_580_457_900, 1_580_515_200]),
+        (
+            ["1/31/2020 12:05 AM", "2/1/2020 3:45:10 pm", "2/1/2020 12:00PM", "2/1/2020 13:00"],
+            [1_580_429_100, 1_580_571_910, 1_580_558_400, 1_580_562_000],
+        ),
         (["31/1/2020 8:05:00", "1.2.2020"], [1_580_457_900, 1_580_515_200]),
         (["1700000000123456789", "-5"], [1_700_000_000_123_456_789, -5]),
         (["0.5", "1e3"], [0.5, 1000.0]),
@@ -387,6 +391,16 @@ LAYOUTS = {  # the same log: ann, 7 and NA; how it is told, what is said of it
     ),
     "bare.csv": ("ann,5,7\nann,6,NA\n", "user=1 item=3 timestamp=2", "user=1 item=3 timestamp=2"),
     "mark.csv": ("\ufeffann,5,7\nann,6,NA\n", "user=1 item=3 timestamp=2", "user=1"),
+    "shop.jsonl": (
+        '{"ts": 5, "reviewerID": "ann", "asin": 7}\n{"asin": "NA", "reviewerID": "ann", "ts": 6}\n',
+        None,
+        "user=reviewerID item=asin timestamp=ts",
+    ),
+    "shop.json": (
+        '[\n {"ts": 5, "reviewerID": "ann", "asin": 7},\n {"asin": "NA", "reviewerID": "ann", "ts": 6}\n]\n',
+        None,
+        "user=reviewerID item=asin timestamp=ts",
+    ),
     "order.csv": ("item,user\n7,ann\nNA,ann\n", "timestamp=none", "timestamp=none: the rows are in order of time"),
 }
 
