@@ -1,30 +1,48 @@
 """BERT4Rec on MovieLens: the code that the notebooks share, from a rating log to recommended titles.
 
-Five folders, in the order in which they build on each other: data, model, evaluation, training, scenarios. A name below
-is imported from its folder when it is first asked for.
+Six folders, in the order in which they build on each other: data, model, evaluation, training, scenarios, commands. A
+name below is imported from its folder when it is first asked for.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .data.dataset import build_dataset, build_sequences, load_dataset
-    from .data.logs import from_frame, load_interactions
-    from .data.releases import load_movielens
-    from .scenarios.recommender import Recommender
-    from .settings import Settings, get_preset
-    from .training.checkpoints import load
-    from .training.trainer import fit, new_model
+    from .data.dataset import build_dataset as build_dataset
+    from .data.dataset import build_sequences as build_sequences
+    from .data.dataset import load_dataset as load_dataset
+    from .data.logs import from_frame as from_frame
+    from .data.logs import load_interactions as load_interactions
+    from .data.releases import load_movielens as load_movielens
+    from .scenarios.recommender import Recommender as Recommender
+    from .settings import Settings as Settings
+    from .settings import get_preset as get_preset
+    from .training.checkpoints import load as load
+    from .training.trainer import fit as fit
+    from .training.trainer import new_model as new_model
 
-__all__ = ["Recommender", "Settings", "build_sequences", "fit", "get_preset", "load", "load_dataset"]
-__all__ += ["build_dataset", "from_frame", "load_interactions", "load_movielens", "new_model"]
-_MODULES = {"Recommender": "scenarios.recommender", "Settings": "settings", "build_sequences": "data.dataset"}
-_MODULES |= {"fit": "training.trainer", "get_preset": "settings", "load": "training.checkpoints"}
-_MODULES |= {"load_dataset": "data.dataset", "load_interactions": "data.logs", "load_movielens": "data.releases"}
-_MODULES |= {"build_dataset": "data.dataset", "from_frame": "data.logs", "new_model": "training.trainer"}
+_MODULES = {
+    "Recommender": "scenarios.recommender",
+    "Settings": "settings",
+    "build_dataset": "data.dataset",
+    "build_sequences": "data.dataset",
+    "fit": "training.trainer",
+    "from_frame": "data.logs",
+    "get_preset": "settings",
+    "load": "training.checkpoints",
+    "load_dataset": "data.dataset",
+    "load_interactions": "data.logs",
+    "load_movielens": "data.releases",
+    "new_model": "training.trainer",
+}
+__all__ = sorted(_MODULES)
 
 
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f".{_MODULES[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES})

@@ -4,7 +4,7 @@ import os
 import typing
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any
+from typing import Any, TypedDict
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 NETWORKS = ("bert4rec", "modern")
@@ -23,7 +23,7 @@ class DataSettings:
     max_users: int | None = None  # keep the first users only
     min_item_ratings: int = 5  # drop items with fewer ratings
     repeats: str | None = "first"  # of an item by a user: its first row alone counts, or keep all; none: as the log is
-    time_split: float | None = None  # of an own log: train before this quantile of its timestamps, test after it
+    time_split: float | None = None  # of your own log: train before this quantile of its timestamps, test after it
 
     def __post_init__(self) -> None:
         _require(self, "max_users", self.max_users is None or self.max_users >= 1, "none or at least 1")
@@ -31,6 +31,14 @@ class DataSettings:
         _require(self, "repeats", self.repeats in (*REPEATS, None), f"one of {', '.join(REPEATS)}, or none")
         in_time = self.time_split is None or (self.ratings_file is not None and 0 < self.time_split < 1)
         _require(self, "time_split", in_time, "none, or between 0 and 1 for a log of your own")
+
+
+class OwnLog(TypedDict, total=False):
+    """Where a log of your own is now, if it has moved since the model was trained, and what its columns are called."""
+
+    ratings_file: str
+    items_file: str
+    columns: str
 
 
 @dataclass(frozen=True)

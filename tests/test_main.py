@@ -171,6 +171,8 @@ def test_log_with_few_items_is_evaluated_by_the_full_ranking(tmp_path, monkeypat
     main(["evaluate", "runs/log-tiny"])
     said = capsys.readouterr()
     assert said.err.endswith("the sampled protocols need 100 unseen items for each user: they are left out\n")
+    main(["evaluate", "runs/log-tiny", "--protocols", "full", "full"])
+    assert "left out" not in capsys.readouterr().err
     assert "\ntest: the last item of each of 116 users (leave-one-out)\n" in said.out
     assert said.out.splitlines()[-1].split()[:2] == ["full", "1.0000"]
     main(["evaluate", "runs/log-tiny", "--json"])
@@ -461,6 +463,7 @@ def test_what_cannot_be_compared_is_explained(trained, own_log, tmp_path, monkey
         ([own_log / "runs" / "books-tiny", "--against", PROJECT / "results"], "trained on other items than the data"),
         ([trained, own_log / "runs" / "books-tiny"], "trained on other items than the data at hand"),
         ([run, trained], "fewer than two test users have a list of every model"),
+        ([run, trained, run], f"{run} is named twice"),
     ):
         assert message in error_of("compare", *arguments)
     for text in ("1 2\n", "", "x 2 3\n", "1 2 x\n", "1,2,3,4\n", "1 2 3\n1 2 3 4\n", "1 2 3\n1 2\n"):

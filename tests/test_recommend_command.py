@@ -130,7 +130,7 @@ def test_parquet_and_csv_hold_the_same(home):
 
 
 def test_some_users_in_the_order_of_their_file(home, capsys):
-    Path("users.txt").write_bytes("\ufeffu5\r\nnobody\r\n\r\nu3\r\nu5\r\n".encode())
+    Path("users.txt").write_bytes("\ufeffu5\r\nnobody\r\n\r\n u3 \r\nu5\r\n".encode())
     main(["recommend", "model", "--users", "users.txt", "--out", "some.csv"])
     said = capsys.readouterr().err
     assert said == ("1 of 3 users are not in the log, or without an item that the model knows (left out): 'nobody'\n")

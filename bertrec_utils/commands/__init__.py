@@ -4,6 +4,7 @@ import argparse
 import re
 from pathlib import Path
 
+from ..settings import OwnLog
 from ..training.checkpoints import Checkpoint
 from ..training.devices import DEVICES
 
@@ -30,14 +31,19 @@ def model_arguments() -> argparse.ArgumentParser:
     return trained
 
 
-def own_log(arguments: argparse.Namespace) -> dict[str, str]:
+def own_log(arguments: argparse.Namespace) -> OwnLog:
     """The settings that say where a log of the user's own is, and what its columns are; none if the arguments name
     none."""
     if (arguments.items or arguments.columns) and not arguments.ratings:
         raise ValueError("--items and --columns are of a log of your own; give that log with --ratings FILE")
-    files = {"ratings_file": arguments.ratings, "items_file": arguments.items}
-    columns = {"columns": " ".join(arguments.columns)} if arguments.columns else {}
-    return {name: str(path.expanduser().resolve()) for name, path in files.items() if path} | columns
+    log = OwnLog()
+    if arguments.ratings:
+        log["ratings_file"] = str(arguments.ratings.expanduser().resolve())
+    if arguments.items:
+        log["items_file"] = str(arguments.items.expanduser().resolve())
+    if arguments.columns:
+        log["columns"] = " ".join(arguments.columns)
+    return log
 
 
 def check_output(option: str, path: Path | None, *suffixes: str) -> None:

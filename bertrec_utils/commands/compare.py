@@ -144,6 +144,9 @@ def users_in_all(models: dict[str, list[np.ndarray]]) -> np.ndarray:
 def compare_command(arguments: argparse.Namespace) -> None:
     if not arguments.others and not arguments.against:
         raise ValueError(f"name what {arguments.model} is compared with: another model, or --against results/")
+    named = [arguments.model, *arguments.others]
+    if twice := {name for name in named if named.count(name) > 1}:
+        raise ValueError(f"{min(twice)} is named twice; name each model once")
     check_output("--plot", arguments.plot, ".png", ".svg", ".pdf")
     if arguments.plot:
         try:

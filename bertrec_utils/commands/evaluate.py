@@ -27,7 +27,7 @@ def evaluate_command(arguments: argparse.Namespace) -> None:
     test = dataset.split.test
     table = evaluate(model, test, arguments.protocols)
     tables = {"protocols": table}
-    if "full" in table and len(table) < len(arguments.protocols or PROTOCOLS):
+    if "full" in table and set(arguments.protocols or PROTOCOLS) - set(table):
         which = "other" if test.seen_are_candidates else "unseen"
         print(f"the sampled protocols need 100 {which} items for each user: they are left out", file=sys.stderr)
     if arguments.run_file:

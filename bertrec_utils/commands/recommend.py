@@ -68,7 +68,7 @@ def recommend_command(arguments: argparse.Namespace) -> None:
         if not arguments.all:
             file = arguments.users
             told = file.read_text(encoding="utf-8-sig", errors="replace").split("\n") if file else [arguments.user]
-            histories = of_users(histories, list(dict.fromkeys(user for user in told if user.strip())))
+            histories = of_users(histories, list(dict.fromkeys(user.strip() for user in told if user.strip())))
         if arguments.out:
             parts = recommender.recommend_in_parts(histories, arguments.k, **options)
             write_lists(arguments.out, parts, len(histories))

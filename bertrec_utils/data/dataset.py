@@ -186,6 +186,8 @@ def histories_of(
     unless `repeats` are kept. Ids are compared as they are written: a log whose ids were numbers may have got one that
     is a text. `max_users` keeps the first users only. ValueError if no item of the log is known.
     """
+    if ratings.empty:
+        raise ValueError("the log holds no rows")
     (user_codes, users), (item_codes, items), order = _in_time_order(ratings, tie_seed=0, own=own)
     if max_users is not None:
         order, users = order[user_codes[order] < max_users], users[:max_users]

@@ -426,7 +426,12 @@ def _table_of(
     frame: Any, name: str, roles: tuple[str, ...], told: dict[str, str], place: Callable[[int], str] | None = None
 ) -> _Table:
     """The columns of a frame that have a role."""
-    names = [str(column) for column in getattr(frame, "column_names", frame.columns)]
+    if isinstance(frame, pd.DataFrame) and any(frame.index.names):  # after a groupby, perhaps
+        frame = frame.reset_index()
+    columns = getattr(frame, "column_names", getattr(frame, "columns", None))
+    if columns is None:
+        raise TypeError(f"{name} is a {type(frame).__name__}; give a data frame of pandas, polars or pyarrow")
+    names = [str(column) for column in columns]
     chosen = _choose(names, roles, told, f"{name}, line 1" if place else name)
     if isinstance(frame, pd.DataFrame):
         columns = frame.iloc[:, [*chosen.values()]].reset_index(drop=True)
@@ -452,7 +457,7 @@ def _read_table(path: str | Path, roles: tuple[str, ...], told: dict[str, str]) 
         is_parquet = file.read(4) == b"PAR1"
     if is_parquet:
         try:
-            frame = pd.read_parquet(path).reset_index()  # what pandas had as its index is a column, too
+            frame = pd.read_parquet(path)
         except ImportError:
             raise ValueError(f"{path} is parquet, which needs pyarrow: pip install 'bertrec-utils[parquet]'") from None
         except (ValueError, OSError) as error:  # as pyarrow's own are

@@ -37,7 +37,8 @@ class Vocabulary:
         positions = np.searchsorted(self.items, items).clip(max=len(self.items) - 1)
         unknown = self.items[positions] != items
         if unknown.any():
-            raise KeyError(f"item {items[unknown][0]} is not in the vocabulary of {len(self)} items")
+            item, known = items[unknown].tolist()[0], self.items[:1].tolist()[0]
+            raise KeyError(f"item {item!r} is not in the vocabulary of {len(self)} items, such as {known!r}")
         return (positions + 1).astype(np.int32)
 
     def item_ids(self, tokens: Any) -> np.ndarray:

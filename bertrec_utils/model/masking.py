@@ -152,8 +152,10 @@ def prefix_end(tokens: np.ndarray, prefix: np.ndarray) -> np.ndarray:
 def append_mask(histories: Sequences, max_length: int, causal: bool = False) -> MaskedBatch:
     """What is predicted in the test: one [MASK] AFTER each history (section 3.6). Every item sees both sides, or, if
     `causal`, the items up to itself. Overwriting the newest item with [MASK] instead would throw away the best clue
-    there is. Labels are all PAD. ValueError if a history is empty."""
+    there is. Labels are all PAD. ValueError if a history is empty, or there is none."""
     ends = histories.lengths
+    if not len(ends):
+        raise ValueError("there are no histories")
     if not ends.all():
         raise ValueError("a history is empty; give every user at least one item")
     tokens = pad_left(histories, np.arange(len(histories)), np.maximum(ends - max_length, 0), ends)

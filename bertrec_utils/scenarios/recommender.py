@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice, permutations
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,17 @@ from .titles import NewerTitle, TitleIndex, UnknownTitle, look_alikes, series_of
 ORDERS = 16  # of a history that is read as a set
 PART = 4_096  # users in a part of a table
 SCORES = 4_000_000  # that are in memory at once
+
+
+class ListOptions(TypedDict, total=False):
+    """How a list of recommendations is made: see `Recommender.recommend_in_parts`."""
+
+    as_set: bool
+    popularity_penalty: float
+    exclude_series: bool
+    only: Iterable[Any] | None
+    without: Iterable[Any]
+    allow_seen: bool
 
 
 class Recommender:
@@ -63,7 +74,7 @@ class Recommender:
         known = (item for item in self.titles.suggest(typed, 20 * count, misspelt) if item in self.vocabulary)
         return list(islice(known, count))
 
-    def recommend(self, history: Sequence[str], k: int = 10, **options: Any) -> pd.DataFrame:
+    def recommend(self, history: Sequence[str], k: int = 10, **options: Unpack[ListOptions]) -> pd.DataFrame:
         """The k best films after `history` (titles, oldest first): rank, item, title, genres, score.
 
         `options` are those of `recommend_in_parts`. Titles newer than the release are left out and named in
@@ -76,7 +87,7 @@ class Recommender:
         return self.recommend_items(items, k, list(unknown), **options)
 
     def recommend_items(
-        self, items: Sequence[Any], k: int = 10, unknown: Sequence[str] = (), **options: Any
+        self, items: Sequence[Any], k: int = 10, unknown: Sequence[str] = (), **options: Unpack[ListOptions]
     ) -> pd.DataFrame:
         """`recommend` for item ids; `unknown` titles are passed on in `.attrs`, and a warning is logged if one of them
         may be a film of the list under another name. `options` are those of `recommend_in_parts`.
@@ -100,7 +111,7 @@ class Recommender:
             logging.getLogger(__name__).warning(sentence)
         return table
 
-    def recommend_all(self, histories: Sequences, k: int = 10, **options: Any) -> pd.DataFrame:
+    def recommend_all(self, histories: Sequences, k: int = 10, **options: Unpack[ListOptions]) -> pd.DataFrame:
         """The k best films after each history, best first: user, rank, item, title, score.
 
         The histories are those of a log over the model's vocabulary, as `Checkpoint.load_histories` and `histories_of`
@@ -134,6 +145,8 @@ class Recommender:
         if not 0 <= popularity_penalty <= 1:
             rule = "it goes from 0 (familiar) to 1 (distinctive)"
             raise ValueError(f"popularity_penalty is {popularity_penalty}; {rule}")
+        if not len(histories):
+            raise ValueError("there are no histories")
         histories.last()  # refuses an empty one
         left_out = self._among(without) if only is None else self._among(without) | ~self._among(only)
         series = self.items.series[self.vocabulary.items] if exclude_series else self.items.series[:0]

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 from uuid import uuid4
 
 import numpy as np
@@ -25,7 +25,7 @@ from ..data.sequences import Sequences, Vocabulary
 from ..evaluation.mixture import Mixture, linear_baseline
 from ..model.layers import Network
 from ..model.modern import build_network
-from ..settings import GROUPS, Settings, get_preset
+from ..settings import GROUPS, OwnLog, Settings, get_preset
 from .devices import find_device
 
 MODEL, ITEMS = "model.safetensors", "items.csv"
@@ -73,39 +73,38 @@ class Checkpoint:
             raise ValueError("the model's run is not finished; resume it, or use the network alone")
         return Mixture(self.model, linear_baseline(dataset.split.train, len(self.vocabulary)), self.linear_weight)
 
-    def load_dataset(self, **files: str) -> Dataset:
-        """The data the model was trained on, read again. ValueError if it has changed since. `files` are those of an
-        own log that has moved: `ratings_file`, `items_file`."""
-        dataset = load_dataset(self.settings.change(**files).data)
+    def load_dataset(self, **log: Unpack[OwnLog]) -> Dataset:
+        """The data the model was trained on, read again. ValueError if it has changed since."""
+        dataset = load_dataset(self.settings.change(**log).data)
         self.check(dataset)
         return dataset
 
-    def load_histories(self, dataset: Dataset | None = None, **files: str) -> tuple[Sequences, list[str]]:
-        """Every user's history in the log as it is today, whether or not it has changed since, and what should be known
-        about them: see `histories_of`. A release does not change: of one, ValueError as in `load_dataset`, whose
-        `files` these are; the `dataset` it has returned spares reading the log again."""
-        data = self.settings.change(**files).data
+    def load_histories(self, dataset: Dataset | None = None, **log: Unpack[OwnLog]) -> tuple[Sequences, list[str]]:
+        """Every user's history in the log as it is today, whether or not it has changed since, and notes for people
+        about them, as in `histories_of`. A release does not change: for one, ValueError as in `load_dataset`. Pass the
+        `dataset` that returned, to avoid reading the log again."""
+        data = self.settings.change(**log).data
         if data.ratings_file and dataset is None:
-            log: Any = load_interactions(data.ratings_file, columns=data.columns)
+            rows: Any = load_interactions(data.ratings_file, columns=data.columns)
         else:
-            log = (dataset or self.load_dataset()).log
+            rows = (dataset or self.load_dataset()).log
         max_users = None if data.ratings_file else data.max_users
         keeps = data.repeats == "keep"
-        histories, notes = histories_of(log.ratings, self.vocabulary, max_users, repeats=keeps, own=log.own)
+        histories, notes = histories_of(rows.ratings, self.vocabulary, max_users, repeats=keeps, own=rows.own)
         items = self._saved_items()
-        if data.ratings_file and items is not None and items.ratings.sum() != len(log.ratings):
-            grown = f"rows of the log: {len(log.ratings):,}; when the model was trained: {items.ratings.sum():,}"
+        if data.ratings_file and items is not None and items.ratings.sum() != len(rows.ratings):
+            grown = f"rows of the log: {len(rows.ratings):,}; when the model was trained: {items.ratings.sum():,}"
             notes = [grown, *notes]
         return histories, notes
 
-    def load_items(self, **files: str) -> pd.DataFrame:
+    def load_items(self, **log: Unpack[OwnLog]) -> pd.DataFrame:
         """The items: item, title, genres, ratings; from the file beside the model, without it from `load_dataset`; with
-        the titles of an `items_file` among the `files`."""
+        the titles of the `items_file`, if there is one."""
         items = self._saved_items()
-        if items is None:  # `files` may be of another log than the release that the model was trained on
-            items = self.load_dataset(**(files if self.settings.data.ratings_file else {})).items
-        if "items_file" in files:
-            data = self.settings.change(**files).data
+        if items is None:  # the log may be another than the release that the model was trained on
+            items = (self.load_dataset(**log) if self.settings.data.ratings_file else self.load_dataset()).items
+        if "items_file" in log:
+            data = self.settings.change(**log).data
             now = load_interactions(data.ratings_file or "", data.items_file, columns=data.columns).items
             titles = dict(zip(now.item.astype(str), now.title, strict=True))
             items["title"] = items.item.astype(str).map(titles).fillna(items.title)

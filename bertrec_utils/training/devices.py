@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..common import is_main_process, leave
 
-PATIENCE = timedelta(hours=2)  # the first process may have to download a release
+JOIN_TIMEOUT = timedelta(hours=2)  # the first process may have to download a release
 LOST = "another process of this training has ended"
 AGAIN = "the same command, with any number of processes, goes on from the last whole epoch"
 DEVICES = ("cpu", "cuda", "mps")
@@ -92,7 +92,7 @@ def process_group(device: torch.device) -> Iterator[None]:
             raise ValueError(f"each process needs a GPU, and there are {gpus} here; start fewer, or say --device cpu")
         torch.cuda.set_device(number)
     signal.signal(signal.SIGTERM, _stop)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=JOIN_TIMEOUT)
     try:
         yield
         dist.barrier()  # who leaves while another is still at work may take it down

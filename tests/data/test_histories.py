@@ -54,6 +54,8 @@ def test_ids_are_compared_as_they_are_written():
         ValueError, match="the model knows no item of the log: its items are such as 2, those of the log"
     ):
         histories_of(log([("a", "02", 1)]), KNOWN)
+    with pytest.raises(ValueError, match="the log holds no rows"):
+        histories_of(log([]), KNOWN)
 
 
 def test_a_log_that_has_not_changed_gives_what_was_trained_on(bundled):

@@ -642,6 +642,7 @@ def frames():
     frame = pd.DataFrame({"who": [7, 7, 7, 8], "what": ["b", "NA", "c", "b"], "when": times})
     yield "pandas", lambda: frame.set_axis([3, 1, 2, 3])
     yield "zone", lambda: frame.assign(when=times.tz_localize("UTC").tz_convert("Asia/Tokyo"))
+    yield "index", lambda: frame.set_index("who")
     yield "categories", lambda: frame.astype({"who": "category", "what": "category"})
     yield "nullable", lambda: frame.convert_dtypes()
     yield "texts", lambda: frame.astype(str)
@@ -688,6 +689,12 @@ def test_a_row_of_a_frame_is_named(changes, problem):
     else:
         with pytest.raises(ValueError, match=problem):
             from_frame(frame)
+
+
+@pytest.mark.parametrize("frame", [{"user": [1]}, None, pd.Series([1])])
+def test_what_is_no_frame_is_told(frame):
+    with pytest.raises(TypeError, match=f"frame is a {type(frame).__name__}; give a data frame of pandas, polars or"):
+        from_frame(frame)
 
 
 def test_titles_of_a_frame_may_be_a_frame():

@@ -12,8 +12,10 @@ def test_vocabulary_round_trip_and_errors():
     assert vocabulary.tokens(["cat", "ape"]).tolist() == [3, 1]
     assert vocabulary.item_ids([3, 1]).tolist() == ["cat", "ape"]
     assert vocabulary.mask_token == 4 and "bee" in vocabulary and "dog" not in vocabulary
-    with pytest.raises(KeyError, match="zebra"):
+    with pytest.raises(KeyError, match="item 'zebra' is not in the vocabulary of 3 items, such as 'ape'"):
         vocabulary.tokens(["ape", "zebra"])
+    with pytest.raises(KeyError, match="item '5' is not in the vocabulary of 1 items, such as 5"):
+        Vocabulary(np.array([5])).tokens(["5"])
     for token in (0, 4, -1):
         with pytest.raises(IndexError):
             vocabulary.item_ids([token])

@@ -240,6 +240,8 @@ def test_mask_is_appended_and_sees_the_newest_items():
     assert (batch.history_visible_until == 4).all()
     with pytest.raises(ValueError, match="history is empty"):
         append_mask(rows([1], []), max_length=4)
+    with pytest.raises(ValueError, match="there are no histories"):
+        append_mask(rows(), max_length=4)
 
 
 def test_some_histories_have_their_newest_item_masked_and_no_other():

@@ -272,6 +272,8 @@ def test_only_these_without_those_and_seen_ones(recommender):
 def test_nobody_without_a_history(recommender):
     with pytest.raises(ValueError, match="a history is empty; give every user at least one item"):
         recommender.recommend_all(histories_of_tokens([3], np.zeros(0, int), users=[1, 2]))
+    with pytest.raises(ValueError, match="there are no histories"):
+        recommender.recommend_all(Sequences(np.zeros(0, int), np.array([0]), np.zeros(0)))
 
 
 def test_lists_of_everybody_where_nothing_is_left(recommender):
