@@ -18,8 +18,8 @@ from collections import Counter
 from pathlib import Path
 
 from bertrec_utils.common import replace_file
-from bertrec_utils.data.logs import open_packed
 from bertrec_utils.data.releases import find_file, find_release
+from bertrec_utils.data.text import open_packed
 
 PARTS = {  # what users.csv calls them
     "ml-latest-2023-07": "ml-latest (July 2023)",

@@ -1,35 +1,23 @@
-"""Reads rating logs, GroupLens's own files or yours, by pandas' fast parser; what that refuses is read again line by
-line, to name the line."""
+"""Reads rating logs of your own, files or frames, by pandas' fast parser; what that refuses is read again line by line,
+to name the line."""
 
 import csv
-import gzip
-import io
 import json
-import lzma
 import re
 import sys
-import zipfile
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from pandas.api import types
 
 from ..common import print_status
-
-RATING_TYPES = {"user": "int32", "item": "int32", "rating": "float32", "timestamp": "int64"}
-ML_100K_GENRES = (
-    *("unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama"),
-    *("Fantasy", "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western"),
-)
-Lines = Iterator[tuple[int, str]]  # numbers and texts
-DAMAGED = (lzma.LZMAError, gzip.BadGzipFile, zlib.error, zipfile.BadZipFile, EOFError)  # raised if a packed file is
-UNREADABLE = re.compile("[\0\udc80-\udcff]")  # NUL, and what "surrogateescape" makes of bytes that are no text
+from .grouplens import read_movies, read_ratings
+from .text import Lines, abbreviate, fields_of, first_line, numbered_lines, parse_lines, parse_table
 
 LOG, ITEMS = ("user", "item", "timestamp", "rating"), ("id", "title", "genres")  # what their columns are
 OPTIONAL = ("rating", "genres")
@@ -76,7 +64,7 @@ class _Table:
         """Raise the ValueError for the first row in which `bad` is true, if there is one."""
         if bad.any():
             row = int(np.asarray(bad).argmax())
-            value = f"{role} {_abbreviate(str(self.columns[role].iloc[row]))}"
+            value = f"{role} {abbreviate(str(self.columns[role].iloc[row]))}"
             raise ValueError(f"{self.place(row)}: {value} {problem}; correct or drop the row")
 
 
@@ -183,185 +171,12 @@ def _titles(table: _Table, ids: pd.Series, log: str) -> tuple[pd.DataFrame, list
     titles["item"] = [joined.get(item, item) for item in titles.item]
     untitled = len(lost) - len(pairs)
     if untitled == len(ids):
-        problem = f"here items are such as {_abbreviate(titles.item[0])}, and in {log} such as {_abbreviate(ids[0])}"
+        problem = f"here items are such as {abbreviate(titles.item[0])}, and in {log} such as {abbreviate(ids[0])}"
         raise ValueError(f"{table.name}: {problem}; write them alike in both files")
     notes = [f"{untitled:,} of {len(ids):,} items have no title"] * (untitled > 0)
     if len(pairs):
         notes.append(f"{len(pairs):,} items find their title by number, {pairs.ours[0]} that of {pairs.theirs[0]}")
     return titles, notes
-
-
-def open_packed(path: str | Path, mode: str = "rb", **options: Any) -> IO[Any]:
-    """Open a file, to be unpacked as it is read if xz, gzip or zip packed it."""
-    return (_unpacker(path) or open)(path, mode, **options)
-
-
-def _unpacker(path: str | Path) -> Callable[..., IO[Any]] | None:
-    with open(path, "rb") as file:
-        start = file.read(6)
-    return next((unpack for magic, unpack in PACKED.items() if start.startswith(magic)), None)
-
-
-def _open_zip(path: str | Path, mode: str, **options: Any) -> IO[Any]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = [name for name in archive.namelist() if not name.endswith("/") and not name.startswith("__MACOSX/")]
-            if len(names) != 1:
-                raise ValueError(f"{path} holds {len(names)} files; unpack it, and give one of them")
-            member = archive.open(names[0])
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:  # damaged, of another method, encrypted
-        raise ValueError(f"{path} cannot be unpacked ({error})") from None
-    return member if mode == "rb" else io.TextIOWrapper(member, **options)
-
-
-# by a file's first bytes
-PACKED: dict[bytes, Callable[..., IO[Any]]] = {b"\xfd7zXZ\0": lzma.open, b"\x1f\x8b": gzip.open, b"PK\3\4": _open_zip}
-
-
-def read_ratings(path: Path, separator: str, row_count: int | None = None) -> pd.DataFrame:
-    """GroupLens's ratings, separated by "," (with a header), "::" or a tab: columns and dtypes of RATING_TYPES; the
-    first `row_count` of them if that is given. Raises ValueError that names the file and the first malformed line."""
-    lines = _lines(path, "utf-8")
-    if separator == ",":
-        _skip_header(lines, path, "userId,movieId,rating,timestamp")
-    ratings = _parse_ratings(path, separator, row_count)
-    if ratings is None:
-        rows = _parse_lines(islice(lines, row_count), path, lambda line: _rating(line, separator))
-        ratings = pd.DataFrame(rows, columns=list(RATING_TYPES)).astype(RATING_TYPES)
-    if ratings.empty:
-        raise ValueError(f"{path} holds no ratings")
-    return ratings
-
-
-def read_movies(path: Path, separator: str, encoding: str) -> pd.DataFrame:
-    """GroupLens's films, separated by "," (with a header), "::" or "|" (u.item): item (int32), title and genres. Raises
-    ValueError as `read_ratings` does."""
-    lines = _lines(path, encoding)
-    if separator == ",":
-        _skip_header(lines, path, "movieId,title,genres")
-    seen: set[int] = set()  # items, to refuse a film that is listed twice
-    films = list(_parse_lines(lines, path, lambda line: _film(line, separator, seen)))
-    if not films:
-        raise ValueError(f"{path} holds no films")
-    return pd.DataFrame(films, columns=["item", "title", "genres"]).astype({"item": "int32"})
-
-
-def _lines(path: str | Path, encoding: str) -> Lines:
-    """Number, counted as an editor does, and text of every line that is not blank."""
-    with open_packed(path, "rt", encoding=encoding, errors="surrogateescape") as file:
-        try:
-            for number, line in enumerate(file, start=1):
-                text = line.removesuffix("\n")
-                text = text.removeprefix("\ufeff") if number == 1 else text  # the byte order mark that Excel writes
-                if UNREADABLE.search(text):
-                    expected = f"expected text saved as {encoding}, found {_abbreviate(text)}"
-                    raise ValueError(f"{path}, line {number}: {expected}")
-                if text.strip(" \t"):
-                    yield number, text
-        except DAMAGED as error:
-            raise ValueError(f"{path} is damaged ({error})") from None
-
-
-def _parse_lines(lines: Iterable[tuple[int, str]], path: str | Path, parse: Callable[[str], Any]) -> Iterator[Any]:
-    """`parse` of each line; a ValueError of it is raised anew with the line's number and text."""
-    for number, line in lines:
-        try:
-            yield parse(line)
-        except ValueError as error:
-            raise ValueError(f"{path}, line {number}: {error}, found {_abbreviate(line)}") from None
-
-
-def _first(lines: Lines) -> str:
-    number, line = next(lines, (1, ""))
-    return line if number == 1 else ""
-
-
-def _skip_header(lines: Lines, path: Path, header: str) -> None:
-    if (line := _first(lines)) != header:
-        raise ValueError(f"{path}, line 1: expected the header {header}, found {_abbreviate(line)}")
-
-
-def _abbreviate(text: str, most: int = 80) -> str:
-    return repr(text if len(text) <= most else text[: most - 3] + "...")
-
-
-def _parse_table(path: str | Path, line_count: int | None = None, **options: Any) -> pd.DataFrame | None:
-    """A table by pandas' fast parser; None if it fails, or if the first row is too long (pandas makes it an index)."""
-    source: Any = path
-    try:
-        with open_packed(path) as file:
-            parts: Iterable[bytes] = iter(lambda: file.read(2**20), b"")
-            if line_count or _unpacker(path):  # unpacked once, and no further than needed
-                content = b"".join(islice(file, line_count) if line_count else parts)
-                parts, source = [content], io.BytesIO(content)
-            if any(b"\0" in part for part in parts):  # pandas before 3 reads over it
-                return None
-        with np.errstate(all="ignore"):
-            table = pd.read_csv(source, header=None, keep_default_na=False, compression=None, **options)
-    except (ValueError, TypeError, OverflowError, *DAMAGED):
-        return None
-    return table if isinstance(table.index, pd.RangeIndex) else None
-
-
-def _parse_ratings(path: Path, separator: str, row_count: int | None) -> pd.DataFrame | None:
-    """The ratings by the fast parser, None if anything in the file is not as it should be."""
-    # that parser takes one-character separators only: "::" is read as ":" with empty columns between
-    columns = list(range(0, 7, 2) if separator == "::" else range(4))
-    types = dict.fromkeys(range(columns[-1] + 1), "float32") | dict(zip(columns, RATING_TYPES.values(), strict=True))
-    header = 1 if separator == "," else 0
-    layout = {"sep": separator[0], "skiprows": header, "names": list(types), "dtype": types}
-    line_count = row_count and row_count + header
-    table = _parse_table(path, line_count, **layout, quoting=csv.QUOTE_NONE, na_values=[""])
-    if table is None or table.drop(columns=columns).notna().any(axis=None):
-        return None
-    ratings = table[columns].set_axis(list(RATING_TYPES), axis=1)
-    # pandas before 3 makes int64 that is too large uint64
-    typed = ratings.dtypes.astype(str).to_dict() == RATING_TYPES
-    sound = typed and all((ratings[column] >= 0).all() for column in ratings) and np.isfinite(ratings.rating).all()
-    return ratings if sound else None
-
-
-def _rating(line: str, separator: str) -> tuple[int, int, float, int]:
-    fields = line.split(separator)
-    if len(fields) == 4:
-        user, item, rating, timestamp = fields
-        plain = re.fullmatch(r"\d{1,9}(\.\d*)?", rating, re.ASCII)
-        if _is_whole(user) and _is_whole(item) and plain and _is_whole(timestamp, limit=2**63):
-            return int(user), int(item), float(rating), int(timestamp)
-    raise ValueError(f"expected {separator.join(RATING_TYPES)}".replace("\t", "<tab>"))
-
-
-def _film(line: str, separator: str, seen: set[int]) -> tuple[int, str, str]:
-    fields = _fields(line, separator, separator == ",")
-    if separator == "|":  # two dates and an address after the title, then one 0/1 flag a genre
-        expected = "item|title|date|date|address|19 flags"
-        if len(fields) == 24 and set(fields[5:]) <= {"0", "1"}:
-            genres = "|".join(genre for genre, flag in zip(ML_100K_GENRES, fields[5:], strict=True) if flag == "1")
-            fields = [*fields[:2], genres or "unknown"]
-    else:
-        expected = f"item{separator}title{separator}genres"
-    if len(fields) != 3 or not all(fields) or not _is_whole(fields[0]):
-        raise ValueError(f"expected {expected}")
-    item = int(fields[0])
-    if item in seen:
-        raise ValueError("expected each film once")
-    seen.add(item)
-    return item, fields[1], fields[2]
-
-
-def _is_whole(text: str, limit: int = 2**31) -> bool:
-    return re.fullmatch("[0-9]{1,19}", text) is not None and int(text) < limit
-
-
-def _fields(line: str, separator: str, is_quoted: bool, width: int | None = None) -> list[str]:
-    """The values of a line; with a `width`, so many at most, and filled up with empty ones."""
-    try:
-        fields = next(csv.reader([line], delimiter=separator, strict=True)) if is_quoted else line.split(separator)
-    except csv.Error as error:  # "unexpected end of data" for a quote that is not closed
-        raise ValueError(f"expected values in closed quotes or none ({error})") from None
-    if width is not None and len(fields) > width:
-        raise ValueError(f"expected {width} values as in line 1")
-    return fields + [""] * ((width or 0) - len(fields))
 
 
 def _joined(lines: list[tuple[int, str]], separator: str, width: int) -> Lines:
@@ -417,7 +232,7 @@ def _choose(names: list[str], roles: tuple[str, ...], told: dict[str, str], plac
         option = " ".join(f"{role}={fits[0] if fits else 'NAME'}" for role, fits in unclear.items())
         notes = "; timestamp=none if the rows are in order of time" * (unclear.get("timestamp") == [])
         notes += "; by number, user=1, if there is no header" * (len(unclear) > 1)
-        found = _abbreviate(", ".join(names), 300)
+        found = abbreviate(", ".join(names), 300)
         raise ValueError(f"{place}: the columns {found} do not tell {what}; tell {option} (--columns){notes}")
     return chosen
 
@@ -463,9 +278,14 @@ def _read_table(path: str | Path, roles: tuple[str, ...], told: dict[str, str]) 
         except (ValueError, OSError) as error:  # as pyarrow's own are
             raise ValueError(f"{path} is damaged ({str(error).splitlines()[0]})") from None
         return _table_of(frame, str(path), roles, told)
-    first = _first(_lines(path, "utf-8"))
+    first = first_line(numbered_lines(path, "utf-8"))
     if first.startswith(("{", "[")):
         return _table_of(_read_json(path, is_list=first.startswith("[")), str(path), roles, told)
+    return _read_text(path, roles, told, first)
+
+
+def _read_text(path: Path, roles: tuple[str, ...], told: dict[str, str], first: str) -> _Table:
+    """The same of a text file, whose first line is `first`."""
     numbered = [role for role in roles if told.get(role, "").isdigit()]
     named = {role: name for role, name in told.items() if role not in numbered}
 
@@ -479,26 +299,28 @@ def _read_table(path: str | Path, roles: tuple[str, ...], told: dict[str, str]) 
     lines: list[tuple[int, str]] = []  # of each row, if that may be more than one
 
     def place(row: int) -> str:
-        number, _ = lines[row] if lines else next(islice(_lines(path, "utf-8"), row + has_header, None))
+        number, _ = lines[row] if lines else next(islice(numbered_lines(path, "utf-8"), row + has_header, None))
         return f"{path}, line {number}"
 
     if not has_header and (known := _without_header(path, roles, told, separator, first)):
         return _table_of(known[0], str(path), roles, known[1], place)
     is_quoted = separator in (",", ";") or ('"' in first and len(separator) == 1)
-    names = next(_parse_lines([(1, first)], path, lambda line: _fields(line, separator, is_quoted)))
+    names = next(parse_lines([(1, first)], path, lambda line: fields_of(line, separator, is_quoted)))
     if not first:
         raise ValueError(f"{path} holds no rows")
     if len(names) == 1:
         advice = "separate the values by tabs, ::, |, semicolons, commas or spaces"
-        raise ValueError(f"{path}, line 1: one column, {_abbreviate(first)}; {advice}")
+        raise ValueError(f"{path}, line 1: one column, {abbreviate(first)}; {advice}")
     table, width = None, len(names)
     if len(separator) == 1 and separator != " ":  # pandas takes no longer one, and a blank line for empty values
         layout: dict[str, Any] = {"sep": separator, "skiprows": int(has_header), "names": range(width)}
-        table = _parse_table(path, **layout, quoting=0 if is_quoted else csv.QUOTE_NONE, dtype=str)
-    if table is None or len(table) != sum(1 for _ in _lines(path, "utf-8")) - has_header:  # a quote may join lines
-        lines = list(islice(_lines(path, "utf-8"), int(has_header), None))
+        table = parse_table(path, **layout, quoting=0 if is_quoted else csv.QUOTE_NONE, dtype=str)
+    if table is not None and len(table) != sum(1 for _ in numbered_lines(path, "utf-8")) - has_header:
+        table = None  # a quote joins lines, or lacks its other half
+    if table is None:
+        lines = list(islice(numbered_lines(path, "utf-8"), int(has_header), None))
         lines = list(_joined(lines, separator, width)) if is_quoted else lines
-        rows = list(_parse_lines(lines, path, lambda line: _fields(line, separator, is_quoted, width)))
+        rows = list(parse_lines(lines, path, lambda line: fields_of(line, separator, is_quoted, width)))
         table = pd.DataFrame(rows, columns=range(width), dtype=str)
     if numbered:
         names = [str(number) for number in range(1, width + 1)]
@@ -508,10 +330,10 @@ def _read_table(path: str | Path, roles: tuple[str, ...], told: dict[str, str]) 
 
 def _read_json(path: Path, is_list: bool) -> pd.DataFrame:
     """A table of JSON: an object on each line, or a list of objects on however many lines."""
-    lines: Iterable[tuple[int, str]] = _lines(path, "utf-8")
+    lines: Iterable[tuple[int, str]] = numbered_lines(path, "utf-8")
     if is_list:
         lines = [(1, "\n".join(line for _, line in lines))]
-    objects = list(_parse_lines(lines, path, json.loads))
+    objects = list(parse_lines(lines, path, json.loads))
     return pd.DataFrame(objects[0] if is_list else objects)
 
 
@@ -541,7 +363,7 @@ def _without_header(
             raise ValueError("expected whole numbers with spaces between, a user and then items")
         return line.split()
 
-    lines = list(_parse_lines(_lines(path, "utf-8"), path, numbers))
+    lines = list(parse_lines(numbered_lines(path, "utf-8"), path, numbers))
     counts = np.array([len(line) - 1 for line in lines])
     if counts[0] > 1 and (counts == counts[0]).all() and not in_order:
         problem = f"{path}, line 1: {counts[0] + 1} numbers, as on every line, and no header; tell user=1 item=2"
@@ -573,7 +395,7 @@ def _times(log: _Table) -> pd.Series:
     fits = texts.str.match(r"\d{4}-\d", na=False) & dates.dt.year.between(1678, 2261)
     problem = "is neither a number nor a date like 2020-01-31 of the years 1678 to 2261"
     if not fits[0]:  # then it is probably all of them
-        found = f"timestamp {_abbreviate(values[0])} {problem}"
+        found = f"timestamp {abbreviate(values[0])} {problem}"
         raise ValueError(f"{log.place(0)}: {found}; write dates as 2020-01-31 15:45")
     log.refuse("timestamp", ~fits, problem)
     nanoseconds = dates.dt.as_unit("ns").astype("int64")
@@ -591,7 +413,7 @@ def _as_iso(texts: pd.Series, log: _Table) -> pd.Series:
     parts = texts.str.extract(r"^(\d{1,2})[/.](\d{1,2})[/.](\d{4})(?:[T ]+(\d.*))?$")
     day_first, month_first = ((pd.to_numeric(parts[at]) > 12).any() for at in (0, 1))
     if day_first == month_first:
-        problem = f"timestamp {_abbreviate(texts[0])}: the column does not tell which is the day and which the month"
+        problem = f"timestamp {abbreviate(texts[0])}: the column does not tell which is the day and which the month"
         raise ValueError(f"{log.place(0)}: {problem}; write dates as 2020-01-31")
     day, month = (0, 1) if day_first else (1, 0)
     hours = parts[3].fillna("00:00")

@@ -13,7 +13,8 @@ import pandas as pd
 import pooch
 
 from ..common import PROJECT, is_interactive, move_file
-from .logs import Interactions, load_interactions, read_movies, read_ratings
+from .grouplens import read_movies, read_ratings
+from .logs import Interactions, load_interactions
 
 ARCHIVE_URL = "https://files.grouplens.org/datasets/movielens/{name}.zip"
 BUNDLED = ("ml-5k", "movietweetings")  # they come with the project

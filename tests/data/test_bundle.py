@@ -10,8 +10,8 @@ from build_ml_5k import PARTS, main
 
 from bertrec_utils.common import PROJECT
 from bertrec_utils.data.dataset import build_sequences, load_dataset
-from bertrec_utils.data.logs import open_packed
 from bertrec_utils.data.releases import RELEASES, find_file, load_movielens, load_users
+from bertrec_utils.data.text import open_packed
 from bertrec_utils.settings import get_preset
 
 SHA256 = {  # of the files as they are when they are unpacked

@@ -16,15 +16,8 @@ import pandas as pd
 import pytest
 
 from bertrec_utils.data.dataset import build_dataset, build_sequences, load_dataset
-from bertrec_utils.data.logs import (
-    RATING_TYPES,
-    Interactions,
-    from_frame,
-    load_interactions,
-    log_name,
-    read_movies,
-    read_ratings,
-)
+from bertrec_utils.data.grouplens import RATING_TYPES, read_movies, read_ratings
+from bertrec_utils.data.logs import Interactions, from_frame, load_interactions, log_name
 from bertrec_utils.data.sequences import Vocabulary
 from bertrec_utils.evaluation.baselines import RecentPopularity
 from bertrec_utils.settings import DataSettings

@@ -8,7 +8,7 @@ from matplotlib.cbook import is_math_text
 from matplotlib.text import Text
 
 from bertrec_utils.common import PROJECT
-from bertrec_utils.data.logs import read_movies
+from bertrec_utils.data.grouplens import read_movies
 from bertrec_utils.data.releases import with_familiar_names
 from bertrec_utils.scenarios.plots import (
     InteractiveMap,

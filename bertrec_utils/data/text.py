@@ -1,0 +1,110 @@
+"""Text files line by line and as tables: packed or not, and with the number of the line that is wrong."""
+
+import csv
+import gzip
+import io
+import lzma
+import re
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pandas as pd
+
+Lines = Iterator[tuple[int, str]]  # numbers and texts
+DAMAGED = (lzma.LZMAError, gzip.BadGzipFile, zlib.error, zipfile.BadZipFile, EOFError)  # raised if a packed file is
+UNREADABLE = re.compile("[\0\udc80-\udcff]")  # NUL, and what "surrogateescape" makes of bytes that are no text
+
+
+def open_packed(path: str | Path, mode: str = "rb", **options: Any) -> IO[Any]:
+    """Open a file, to be unpacked as it is read if xz, gzip or zip packed it."""
+    return (_unpacker(path) or open)(path, mode, **options)
+
+
+def _unpacker(path: str | Path) -> Callable[..., IO[Any]] | None:
+    with open(path, "rb") as file:
+        start = file.read(6)
+    return next((unpack for magic, unpack in PACKED.items() if start.startswith(magic)), None)
+
+
+def _open_zip(path: str | Path, mode: str, **options: Any) -> IO[Any]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if not name.endswith("/") and not name.startswith("__MACOSX/")]
+            if len(names) != 1:
+                raise ValueError(f"{path} holds {len(names)} files; unpack it, and give one of them")
+            member = archive.open(names[0])
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:  # damaged, of another method, encrypted
+        raise ValueError(f"{path} cannot be unpacked ({error})") from None
+    return member if mode == "rb" else io.TextIOWrapper(member, **options)
+
+
+# by a file's first bytes
+PACKED: dict[bytes, Callable[..., IO[Any]]] = {b"\xfd7zXZ\0": lzma.open, b"\x1f\x8b": gzip.open, b"PK\3\4": _open_zip}
+
+
+def numbered_lines(path: str | Path, encoding: str) -> Lines:
+    """Number, counted as an editor does, and text of every line that is not blank."""
+    with open_packed(path, "rt", encoding=encoding, errors="surrogateescape") as file:
+        try:
+            for number, line in enumerate(file, start=1):
+                text = line.removesuffix("\n")
+                text = text.removeprefix("\ufeff") if number == 1 else text  # the byte order mark that Excel writes
+                if UNREADABLE.search(text):
+                    expected = f"expected text saved as {encoding}, found {abbreviate(text)}"
+                    raise ValueError(f"{path}, line {number}: {expected}")
+                if text.strip(" \t"):
+                    yield number, text
+        except DAMAGED as error:
+            raise ValueError(f"{path} is damaged ({error})") from None
+
+
+def parse_lines(lines: Iterable[tuple[int, str]], path: str | Path, parse: Callable[[str], Any]) -> Iterator[Any]:
+    """`parse` of each line; a ValueError of it is raised anew with the line's number and text."""
+    for number, line in lines:
+        try:
+            yield parse(line)
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}: {error}, found {abbreviate(line)}") from None
+
+
+def first_line(lines: Lines) -> str:
+    number, line = next(lines, (1, ""))
+    return line if number == 1 else ""
+
+
+def abbreviate(text: str, most: int = 80) -> str:
+    return repr(text if len(text) <= most else text[: most - 3] + "...")
+
+
+def fields_of(line: str, separator: str, is_quoted: bool, width: int | None = None) -> list[str]:
+    """The values of a line; with a `width`, so many at most, and filled up with empty ones."""
+    try:
+        fields = next(csv.reader([line], delimiter=separator, strict=True)) if is_quoted else line.split(separator)
+    except csv.Error as error:  # "unexpected end of data" for a quote that is not closed
+        raise ValueError(f"expected values in closed quotes or none ({error})") from None
+    if width is not None and len(fields) > width:
+        raise ValueError(f"expected {width} values as in line 1")
+    return fields + [""] * ((width or 0) - len(fields))
+
+
+def parse_table(path: str | Path, line_count: int | None = None, **options: Any) -> pd.DataFrame | None:
+    """A table by pandas' fast parser; None if it fails, or if the first row is too long (pandas makes it an index)."""
+    source: Any = path
+    try:
+        with open_packed(path) as file:
+            parts: Iterable[bytes] = iter(lambda: file.read(2**20), b"")
+            if line_count or _unpacker(path):  # unpacked once, and no further than needed
+                content = b"".join(islice(file, line_count) if line_count else parts)
+                parts, source = [content], io.BytesIO(content)
+            if any(b"\0" in part for part in parts):  # pandas before 3 reads over it
+                return None
+        with np.errstate(all="ignore"):
+            table = pd.read_csv(source, header=None, keep_default_na=False, compression=None, **options)
+    except (ValueError, TypeError, OverflowError, *DAMAGED):
+        return None
+    return table if isinstance(table.index, pd.RangeIndex) else None
