@@ -19,7 +19,6 @@ with the same library and settings is skipped.
 """
 
 import argparse
-import io
 import os
 import pickle
 import shlex
@@ -29,13 +28,12 @@ import tempfile
 import venv
 from pathlib import Path
 
-import numpy as np
 from recording import path_of, read_result, write_result
 from table import path_of_ranks
 
-from bertrec_utils.common import PROJECT, replace_file
+from bertrec_utils.common import PROJECT
 from bertrec_utils.data.dataset import Dataset, load_dataset
-from bertrec_utils.evaluation.ranking import metrics
+from bertrec_utils.evaluation.ranking import metrics, write_ranks
 from bertrec_utils.settings import PRESETS, get_preset
 
 REQUIREMENTS = {
@@ -68,14 +66,6 @@ def run(library: str, model: str, dataset: Dataset, settings: dict, **job) -> di
         return pickle.loads(Path(folder, "found").read_bytes())
 
 
-def write_ranks(path: Path, ranks: dict[str, np.ndarray]) -> None:
-    """As table.py keeps those of our models."""
-    content = io.BytesIO()
-    np.savez_compressed(content, **{f"test/{name}": np.rint(2 * of).astype(np.uint32) for name, of in ranks.items()})
-    path.parent.mkdir(exist_ok=True)
-    replace_file(path, lambda partial: partial.write_bytes(content.getvalue()))
-
-
 def recorded(file: str) -> list[dict]:
     return read_result(file)["models"] if path_of(file).exists() else []
 
@@ -96,7 +86,7 @@ def main():
             continue
         found = run(library, model, dataset, {}, **limits)
         ranks = found.pop("ranks")
-        write_ranks(path_of_ranks(f"{file}-{name}"), ranks)
+        write_ranks(path_of_ranks(f"{file}-{name}"), {"test": ranks})
         found = wanted | found | {"test": {protocol: metrics(of_users) for protocol, of_users in ranks.items()}}
         command = f"python benchmarks/peers.py {shlex.join(sys.argv[1:])}"
         write_result(file, command, models=[*recorded(file), found])

@@ -132,7 +132,7 @@ def steps_of(dataset, settings: Settings, steps: int, before=3, is_compiled=Fals
         for _, batch in zip(range(steps), batches, strict=False):
             trainer.train_step(batch)
             users += len(batch.masked.history) * world_size()
-            targets += len(batch.valid) * world_size()
+            targets += len(batch.target_index) * world_size()
 
     _, seconds = timed(some)
     return {

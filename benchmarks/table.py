@@ -30,7 +30,7 @@ from recording import model_name, path_of, read_result, write_result
 from scipy.stats import norm
 from tqdm import tqdm
 
-from bertrec_utils.common import PROJECT, replace_file
+from bertrec_utils.common import PROJECT
 from bertrec_utils.data.dataset import Dataset, load_dataset
 from bertrec_utils.evaluation.ranking import (
     PROTOCOLS,
@@ -40,7 +40,9 @@ from bertrec_utils.evaluation.ranking import (
     mean_over_seeds,
     metrics,
     per_user_metrics,
+    read_ranks,
     target_ranks,
+    write_ranks,
 )
 from bertrec_utils.settings import get_preset
 from bertrec_utils.training.checkpoints import load
@@ -92,28 +94,14 @@ def data_of(preset: str) -> Dataset:
 
 
 def keep_ranks(name: str, scorers: dict[str, Scorer], dataset: Dataset) -> None:
-    """Write the ranks of the test users, whole or half numbers, as results/ranks/NAME.npz: "SCORER/PROTOCOL", beside
-    those that are there."""
-    doubled = doubled_ranks(name) | {
-        f"{key}/{protocol}": np.rint(2 * ranks).astype(np.uint32)
-        for key, scorer in scorers.items()
-        for protocol, ranks in target_ranks(scorer, dataset.split.test, progress=False).items()
-    }
-
-    def write(partial):
-        with open(partial, "wb") as file:
-            np.savez_compressed(file, **doubled)
-
-    path_of_ranks(name).parent.mkdir(exist_ok=True)
-    replace_file(path_of_ranks(name), write)
+    """Write the ranks of the test users as results/ranks/NAME.npz, beside those that are there."""
+    new = {key: target_ranks(scorer, dataset.split.test, progress=False) for key, scorer in scorers.items()}
+    write_ranks(path_of_ranks(name), all_ranks(name) | new)
 
 
-def doubled_ranks(name: str) -> dict[str, np.ndarray]:
+def all_ranks(name: str) -> dict[str, dict[str, np.ndarray]]:
     """What results/ranks/NAME.npz holds, nothing if it is not there."""
-    if not path_of_ranks(name).exists():
-        return {}
-    with np.load(path_of_ranks(name)) as kept:
-        return dict(kept)
+    return read_ranks(path_of_ranks(name)) if path_of_ranks(name).exists() else {}
 
 
 def path_of_ranks(name: str):
@@ -122,16 +110,13 @@ def path_of_ranks(name: str):
 
 def kept_ranks(name: str, recorded: dict[str, dict]) -> dict[str, dict[str, np.ndarray]]:
     """scorer -> protocol -> ranks (U,) of those that are `recorded`; ValueError if they do not give its metrics."""
-    ranks = {}
-    for key, doubled in doubled_ranks(name).items():
-        scorer, protocol = key.split("/")
-        if scorer not in recorded:
-            continue
-        ranks.setdefault(scorer, {})[protocol] = doubled / 2
-        found, expected = metrics(doubled / 2), recorded[scorer][protocol]
-        if not all(abs(found[metric] - value) < 5e-5 for metric, value in expected.items()):
-            problem = f"the ranks of {key} in {path_of_ranks(name)} do not give the recorded metrics"
-            raise ValueError(f"{problem}; remove the file, and they are made anew")
+    ranks = {scorer: kept for scorer, kept in all_ranks(name).items() if scorer in recorded}
+    for scorer, by_protocol in ranks.items():
+        for protocol, of_users in by_protocol.items():
+            found, expected = metrics(of_users), recorded[scorer][protocol]
+            if not all(abs(found[metric] - value) < 5e-5 for metric, value in expected.items()):
+                problem = f"the ranks of {scorer}/{protocol} in {path_of_ranks(name)} do not give the recorded metrics"
+                raise ValueError(f"{problem}; remove the file, and they are made anew")
     return ranks
 
 
@@ -160,7 +145,7 @@ def baselines_of(preset: str) -> Models:
     name = f"baselines-{preset}"
     wanted = {*BASELINES, WITH_LINEAR} - set(LEFT_OUT.get(preset, []))
     recorded = {each: row for each, row in read_result(name)["models"].items() if each in wanted}
-    for each in recorded.keys() - {key.split("/")[0] for key in doubled_ranks(name)}:
+    for each in recorded.keys() - all_ranks(name).keys():
         dataset = data_of(preset)
         keep_ranks(name, {each: build(each, dataset, recorded[each]["settings"])}, dataset)
     ranks = kept_ranks(name, {each: row["test"] for each, row in recorded.items()})

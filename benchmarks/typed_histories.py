@@ -19,15 +19,9 @@ from scipy.special import log_softmax
 
 from bertrec_utils.data.sequences import Holdout, Sequences
 from bertrec_utils.evaluation.baselines import EASE
+from bertrec_utils.evaluation.lists import novelty, top_k
 from bertrec_utils.evaluation.mixture import PrecomputedScores, standardise
-from bertrec_utils.evaluation.ranking import (
-    bootstrap_interval,
-    metrics,
-    novelty,
-    per_user_metrics,
-    target_ranks,
-    top_k,
-)
+from bertrec_utils.evaluation.ranking import bootstrap_interval, metrics, per_user_metrics, target_ranks
 from bertrec_utils.scenarios.recommender import Recommender
 from bertrec_utils.settings import PRESETS, get_preset
 from bertrec_utils.training.checkpoints import load_trained

@@ -222,14 +222,14 @@ class HidesTheRight(ModernTransformer):
         super().__init__(item_count, settings)
         self.share = share
 
-    def forward(self, batch, valid=None, negatives=None):
+    def forward(self, batch, target_index=None, negatives=None):
         before = torch.minimum(batch.visible_until, batch.target_positions)
         hides = torch.rand(before.shape, device=before.device) < self.share
         batch = batch._replace(visible_until=torch.where(hides, before, batch.visible_until))
         if self.settings.causal:
             upto = torch.arange(batch.history.shape[1], device=before.device) + 1
             batch = batch._replace(history_visible_until=upto.expand_as(batch.history))
-        return super().forward(batch, valid, negatives)
+        return super().forward(batch, target_index, negatives)
 
 
 AT_NEXT = {"epochs": 16, "causal": True}  # as many epochs as the cloze has on `small`
@@ -270,9 +270,9 @@ class WithGBCE(ModernTransformer):
     """The loss of gSASRec: binary cross-entropy of the target and of negatives drawn uniformly, which are many too few;
     the target's probability is raised to a power that makes up for it (Petrov & Macdonald, RecSys 2023, section 5)."""
 
-    def forward(self, batch, valid=None, negatives=None):
-        valid = batch.valid() if valid is None else valid
-        states, labels = self.target_states(batch).flatten(0, 1)[valid].float(), batch.labels.flatten()[valid] - 1
+    def forward(self, batch, target_index=None, negatives=None):
+        index = batch.target_index() if target_index is None else target_index
+        states, labels = self.target_states(batch).flatten(0, 1)[index].float(), batch.labels.flatten()[index] - 1
         weight = self.item_embedding.weight[1:-1]
         items = torch.randint(self.item_count, (GBCE_NEGATIVES,), device=self.device)
         target = (states * F.embedding(labels, weight)).sum(1) + self.item_bias[labels]

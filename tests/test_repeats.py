@@ -14,16 +14,9 @@ from bertrec_utils.data import dataset as module
 from bertrec_utils.data.dataset import build_dataset, build_sequences, load_dataset, split_in_time
 from bertrec_utils.data.logs import from_frame
 from bertrec_utils.evaluation.baselines import MarkovChain, MostRepeated, Popularity
+from bertrec_utils.evaluation.lists import beyond_accuracy, run_ranks, top_k, write_run
 from bertrec_utils.evaluation.mixture import ndcg_by_weight
-from bertrec_utils.evaluation.ranking import (
-    TooFewItems,
-    beyond_accuracy,
-    metrics,
-    run_ranks,
-    target_ranks,
-    top_k,
-    write_run,
-)
+from bertrec_utils.evaluation.ranking import TooFewItems, metrics, target_ranks
 from bertrec_utils.settings import DataSettings, get_preset
 from bertrec_utils.training.checkpoints import load
 from bertrec_utils.training.trainer import fit, new_model

@@ -11,6 +11,7 @@ import pandas as pd
 
 from ..data.dataset import Dataset, load_dataset
 from ..evaluation import ranking
+from ..evaluation.lists import run_ranks
 from ..evaluation.ranking import MARGIN, bootstrap_interval
 from ..settings import PRESETS, get_preset
 from ..training.checkpoints import Checkpoint, load
@@ -89,7 +90,7 @@ def ranks_of(
         name = part if part in ranks else f"test-{part}" if part else "test"
         if name not in ranks:
             raise ValueError(f"{path} has ranks of {', '.join(ranks)}; name one of them, as in {path}:{min(ranks)}")
-        return ranks[name], []
+        return ranks[name]["full"], []
     if dataset is None:
         options = "--data PRESET, --data DIR of a trained model, or --ratings FILE"
         raise ValueError(f"what the lists of {path} should hold is not known; name their data: {options}")
@@ -101,7 +102,7 @@ def ranks_of(
         return ranking.target_ranks(scorer, dataset.split.test, ["full"])["full"], []
     try:
         lists = read_run(path)
-        return ranking.run_ranks(lists.user, lists.item, lists.score, dataset.split.test, dataset.vocabulary)
+        return run_ranks(lists.user, lists.item, lists.score, dataset.split.test, dataset.vocabulary)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 

@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 from ..evaluation.baselines import MostRepeated
-from ..evaluation.ranking import PROTOCOLS, RUN_LENGTH, evaluate, write_run
+from ..evaluation.lists import RUN_LENGTH, write_run
+from ..evaluation.ranking import PROTOCOLS, evaluate
 from ..training.checkpoints import load
 from . import check_output, model_arguments, own_log, scorer_name
 

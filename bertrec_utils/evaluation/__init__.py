@@ -1,4 +1,4 @@
-"""Notebook 04: ranks, metrics and lists (ranking), models in closed form (baselines), and mixtures with one (mixture).
+"""Notebook 04: ranks and metrics (ranking), lists, models in closed form (baselines), and mixtures with one (mixture).
 Works with anybody's model, and takes numpy and scipy, not torch."""
 
 from .baselines import (
@@ -12,8 +12,9 @@ from .baselines import (
     RecentPopularity,
     SmoothedMarkovChain,
 )
+from .lists import top_k
 from .mixture import Mixture, fit_mixture, linear_baseline
-from .ranking import Scorer, bootstrap_interval, evaluate, metrics, per_user_metrics, target_ranks, top_k
+from .ranking import Scorer, bootstrap_interval, evaluate, metrics, per_user_metrics, target_ranks
 
 __all__ = ["EASE", "PCTM", "ItemKNN", "LinearNextItem", "MarkovChain", "Mixture", "MostRepeated", "Popularity"]
 __all__ += ["RecentPopularity", "Scorer", "SmoothedMarkovChain", "bootstrap_interval", "evaluate", "fit_mixture"]

@@ -1,11 +1,10 @@
-"""Ranks of the held-out item under a protocol, metrics of ranks and their intervals, what recommended lists hold,
-and run files: the lists of any tool, to be measured as ours are.
+"""Ranks of the held-out item under a protocol, metrics of ranks and their intervals.
 
 Takes numpy and scipy alone, and any model with a `score` method. Shapes: U users, B users of a batch, V items.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, get_args
@@ -14,7 +13,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from ..common import progress_bar, replace_file
-from ..data.sequences import Holdout, Sequences, Vocabulary
+from ..data.sequences import Holdout, Sequences
 from ..settings import DEFAULT_RECIPE
 
 ProtocolName = Literal["full", "uniform-100", "popularity-100"]
@@ -23,7 +22,6 @@ CUTOFFS = (1, 5, 10, 20)
 NEGATIVES = 100
 ROUNDS = 4  # of quick draws of negatives for a user
 MARGIN = 0.003  # of NDCG@10: a difference that is surely smaller does not matter
-RUN_LENGTH = 100  # items of a user in a run file
 
 
 class TooFewItems(ValueError):
@@ -214,114 +212,33 @@ def mean_over_seeds(seeds: Sequence[np.ndarray], metric: str) -> np.ndarray:
     return np.mean([per_user_metrics(ranks, [10])[metric] for ranks in seeds], axis=0)
 
 
-def best_columns(scores: np.ndarray, k: int) -> Iterator[np.ndarray]:
-    """The columns of the k highest of each row of `scores` (B, V), best first, the first of equals first; fewer if
-    fewer are finite. Much faster than sorting whole rows."""
-    k = min(k, scores.shape[1])
-    if not k:
-        return
-    lowest = np.partition(scores, -k, axis=1)[:, -k]
-    for row, limit in zip(scores, lowest, strict=True):
-        columns = np.flatnonzero((row >= limit) & np.isfinite(row))
-        yield columns[np.lexsort((columns, -row[columns]))][:k]
-
-
-def best_lists(
-    scorer: Scorer, histories: Sequences, k: int, batch_size: int = 256, *, allow_seen: bool = False
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """For each history the tokens of the best items, best first, without those of the history unless `allow_seen`, and
-    their scores: k of them, or fewer if fewer are finite."""
-    for rows in np.array_split(np.arange(len(histories)), -(-len(histories) // batch_size)):
-        batch = histories.rows(rows)
-        scores = scorer.score(batch).copy()
-        if not allow_seen:
-            scores[np.repeat(np.arange(len(rows)), batch.lengths), batch.tokens - 1] = -np.inf
-        for row, columns in zip(scores, best_columns(scores, k), strict=True):
-            yield columns + 1, row[columns]
-
-
-def top_k(
-    scorer: Scorer, histories: Sequences, k: int = 10, batch_size: int = 256, *, allow_seen: bool = False
-) -> np.ndarray:
-    """The tokens (U, k) of `best_lists`. ValueError if a user has fewer than `k` items left."""
-    lists = [tokens for tokens, _ in best_lists(scorer, histories, k, batch_size, allow_seen=allow_seen)]
-    if min(map(len, lists)) < k:
-        raise ValueError(f"a user has fewer than {k} items left to recommend")
-    return np.array(lists)
-
-
-def write_run(
-    path: Path,
-    scorer: Scorer,
-    histories: Sequences,
-    vocabulary: Vocabulary,
-    k: int = RUN_LENGTH,
-    *,
-    allow_seen: bool = False,
-) -> None:
-    """Write the `best_lists` of each user as a TREC run (user, Q0, item, rank, score, tag, between tabs), which
-    trec_eval, ir-measures, pytrec_eval and ranx read. Ids are those of the log; users come in the order of `histories`,
-    their items best first, equals in the order of the vocabulary."""
+def write_ranks(path: Path, ranks: dict[str, dict[str, np.ndarray]]) -> None:
+    """Keep scorer -> protocol -> ranks (U,) in a .npz file: twice the ranks, whole numbers, since a tie counts half."""
+    doubled = {
+        f"{scorer}/{protocol}": np.rint(2 * of_users).astype(np.uint32)
+        for scorer, by_protocol in ranks.items()
+        for protocol, of_users in by_protocol.items()
+    }
 
     def write(partial: Path) -> None:
-        with open(partial, "w", encoding="utf-8", newline="\n") as file:
-            lists = best_lists(scorer, histories, k, allow_seen=allow_seen)
-            for user, (tokens, scores) in zip(histories.users.tolist(), lists, strict=True):
-                texts = scores.astype(str)  # with all digits that tell one score from another
-                for rank, (item, score) in enumerate(zip(vocabulary.item_ids(tokens), texts, strict=True), 1):
-                    file.write(f"{user}\tQ0\t{item}\t{rank}\t{score}\tbertrec\n")
+        with open(partial, "wb") as file:
+            np.savez_compressed(file, **doubled)
 
+    path.parent.mkdir(exist_ok=True)
     replace_file(path, write)
 
 
-def run_ranks(
-    users: Iterable, items: Iterable, scores: np.ndarray, holdout: Holdout, vocabulary: Vocabulary
-) -> tuple[np.ndarray, list[str]]:
-    """The rank (U,) of each target, full ranking, in lists of any tool, and what should be known about them. Given are
-    user, item and score of each place of a list: ids of the log, numbers or texts, in any order.
-
-    The score decides; a tie counts half, as far as the lists show it. Items of the history are left out, unless they
-    are candidates in `holdout`. A target that is not in its user's list has an infinite rank, a user without a list
-    NaN. ValueError if a score is NaN, a list has an item twice, or no list is that of a test user.
-    """
-    histories, count = holdout.histories, len(holdout)
-    known_users = {str(user): row for row, user in enumerate(histories.users.tolist())}
-    known_items = {str(item): token for token, item in enumerate(vocabulary.items.tolist(), 1)}
-    rows = np.array([known_users.get(str(user), -1) for user in users], dtype=int)
-    tokens = np.array([known_items.get(str(item), 0) for item in items], dtype=int)
-    is_test = rows >= 0
-    notes = {"lines of users who are not in the test (left out)": (~is_test).sum()}
-    rows, tokens, scores = rows[is_test], tokens[is_test], np.asarray(scores)[is_test]
-    if not tokens.any():
-        example = f"user {next(iter(known_users))}, item {next(iter(known_items))}"
-        raise ValueError(f"the lists have no item for a test user; give the ids of the log, such as {example}")
-    pairs = rows * (len(vocabulary) + 1) + tokens
-    if np.isnan(scores).any() or (np.diff(np.sort(pairs[tokens > 0])) == 0).any():
-        raise ValueError("the lists have an item twice for a user, or a score that is NaN; give each item once")
-    seen = np.repeat(np.arange(count), histories.lengths) * (len(vocabulary) + 1) + histories.tokens
-    is_seen = np.isin(pairs, seen) & (not holdout.seen_are_candidates)
-    kept, has_list = ~is_seen & (scores > -np.inf), np.bincount(rows, minlength=count) > 0
-    notes["lines with an item of the user's history, or the score -inf (left out)"] = (~kept).sum()
-    notes["lines with an item that is not in the data (they count as recommended)"] = (tokens == 0).sum()
-    rows, tokens, scores = rows[kept], tokens[kept], scores[kept]
-    is_target, target_scores = tokens == holdout.targets[rows], np.full(count, np.nan)
-    target_scores[rows[is_target]] = scores[is_target]
-    higher, tied = scores > target_scores[rows], (scores == target_scores[rows]) & ~is_target
-    ranks = 1 + np.bincount(rows[higher], minlength=count) + np.bincount(rows[tied], minlength=count) / 2
-    ranks[np.isnan(target_scores)] = np.inf
-    is_short = has_list & np.isinf(ranks) & (np.bincount(rows, minlength=count) < 10)
-    kind = "items" if holdout.seen_are_candidates else "unseen items"
-    notes[f"lists of fewer than 10 {kind}, without the target (no hit)"] = is_short.sum()
-    return np.where(has_list, ranks, np.nan), [f"{what}: {number:,}" for what, number in notes.items() if number]
-
-
-def read_ranks(path: Path) -> dict[str, np.ndarray]:
-    """scorer -> the ranks (U,) of the full ranking, in a file of results/ranks. ValueError if it is none."""
+def read_ranks(path: Path) -> dict[str, dict[str, np.ndarray]]:
+    """scorer -> protocol -> ranks (U,) float64, from a file of `write_ranks`. ValueError if it is none."""
+    ranks: dict[str, dict[str, np.ndarray]] = {}
     try:
         with open(path, "rb") as file, np.load(file) as kept:
-            return {name.removesuffix("/full"): kept[name] / 2 for name in kept if name.endswith("/full")}
+            for name in kept:
+                scorer, protocol = name.split("/")
+                ranks.setdefault(scorer, {})[protocol] = kept[name] / 2
     except (BadZipFile, EOFError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is no file of ranks, as those in results/ranks are, or damaged") from error
+    return ranks
 
 
 def recorded_ranks(results: Path, preset: str | None) -> dict[str, list[np.ndarray]]:
@@ -331,51 +248,10 @@ def recorded_ranks(results: Path, preset: str | None) -> dict[str, list[np.ndarr
     for path in sorted((results / "ranks").glob("*.npz")):
         run = re.fullmatch(rf"{preset}(?:-(.+))?-seed\d+", path.stem)
         if run or path.stem == f"baselines-{preset}":
-            for scorer, ranks in read_ranks(path).items():
+            for scorer, by_protocol in read_ranks(path).items():
                 name = scorer.replace("test", run[1] or DEFAULT_RECIPE) if run else scorer
-                models.setdefault(name, []).append(ranks)
+                models.setdefault(name, []).append(by_protocol["full"])
     if not models:
         known = [path.stem.removeprefix("baselines-") for path in (results / "ranks").glob("baselines-*.npz")]
         raise ValueError(f"{results} has ranks of {', '.join(sorted(known)) or 'no preset'}; name one: --preset NAME")
     return models
-
-
-def coverage(lists: np.ndarray, item_count: int) -> float:
-    """The share of all items that are in at least one of the `lists` (U, k)."""
-    return len(np.unique(lists)) / item_count
-
-
-def novelty(lists: np.ndarray, counts: np.ndarray, users: int) -> float:
-    """Mean self-information, in bits: - log2 of the share of `users` who have the item, by its `counts` (V,). An item
-    nobody has counts as if one had it (Zhou et al., PNAS 2010)."""
-    return float(-np.log2(np.maximum(counts, 1) / users)[lists - 1].mean())
-
-
-def gini(lists: np.ndarray, item_count: int) -> float:
-    """How unequally the lists expose the items: 0 if all equally often, near 1 if a few fill every list."""
-    exposure = np.sort(np.bincount(lists.ravel(), minlength=item_count + 1)[1:])
-    ranks = np.arange(1, item_count + 1)
-    return float((2 * ranks - item_count - 1) @ exposure / (item_count * exposure.sum()))
-
-
-def intra_list_diversity(lists: np.ndarray, features: np.ndarray) -> float:
-    """1 less the Jaccard similarity of two items' `features` (V, G) bool, the mean over all pairs of a list, then over
-    lists (Ziegler et al., WWW 2005). Two items without any feature are alike."""
-    of_lists = features[lists - 1].astype(np.float32)  # (U, k, G)
-    both = of_lists @ of_lists.transpose(0, 2, 1)
-    sizes = of_lists.sum(-1)
-    either = sizes[:, :, None] + sizes[:, None, :] - both
-    similarity = np.where(either > 0, both / np.maximum(either, 1), 1)
-    first, second = np.triu_indices(lists.shape[1], k=1)
-    return float(1 - similarity[:, first, second].mean())
-
-
-def beyond_accuracy(lists: np.ndarray, holdout: Holdout, features: np.ndarray) -> dict[str, float]:
-    """All four, for lists (U, k) made for `holdout`, whose histories tell how many users have an item."""
-    item_count, counts = len(features), holdout.histories.user_counts(len(features))
-    return {
-        "coverage": coverage(lists, item_count),
-        "novelty (bits)": novelty(lists, counts, len(holdout.histories)),
-        "Gini": gini(lists, item_count),
-        "diversity of genres": intra_list_diversity(lists, features),
-    }

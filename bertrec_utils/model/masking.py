@@ -35,7 +35,7 @@ class MaskedBatch(NamedTuple):
     def to(self, device: torch.device) -> "MaskedBatch":
         return MaskedBatch(*(part.to(device) for part in self))
 
-    def valid(self) -> Tensor:
+    def target_index(self) -> Tensor:
         """(N,) int64: which of the B x M entries of `labels`, counted row by row, hold a target."""
         return self.labels.flatten().nonzero()[:, 0]
 

@@ -132,11 +132,13 @@ class ModernTransformer(Network):
         self.final_norm = nn.LayerNorm(settings.width)
         self.apply(init_weights)
 
-    def forward(self, batch: MaskedBatch, valid: Tensor | None = None, negatives: Negatives | None = None) -> Tensor:
+    def forward(
+        self, batch: MaskedBatch, target_index: Tensor | None = None, negatives: Negatives | None = None
+    ) -> Tensor:
         """The loss: mean cross-entropy over all targets, in nats (equation 8), or its estimate from `negatives`.
-        `valid` (N,) int64 is `batch.valid()`, computed beforehand: a GPU would have to stop for it."""
-        valid = batch.valid() if valid is None else valid
-        states, labels = self.target_states(batch).flatten(0, 1)[valid], batch.labels.flatten()[valid] - 1
+        `target_index` (N,) int64 is `batch.target_index()`, computed beforehand: a GPU would have to stop for it."""
+        index = batch.target_index() if target_index is None else target_index
+        states, labels = self.target_states(batch).flatten(0, 1)[index], batch.labels.flatten()[index] - 1
         return cross_entropy(states, self.item_embedding.weight[1:-1], self.item_bias, labels, negatives)
 
     def target_states(self, batch: MaskedBatch) -> Tensor:

@@ -11,7 +11,8 @@ from scipy.special import log_softmax
 
 from ..common import progress_bar
 from ..data.sequences import Sequences, Vocabulary
-from ..evaluation.ranking import Scorer, best_columns
+from ..evaluation.lists import best_columns
+from ..evaluation.ranking import Scorer
 from .titles import NewerTitle, TitleIndex, UnknownTitle, look_alikes, series_of
 
 ORDERS = 16  # of a history that is read as a set

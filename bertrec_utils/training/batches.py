@@ -24,7 +24,7 @@ class Batch(NamedTuple):
     """What one step of one process learns from."""
 
     masked: MaskedBatch
-    valid: Tensor  # masked.valid()
+    target_index: Tensor  # masked.target_index()
     negatives: Negatives | None  # None: the loss is over all items
     target_count: int  # of the whole batch, that of all processes
     target_share: float  # of these targets, this process's share
@@ -41,7 +41,7 @@ class Batch(NamedTuple):
         if negatives:
             items, log_probabilities, *groups = negatives
             negatives = Negatives(change(items), change(log_probabilities), *groups)
-        return self._replace(masked=masked, valid=change(self.valid), negatives=negatives)
+        return self._replace(masked=masked, target_index=change(self.target_index), negatives=negatives)
 
 
 def epoch_batches(
@@ -60,7 +60,9 @@ def epoch_batches(
         if settings.training.negatives:
             groups = np.add.reduceat(my_targets, np.arange(0, len(targets), HISTORIES_PER_SAMPLE))
             negatives = sample_negatives(probabilities, groups.tolist(), random)
-        yield Batch(masked, masked.valid(), negatives, int(targets.sum()), float(my_targets.sum() / targets.sum()))
+        yield Batch(
+            masked, masked.target_index(), negatives, int(targets.sum()), float(my_targets.sum() / targets.sum())
+        )
 
 
 def prefetch(iterator: Iterator[Item], buffer: int = 2) -> Iterator[Item]:

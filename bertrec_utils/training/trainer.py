@@ -100,12 +100,12 @@ class Trainer:
         auto = training.precision == "auto"
         self.is_bfloat16 = devices.multiplies_bfloat16(model.device) if auto else training.precision == "bfloat16"
         self.holdout = sample_holdout(dataset.split.validation, training.validation_users, seed)
-        self.steps = batch_count(dataset.split.train, training.batch_size)  # of an epoch
-        if len(dataset.split.train) // self.steps < (processes := devices.world_size()):
+        self.steps_per_epoch = batch_count(dataset.split.train, training.batch_size)
+        if len(dataset.split.train) // self.steps_per_epoch < (processes := devices.world_size()):
             raise ValueError(f"a batch of {training.batch_size} users is too small for {processes} processes")
         groups = parameter_groups(model, training.weight_decay)
         self.optimizer = torch.optim.AdamW(groups, lr=training.learning_rate, betas=(0.9, 0.98), fused=True)
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, warmup_cosine(training, self.steps))
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, warmup_cosine(training, self.steps_per_epoch))
         self.history: list[dict[str, float]] = []  # one row per epoch
         self.best_weights: dict[str, Tensor] = {}
         self.run_key = _run_key(model, dataset, settings, seed)
@@ -135,10 +135,10 @@ class Trainer:
         self.model.train()
         losses, target_counts = [], []
         look: dict[str, Any] = {"desc": f"epoch {epoch + 1}", "leave": False, "show": self.verbose}
-        for batch in progress_bar(prefetch(batches), total=self.steps, **look):
+        for batch in progress_bar(prefetch(batches), total=self.steps_per_epoch, **look):
             losses.append(self.train_step(batch))
             target_counts.append(batch.target_count)
-            if len(losses) % CHECK_EVERY == 0 or len(losses) == self.steps:
+            if len(losses) % CHECK_EVERY == 0 or len(losses) == self.steps_per_epoch:
                 first = (len(losses) - 1) // CHECK_EVERY * CHECK_EVERY
                 require_finite(devices.all_reduce_sum(torch.stack(losses[first:])), epoch + 1, first + 1)
                 devices.release_memory()
@@ -152,7 +152,7 @@ class Trainer:
         batch = batch.to(device)
         bfloat16 = torch.autocast(device.type, torch.bfloat16, enabled=self.is_bfloat16)
         with bfloat16, devices.matmul_precision(self.is_bfloat16):
-            loss = self.ddp_model(batch.masked, batch.valid, batch.negatives) * batch.target_share
+            loss = self.ddp_model(batch.masked, batch.target_index, batch.negatives) * batch.target_share
         self.optimizer.zero_grad(set_to_none=True)
         (loss * devices.world_size()).backward()  # gradients are averaged over processes, and these are parts of a sum
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), MAX_GRADIENT_NORM)
@@ -307,7 +307,7 @@ def train_to_the_end(
     if verbose:
         processes = f" in {devices.world_size()} processes" if devices.world_size() > 1 else ""
         where = f"{trainer.model.device}{processes} in {'bfloat16' if trainer.is_bfloat16 else 'float32'}"
-        what = f"{epochs} epochs of {trainer.steps} batches, {trainer.model.item_count:,} items"
+        what = f"{epochs} epochs of {trainer.steps_per_epoch} batches, {trainer.model.item_count:,} items"
         print_status(f"Training on {where}: {what}; the time left is known after the first epoch.")
     bar = progress_bar(initial=len(trainer.history), total=epochs, desc="epochs", unit="epoch", show=verbose)
     before = trainer.history[-1]["seconds"] if trainer.history else 0.0

@@ -14,28 +14,31 @@ from sklearn.metrics import ndcg_score, top_k_accuracy_score
 from bertrec_utils.common import PROJECT
 from bertrec_utils.data.sequences import Holdout, Vocabulary
 from bertrec_utils.evaluation.baselines import Popularity
+from bertrec_utils.evaluation.lists import (
+    best_columns,
+    beyond_accuracy,
+    coverage,
+    gini,
+    intra_list_diversity,
+    novelty,
+    run_ranks,
+    top_k,
+    write_run,
+)
 from bertrec_utils.evaluation.ranking import (
     NEGATIVES,
     PROTOCOLS,
     Interval,
-    best_columns,
-    beyond_accuracy,
     bootstrap_interval,
-    coverage,
     draw_negatives,
     evaluate,
-    gini,
-    intra_list_diversity,
     mean_over_seeds,
     metrics,
-    novelty,
     per_user_metrics,
     read_ranks,
     recorded_ranks,
-    run_ranks,
     target_ranks,
-    top_k,
-    write_run,
+    write_ranks,
 )
 from conftest import rows
 
@@ -551,6 +554,15 @@ def test_recorded_ranks_give_the_recorded_table(preset):
             recorded = table[name]["full"][metric]
             assert mean_over_seeds(seeds, metric).mean() == pytest.approx(recorded["mean"])
             assert len(seeds) == len(recorded["seeds"])
+
+
+def test_ranks_are_kept_as_they_are(tmp_path):
+    ranks = {"ours": {"full": np.array([1, 2.5, 70_000]), "uniform-100": np.array([1, 1.5, 101])}}
+    write_ranks(tmp_path / "new" / "ranks.npz", ranks)
+    kept = read_ranks(tmp_path / "new" / "ranks.npz")
+    assert {scorer: by_protocol.keys() for scorer, by_protocol in kept.items()} == {"ours": ranks["ours"].keys()}
+    for protocol, expected in ranks["ours"].items():
+        np.testing.assert_array_equal(kept["ours"][protocol], expected)
 
 
 def test_files_that_hold_no_ranks_are_named(tmp_path):

@@ -35,8 +35,8 @@ def test_all_processes_together_have_every_target_once(world_size, dataset, monk
         targets = int((expected.labels != PAD).sum())
         for batch in mine:
             assert batch.negatives is None and batch.target_count == targets
-            assert batch.target_share == pytest.approx(len(batch.valid) / targets)
-            assert (batch.masked.labels.flatten()[batch.valid] != PAD).all()
+            assert batch.target_share == pytest.approx(len(batch.target_index) / targets)
+            assert (batch.masked.labels.flatten()[batch.target_index] != PAD).all()
         for part, tensor in enumerate(expected):
             rows = [row for batch in mine for row in batch.masked[part].tolist()]
             assert sorted(rows) == sorted(tensor.tolist())
