@@ -28,12 +28,17 @@ def is_finished(folder: Path, settings: Settings, seed: int, dataset: Dataset) -
     if not (folder / MODEL).exists() or (folder / UNFINISHED).exists():
         return False
     checkpoint = load(folder)
-    found = checkpoint.settings, checkpoint.seed, checkpoint.fingerprint
-    return found == (settings, seed, dataset.fingerprint)
+    found = checkpoint.settings, len(checkpoint.history), checkpoint.seed, checkpoint.fingerprint
+    return found == (settings, settings.training.epochs, seed, dataset.fingerprint)
 
 
 def is_recorded(name: str, settings: Settings) -> bool:
-    return path_of(name).exists() and settings_of_today(read_result(name)["settings"]) == asdict(settings)
+    """Whether results/NAME.json is of these settings, and of all epochs: early stopping once cut some runs short."""
+    if not path_of(name).exists():
+        return False
+    recorded = read_result(name)
+    is_whole = len(recorded["history"]) == settings.training.epochs
+    return is_whole and settings_of_today(recorded["settings"]) == asdict(settings)
 
 
 def record(settings: Settings, seed: int, folder: Path) -> dict:

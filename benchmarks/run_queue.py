@@ -37,6 +37,7 @@ QUEUE = [
     *trainings("ml-1m", "bert4rec", 0, 1, 2),
     *trainings("ml-1m", "modern-cloze", 0, 1, 2),
     *trainings("ml-1m", "modern-next", 0, 1, 2),
+    "record_run.py ml-1m --recipe modern-next --start random --seeds 0",
     *trainings("ml-1m", "modern-both", 0, 1, 2),
     *trainings("small", "bert4rec", 0, 1, 2),
     *trainings("small", "modern-cloze", 0, 1, 2),
