@@ -85,15 +85,19 @@ class Checkpoint:
         `dataset` that returned, to avoid reading the log again."""
         data = self.settings.change(**log).data
         if data.ratings_file and dataset is None:
-            rows: Any = load_interactions(data.ratings_file, columns=data.columns)
+            interactions: Any = load_interactions(data.ratings_file, columns=data.columns)
         else:
-            rows = (dataset or self.load_dataset()).log
+            interactions = (dataset or self.load_dataset()).log
         max_users = None if data.ratings_file else data.max_users
         keeps = data.repeats == "keep"
-        histories, notes = histories_of(rows.ratings, self.vocabulary, max_users, repeats=keeps, own=rows.own)
+        histories, notes = histories_of(
+            interactions.ratings, self.vocabulary, max_users, repeats=keeps, own=interactions.own
+        )
         items = self._saved_items()
-        if data.ratings_file and items is not None and items.ratings.sum() != len(rows.ratings):
-            grown = f"rows of the log: {len(rows.ratings):,}; when the model was trained: {items.ratings.sum():,}"
+        if data.ratings_file and items is not None and items.ratings.sum() != len(interactions.ratings):
+            grown = (
+                f"rows of the log: {len(interactions.ratings):,}; when the model was trained: {items.ratings.sum():,}"
+            )
             notes = [grown, *notes]
         return histories, notes
 
