@@ -45,15 +45,18 @@ The weights of one run, as notebooks 04 and 05 use them if you have no run of yo
 - **Made by** the run that `{command}` repeats, on {date}, commit {commit}; results/{name}.json has every setting.
 - **In the file:** weights, vocabulary (film ids), settings, the curve of the run, SHA-256 of the data.
 
-Test set, leave-one-out, with 95 % intervals over users (a bootstrap; one seed):
+Test set of this run, leave-one-out, with 95 % intervals over users (a bootstrap); docs/results.md has the mean over
+seeds:
 
 | protocol | Hit@10 | NDCG@10 |
 |---|---|---|
 {rows}
 
-**Limits.** It knows only films of its data, by who rated them after what, and nothing about their contents. It is
-surest about popular films, mirrors what MovieLens showed its users, and answers a history of several tastes with one
-list (notebook 05 tries two).
+To try it: `.venv/bin/python -m bertrec_utils recommend pretrained/{folder} --history "Alien"`.
+
+**Limits.** It knows only films of its data, by the order in which people rated them, and nothing about their contents.
+It is surest about popular films, mirrors what MovieLens showed its users, and answers a history of several tastes with
+one list (notebook 05 tries two).
 
 **Licence.** {licence}
 """

@@ -127,15 +127,15 @@ def scaling() -> Table:
     rows = {
         "from the ratings file to sequences": [
             seconds(started),
-            f"the second time {started['seconds, second time']:.2f} s",
+            f"kept in a file beside it: {started['seconds, second time']:.2f} s from the second start on",
         ],
         "start from counts": [
-            f"from all pairs {seconds(vectors['all pairs'])}",
-            f"from the strongest pairs {seconds(vectors['strongest pairs'])}",
+            f"{seconds(vectors['all pairs'])}, from all pairs",
+            f"{seconds(vectors['strongest pairs'])}, from the strongest pairs",
         ],
         "training, loss over all items": [
             speed(trained["all items, whole batches"]),
-            f"parts of a batch that fit into the cache {speed(trained['all items'])}",
+            f"{speed(trained['all items'])}, a batch in parts that fit into the cache",
         ],
         "training, loss over samples": ["", speed(trained["1024 negatives"])],
         "the same in two processes of a thread each": ["", f"{parts['two-processes']['users/s']:.0f} users/s"],

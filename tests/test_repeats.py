@@ -64,7 +64,7 @@ def test_five_users_by_hand(five):
 
 
 def test_the_first_alone_leaves_two_users_too_short():
-    dataset = build_dataset(from_frame(log_of(FIVE_USERS)), min_item_ratings=1)
+    dataset = build_dataset(from_frame(log_of(FIVE_USERS)), min_item_ratings=1, repeats="first")
     assert dataset.sequences.users.tolist() == [2, 4, 5] and dataset.repeats == "first"
     assert not dataset.split.test.seen_are_candidates and not dataset.split.validation.seen_are_candidates
 

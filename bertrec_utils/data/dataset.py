@@ -325,10 +325,11 @@ class Dataset:
 
 
 def build_dataset(
-    log: Interactions, min_item_ratings: int = 5, max_users: int | None = None, repeats: str | None = "first"
+    log: Interactions, min_item_ratings: int = 5, max_users: int | None = None, repeats: str | None = None
 ) -> Dataset:
     """What a model is trained on, from a log that was read (`load_interactions`, `from_frame`); `repeats` as in
-    `build_sequences`, and in the settings of the model. Raises what that raises."""
+    `build_sequences`: the log decides, unless it is told. What was decided is `Dataset.repeats`, and the settings of
+    the model must say the same. Raises what that raises."""
     vocabulary, sequences, counts = build_sequences(log.ratings, min_item_ratings, max_users, repeats, own=log.own)
     repeats = repeats or ("keep" if counts.kept_repeats else "first")
     return Dataset(vocabulary, sequences, log, counts=counts, repeats=repeats)
