@@ -451,11 +451,13 @@ def test_a_model_in_the_recorded_table(capsys):
 
 def test_what_cannot_be_compared_is_explained(trained, own_log, tmp_path, monkeypatch):
     ranks, run = PROJECT / "results" / "ranks", tmp_path / "run.txt"
-    run.write_text("1 2 3\n")
+    same = run.with_name("same.txt")
+    for path in (run, same):
+        path.write_text("1 2 3\n")
     for arguments, message in (
         ([trained], "another model, or --against results/"),
         ([trained / "no", trained], "there is no "),
-        ([run, run], "name their data: --data PRESET, --data DIR of a trained model, or --ratings FILE"),
+        ([run, same], "name their data: --data PRESET, --data DIR of a trained model, or --ratings FILE"),
         ([ranks / "small-seed0.npz", ranks / "ml-1m-seed0.npz"], "small-seed0.npz has 2,061 test users, "),
         ([ranks / "baselines-small.npz", run], "name one of them, as in "),
         ([f"{trained}:linear", trained], ":linear; of a trained model there is DIR:with-linear"),
