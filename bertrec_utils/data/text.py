@@ -1,10 +1,13 @@
 """Text files line by line and as tables: packed or not, and with the number of the line that is wrong."""
 
+import contextlib
 import csv
 import gzip
 import io
 import lzma
 import re
+import signal
+import sys
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -92,6 +95,19 @@ def fields_of(line: str, separator: str, is_quoted: bool, width: int | None = No
     return fields + [""] * ((width or 0) - len(fields))
 
 
+@contextlib.contextmanager
+def _signals_wait() -> Iterator[None]:
+    """SIGINT and SIGTERM are heard at the end: one that meets pandas' parser as it reads a file may crash the process."""
+    if sys.platform == "win32":
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def parse_table(path: str | Path, line_count: int | None = None, **options: Any) -> pd.DataFrame | None:
     """A table by pandas' fast parser; None if it fails, or if the first row is too long (pandas makes it an index)."""
     source: Any = path
@@ -103,7 +119,7 @@ def parse_table(path: str | Path, line_count: int | None = None, **options: Any)
                 parts, source = [content], io.BytesIO(content)
             if any(b"\0" in part for part in parts):  # pandas before 3 reads over it
                 return None
-        with np.errstate(all="ignore"):
+        with _signals_wait(), np.errstate(all="ignore"):
             table = pd.read_csv(source, header=None, keep_default_na=False, compression=None, **options)
     except (ValueError, TypeError, OverflowError, *DAMAGED):
         return None
