@@ -97,7 +97,7 @@ def fields_of(line: str, separator: str, is_quoted: bool, width: int | None = No
 
 @contextlib.contextmanager
 def _signals_wait() -> Iterator[None]:
-    """SIGINT and SIGTERM are heard at the end: one that meets pandas' parser as it reads a file may crash the process."""
+    """SIGINT and SIGTERM are heard at the end: one that meets pandas' parser at work may crash the process."""
     if sys.platform == "win32":
         yield
         return
