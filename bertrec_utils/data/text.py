@@ -41,7 +41,7 @@ def _open_zip(path: str | Path, mode: str, **options: Any) -> IO[Any]:
             if len(names) != 1:
                 raise ValueError(f"{path} holds {len(names)} files; unpack it, and give one of them")
             member = archive.open(names[0])
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:  # damaged, of a packing that zipfile lacks, encrypted
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:  # damaged, of another method, encrypted
         raise ValueError(f"{path} cannot be unpacked ({error})") from None
     return member if mode == "rb" else io.TextIOWrapper(member, **options)
 
