@@ -43,6 +43,8 @@ QUEUE = [
     *trainings("small", "modern-cloze", 0, 1, 2),
     *trainings("small", "modern-next", 0, 1, 2),
     *trainings("small", "modern-both", 0, 1, 2),
+    "variants.py cloze-to-next small",
+    "variants.py cloze-to-next ml-1m",
     "variants.py mistakes small --seeds 0 1",
     *(f"variants.py tuning small --only {recipe}" for recipe in RECIPES),
     "variants.py grid small --seeds 0 1",

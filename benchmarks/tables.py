@@ -1,9 +1,11 @@
 """The tables of docs/, made from results/, as Markdown.
 
-python benchmarks/tables.py
+python benchmarks/tables.py            # print them
+python benchmarks/tables.py --write    # put each in docs/, under the line <!-- table: its title -->
 """
 
 import argparse
+import re
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +13,7 @@ from baselines import BASELINES, WITH_LINEAR
 from recording import read_result
 from table import PRESETS
 
+from bertrec_utils.common import PROJECT
 from bertrec_utils.evaluation.ranking import PROTOCOLS
 
 SCALE_RUNS = ("", "-h100-2-epochs-sampled", "-h100-2-epochs-all", "-h100")
@@ -212,9 +215,23 @@ def tables() -> list[Table]:
     ]
 
 
+def with_tables(text: str) -> str:
+    """`text` with each table under a line <!-- table: TITLE --> made anew."""
+    for table in tables():
+        mark = f"<!-- table: {table.title} -->\n"
+        made = f"{mark}{table.markdown()}\n".replace("\\", r"\\")  # a backslash stands for itself
+        text = re.sub(re.escape(mark) + r"(\|.*\n)*", made, text)
+    return text
+
+
 def main():
-    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
-    print("\n\n".join(f"**{table.title}**\n\n{table.markdown()}" for table in tables()))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--write", action="store_true", help="put them into docs/")
+    if parser.parse_args().write:
+        for path in sorted((PROJECT / "docs").glob("*.md")):
+            path.write_text(with_tables(path.read_text()))
+    else:
+        print("\n\n".join(f"**{table.title}**\n\n{table.markdown()}" for table in tables()))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ one comes in that time: the authors' network, the cloze and random starts have n
 `mistakes` puts the mistakes of the notebook this project started from into a good model, one at a time; test, and
 nothing is chosen by it.
 `starting-notebook` is that notebook, with all of them.
-`cloze-to-next` goes from the cloze to next-item targets, one difference at a time; validation data.
+`cloze-to-next` goes from the cloze to next-item targets, one difference at a time, sixteen epochs each; validation
+data.
 `sampled-softmax` compares losses over all items, over samples of them, and gBCE; validation and test.
 `test-curve` tests `modern-both` after each epoch, to see how soon it passes published test scores; nothing is chosen.
 
@@ -232,31 +233,27 @@ class HidesTheRight(ModernTransformer):
         return super().forward(batch, target_index, negatives)
 
 
-AT_NEXT = {"epochs": 16, "causal": True}  # as many epochs as the cloze has on `small`
+EPOCHS_BETWEEN = 16  # of every run, as many as the cloze has on `small`
 CLOZE_TO_NEXT = {
-    variant.title: variant
-    for variant in (
-        Variant("modern-cloze: .3 masked, in a tenth only the newest", {}, "modern-cloze"),
-        Variant("cloze alone: .3 of the items masked", {"p_mask_last": 0.0}, "modern-cloze"),
-        *(
-            Variant(
-                f"what follows is hidden from {what}",
-                {"p_mask_last": 0.0},
-                "modern-cloze",
-                build=partial(HidesTheRight, share=share),
-            )
-            for what, share in {"half of the targets": 0.5, "all targets": 1.0}.items()
-        ),
-        Variant(
-            "and the items before a target do not see it either",
-            {"p_mask_last": 0.0, "causal": True},
+    title: Variant(title, {"p_mask_last": 0.0, "epochs": EPOCHS_BETWEEN} | changes, recipe, build=build)
+    for title, changes, recipe, build in (
+        (
+            "modern-cloze: .3 masked, in a tenth only the newest",
+            {"p_mask_last": RECIPES["modern-cloze"]["p_mask_last"]},
             "modern-cloze",
-            build=HidesTheRight,
+            build_network,
         ),
-        Variant(
-            "no item is masked: next-item targets at .3 of the positions", AT_NEXT | {"next_ratio": 0.3}, "modern-next"
+        ("cloze alone: .3 of the items masked", {}, "modern-cloze", build_network),
+        ("what follows is hidden from half of the targets", {}, "modern-cloze", partial(HidesTheRight, share=0.5)),
+        ("what follows is hidden from all targets", {}, "modern-cloze", HidesTheRight),
+        ("and the items before a target do not see it either", {"causal": True}, "modern-cloze", HidesTheRight),
+        (
+            "no item is masked: next-item targets at .3 of the positions",
+            {"causal": True, "next_ratio": 0.3},
+            "modern-next",
+            build_network,
         ),
-        Variant("next-item targets at all positions", AT_NEXT, "modern-next"),
+        ("next-item targets at all positions", {"causal": True}, "modern-next", build_network),
     )
 }
 
@@ -390,11 +387,12 @@ def main():
             file = study.file(preset, name) + (f"-{arguments.name}" if arguments.name else "")
             if seed and not study.runs_key:
                 file += f"-seed{seed}"
-            settings, runs = variant.settings(preset), recorded_runs(file, study.runs_key)
+            settings = variant.settings(preset)
             wanted = {"title": variant.title, "settings": asdict(settings), "seed": seed}
-            if any(is_same(recorded, wanted) for recorded in runs):
+            if any(is_same(recorded, wanted) for recorded in recorded_runs(file, study.runs_key)):
                 continue
             found = wanted | run(study, variant, settings, seed)
+            runs = recorded_runs(file, study.runs_key)  # again: another process may have added its own meanwhile
             command = f"python benchmarks/variants.py {shlex.join(sys.argv[1:])}"
             write_result(file, command, **({study.runs_key: [*runs, found]} if study.runs_key else found))
             best = max(row["ndcg@10"] for row in found["history"])

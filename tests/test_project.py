@@ -116,29 +116,12 @@ def results(name):
     return json.loads((ROOT / "results" / f"{name}.json").read_text())
 
 
-def numbers(cell):
-    return [float(number.replace(",", "")) for number in re.findall(r"\d[\d,]*\.?\d*|\.\d+", cell)]
-
-
-def by_row(lines):
-    """Markdown's rows as name -> the numbers of each cell."""
-    rows = [[cell.strip() for cell in line.strip()[1:-1].split("|")] for line in lines]
-    return {re.sub("[`*,]", "", name).lower(): [numbers(cell) for cell in cells] for name, *cells in rows}
-
-
-def test_tables_in_the_readme_are_made_from_the_results():
-    """Every row that benchmarks/tables.py makes is there, by its name and with its numbers; other wording is free."""
-    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-    text = "\n".join(path.read_text() for path in pages)
-    blocks = [by_row(block.splitlines()) for block in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)]
+def test_the_tables_of_docs_are_made_from_the_results():
+    pages = {path.name: path.read_text() for path in (ROOT / "docs").glob("*.md")}
     for made in tables.tables():
-        compared = 3 if "source" in made.header else len(made.header) - 1  # a source has numbers of its own
-        rows = by_row(made.markdown().splitlines()[2:])
-        expected = {name: cells[:compared] for name, cells in rows.items()}
-        with_these_rows = [block for block in blocks if set(expected) <= set(block)]
-        found = [{name: block[name][:compared] for name in expected} for block in with_these_rows]
-        assert found, f"no table of the README has these rows: {', '.join(expected)}"
-        assert expected in found, made.title
+        assert sum(f"<!-- table: {made.title} -->\n" in text for text in pages.values()) == 1, made.title
+    for name, text in pages.items():
+        assert tables.with_tables(text) == text, f"{name}: run benchmarks/tables.py --write"
 
 
 @pytest.mark.parametrize("preset", table.PRESETS)
