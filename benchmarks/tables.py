@@ -141,7 +141,7 @@ def scaling() -> Table:
             f"{speed(trained['all items'])}, a batch in parts that fit into the cache",
         ],
         "training, loss over samples": ["", speed(trained["1024 negatives"])],
-        "the same in two processes of a thread each": ["", f"{parts['two-processes']['users/s']:.0f} users/s"],
+        "the same, in two processes with one thread each": ["", f"{parts['two-processes']['users/s']:.0f} users/s"],
         f"one epoch, and its {learned['validation users']:,} validation users": [
             "",
             f"{learned['history'][0]['seconds'] / 60:.0f} min",

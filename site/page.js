@@ -164,7 +164,7 @@ function list(section, found, { best = found[0]?.score, isMore = false } = {}) {
   find(".films", section).replaceChildren(...found.map(({ token, score, ranks }) => {
     const row = rowOfToken[token], name = nameOf(row), bar = make("i", { className: "bar" });
     bar.style.width = `${100 * Math.exp(score - best)}%`;
-    const because = ranks ? `number ${ranks[0]} for you, ${ranks[1]} for the other one` : "";
+    const because = ranks ? `number ${ranks[0]} for you, ${ranks[1]} for the other person` : "";
     const facts = [make("b", {}, name), make("small", {}, yearOf(row)), bar, make("small", {}, genresOf(row))];
     return make("li", {}, make("div", {}, ...facts, make("small", { className: "because" }, because)),
       make("button", { title: "Add to my films", ariaLabel: `Add ${name} to my films`, onclick: () => add(row) }, "+"));
@@ -223,7 +223,7 @@ async function show() {
   if (isStale()) return;
   list(answer, found, { isMore: found.length === state.k && state.k < 30 });
   map.show(state.lists[0], found.slice(0, 10).map(({ token }) => rowOfToken[token]));
-  const empty = "Type a film, or try an example: ten to watch next appear here.";
+  const empty = "Type a film, or try an example: ten films to watch next will appear here.";
   if (found.length) say(answer, `${found.length} films, ${nameOf(rowOfToken[found[0].token])} first`, false);
   else say(answer, you.length ? "Nothing is left to recommend; allow more films." : empty);
   if (two.open) {
@@ -232,7 +232,7 @@ async function show() {
     if (isStale()) return;
     list(two, both, { best: Math.max(...both.map(({ score }) => score)) });
     if (both.length) say(two, `For both ${nameOf(rowOfToken[both[0].token])} first`, false);
-    else say(two, "When both lists have a film, films for both appear here.");
+    else say(two, "Add a film to each list, and films for both will appear here.");
   }
   const reasons = isStale() ? null : await ask("reasons", you, found.map(({ token }) => token), options.asSet);
   if (!reasons || isStale()) return;
@@ -268,7 +268,7 @@ async function showThoughts(isStale) {
     + "from attention."));
   find(".thoughts").replaceChildren(...lines, ...shares);
   find(`.thought [data-row="${focused}"]`)?.focus();
-  const few = "Choose three films or more, and see what the network looks at.";
+  const few = "Choose three or more films to see what the network looks at.";
   say(think, lines.length ? misleading(rows, heads, gains) : few);
 }
 
@@ -281,12 +281,12 @@ function misleading(rows, heads, gains) {
   const looked = highest(mean), least = gains.indexOf(Math.min(...gains)), best = name(highest(gains));
   const one = looked === least ? null : heads.find(({ weights }) => highest(weights) === least);
   if (looked !== least && !one) {
-    return `Here attention does not mislead: ${name(looked)} is looked at most, ${percent(mean[looked])}, and no head looks `
+    return `Attention does not mislead here: the network looks most at ${name(looked)} (${percent(mean[looked])}), and no head looks `
       + `most at ${name(least)}, which contributes least.`;
   }
   const who = one ? `head ${one.head + 1} of layer ${one.layer + 1} looks` : "the network looks";
-  return `Attention misleads here: ${who} most at ${name(least)}, ${percent((one?.weights ?? mean)[least])}, which `
-    + `contributes least of all; ${best} contributes most.`;
+  return `Attention misleads here: ${who} most at ${name(least)} (${percent((one?.weights ?? mean)[least])}), which `
+    + `contributes least; ${best} contributes most.`;
 }
 
 function moveTo(row, place) {
