@@ -31,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a command; an error a user can mend is one line on stderr and exit status 1."""
+    """Run a command; an error that the user can fix is printed as one line on stderr, with exit status 1."""
     chosen = parser().parse_args(arguments)
     if arguments is None:
         signal.signal(signal.SIGTERM, _stop)
@@ -47,8 +47,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _print_any_title(as_json: bool) -> None:
-    """Where stdout is not in UTF-8, as in a pipe on Windows, print `?` for what it cannot show; but JSON in ASCII, with
-    escapes, which means the same to every reader."""
+    """Where stdout is not UTF-8, as in a pipe on Windows, print `?` for characters it cannot encode; JSON is escaped to
+    ASCII instead, which loses nothing."""
     if not isinstance(sys.stdout, io.TextIOWrapper) or sys.stdout.encoding.lower().startswith("utf"):
         return
     if as_json:

@@ -1,4 +1,4 @@
-"""What all folders share: where the clone lies, files that are written wholly or not at all, progress on screen."""
+"""Helpers shared by all folders: where the project is, atomic file writes, progress output."""
 
 import contextlib
 import glob
@@ -12,7 +12,7 @@ from uuid import uuid4
 
 from tqdm.auto import tqdm
 
-ABANDONED = 24 * 3600  # seconds after which a partial file must be that of a killed process
+ABANDONED = 24 * 3600  # seconds after which a temporary file is taken to be left by a killed process
 
 _ROOT = Path(__file__).resolve().parents[1]
 # the clone, with its bundled ratings and weights; installed without it: the current folder
@@ -26,8 +26,10 @@ def display_path(path: str | Path) -> Path:
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """`write` a file under another name, flush it to disk, then rename it: there is the old file or the new one, never
-    a part, even if several processes write it at once. A link stays one; what is no file, as a pipe, is written to."""
+    """Replace a file atomically: `write` it under a temporary name, flush it to disk, then rename it.
+
+    Readers see the old file or the new one, never half of one, even if several processes write at once. A symbolic
+    link stays a link; anything that is not a regular file, such as a pipe, is written to directly. Raises OSError."""
     if path.exists() and not path.is_file():
         write(path)
         return
@@ -47,7 +49,7 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def partials(path: Path) -> Iterator[Path]:
-    """What `replace_file` writes first, and leaves if it is killed, of the file at `path`; no file of another name."""
+    """The temporary files that `replace_file` leaves behind if it is killed while it writes `path`; no others."""
     return path.parent.glob(f"{glob.escape(path.name)}.{'[0-9a-f]' * 32}.partial")
 
 
@@ -70,8 +72,8 @@ def _flush(path: Path) -> None:
 
 
 def leave(error: BaseException) -> NoReturn:
-    """Raise `error` from a signal's handler, as the last word: what the signal finds half made, such as a progress bar,
-    is not heard when it is thrown away."""
+    """Raise `error` from a signal handler, and keep it the last message: errors from half-built objects that are torn
+    down with it, such as a progress bar, are not printed."""
     sys.unraisablehook = lambda _: None
     raise error
 
@@ -83,17 +85,17 @@ def is_main_process() -> bool:
 
 
 def is_interactive() -> bool:
-    """Whether somebody watches: in a terminal or a notebook, not in a log file."""
+    """Whether a person is watching the output: True in a terminal or a notebook, False in a log file."""
     return sys.stderr.isatty() or "ipykernel" in sys.modules
 
 
 def progress_bar(iterable: Any = None, *, show: bool = True, **options: Any) -> tqdm:
-    """tqdm with its own `options`, silent if nobody watches or `show` is False; of several processes, one shows it."""
+    """A tqdm bar with these `options`; hidden unless `show` and `is_interactive()`, and in all but the main process."""
     return tqdm(iterable, disable=not (show and is_interactive() and is_main_process()), **options)
 
 
 def print_status(text: str, file: Any = None) -> None:
-    """Print a line above the progress bars, on stdout if no `file` is given; of several processes, one prints."""
+    """Print a line without breaking the progress bars, to `file` (default: stdout), in the main process only."""
     if is_main_process():
         tqdm.write(text, file=file)
         (file or sys.stdout).flush()  # at once, also into a log file

@@ -79,7 +79,8 @@ PARTS = {"training": ("C0", "o"), "validation": ("C1", "s"), "test": ("C3", "D")
 
 
 def plot_splits(weeks: Mapping[str, Sequence[float]], cut: float, title: str) -> np.ndarray:
-    """The time line of each user, whose items have these `weeks`, in order: under leave-one-out, and cut in time."""
+    """Time lines of users under both splits, leave-one-out and a cut in time: `weeks` has the weeks of each user's
+    items, in order, and `cut` is the last week of training. Returns the two Axes."""
     figure, axes = plt.subplots(1, 2, figsize=(9.5, 2.9), sharey=True)
     subtitles = ("leave-one-out: everybody's last film", f"a cut in time, after week {cut}")
     for number, (ax, subtitle) in enumerate(zip(axes, subtitles, strict=True)):
@@ -296,7 +297,7 @@ def plot_differences_by_group(
 
 
 def kind_of(model: str) -> str:
-    """By its name in results/: a mixture with the linear baseline, a network alone, or a baseline."""
+    """The kind of a model, a key of KINDS, from its name in results/."""
     if model.endswith("-with-linear"):
         return "mixture"
     return "network" if model.startswith(("bert4rec", "modern-")) else "baseline"
@@ -346,7 +347,7 @@ def plot_comparison(
 
 
 def plot_ladder(scores: pd.Series, title: str, ax: Axes | None = None) -> Axes:
-    """The NDCG@10 of each rung, one bar a rung, and what the larger steps changed."""
+    """One bar for the NDCG@10 of each rung of `scores`, in order, labelled with the changes of .01 or more."""
     ax = _axes(ax, figsize=(8, 0.9 + 0.36 * len(scores)))
     ax.barh(scores.index, scores, color="C0", alpha=0.55)
     for row, (value, step) in enumerate(zip(scores, scores.diff(), strict=True)):

@@ -22,7 +22,7 @@ class DataSettings:
     columns: str | None = None  # what their columns are: user=who item=what timestamp=when
     max_users: int | None = None  # keep the first users only
     min_item_ratings: int = 5  # drop items with fewer ratings
-    repeats: str | None = "first"  # of an item by a user: its first row alone counts, or keep all; none: as the log is
+    repeats: str | None = "first"  # rows of an item that its user has had: dropped, kept ("keep"), or as the log has it
     time_split: float | None = None  # of your own log: train before this quantile of its timestamps, test after it
 
     def __post_init__(self) -> None:
@@ -34,7 +34,7 @@ class DataSettings:
 
 
 class OwnLog(TypedDict, total=False):
-    """Where a log of your own is now, if it has moved since the model was trained, and what its columns are called."""
+    """Where a log of your own is now, if it has moved since the training, and the names of its columns."""
 
     ratings_file: str
     items_file: str
@@ -46,7 +46,7 @@ class ModelSettings:
     """The shape of a network: all that is needed to build one, beside the number of items."""
 
     network: str = "modern"  # or bert4rec
-    max_length: int = 200  # the newest items of a history that the model reads
+    max_length: int = 200  # the model reads this many of the newest items of a history
     width: int = 64  # of the hidden states
     layers: int = 2
     heads: int = 2
@@ -76,7 +76,7 @@ class TrainingSettings:
     p_cloze: float = 0.0  # share of the histories with masked items only; the rest have both
     mask_ratio: float = 0.3  # share of the items of a bidirectional prefix that are masked
     next_ratio: float = 0.5  # share of the positions after that prefix that are targets
-    p_mask_last: float = 0.0  # share of the histories in which the newest item is the only target
+    p_mask_last: float = 0.0  # share of the histories whose only target is the newest item, masked as in the test
 
     negatives: int = 0  # items sampled per four histories for the softmax; 0: the softmax is over all items
     batch_size: int = 128  # users
@@ -225,6 +225,6 @@ def get_preset(name: str | None = None, recipe: str = DEFAULT_RECIPE, start: str
 
 
 def suffix(recipe: str, start: str) -> str:
-    """What a run's name has after that of its preset: nothing for the default recipe from its default start."""
+    """The part of a run's name after its preset: "" for the default recipe from its default start."""
     parts = [recipe if recipe != DEFAULT_RECIPE else "", start if start != DEFAULT_STARTS.get(recipe) else ""]
     return "".join(f"-{part}" for part in parts if part)

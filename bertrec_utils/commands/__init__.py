@@ -1,4 +1,4 @@
-"""The commands of `python -m bertrec_utils`, a module each, and here what several of them may be told."""
+"""The commands of `python -m bertrec_utils`, one module each; here, the arguments and checks that they share."""
 
 import argparse
 import re
@@ -12,7 +12,7 @@ CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # characters that would move the 
 
 
 def log_arguments() -> argparse.ArgumentParser:
-    """Where a log of the user's own is, and on which device to compute."""
+    """The shared arguments that locate a log of the user's own and choose the device."""
     log = argparse.ArgumentParser(add_help=False)
     log.add_argument("--ratings", type=Path, metavar="FILE", help="a log of your own: user, item, timestamp")
     log.add_argument("--items", type=Path, metavar="FILE", help="its titles: item, title")
@@ -23,7 +23,7 @@ def log_arguments() -> argparse.ArgumentParser:
 
 
 def model_arguments() -> argparse.ArgumentParser:
-    """Which trained model, and how it answers."""
+    """The shared arguments that choose a trained model and how it answers."""
     trained = argparse.ArgumentParser(add_help=False, parents=[log_arguments()])
     trained.add_argument("folder", type=Path, metavar="DIR", help="folder of a trained model")
     trained.add_argument("--with-linear", action="store_true", help="mix in the linear baseline; takes some seconds")
@@ -32,8 +32,8 @@ def model_arguments() -> argparse.ArgumentParser:
 
 
 def own_log(arguments: argparse.Namespace) -> OwnLog:
-    """The settings that say where a log of the user's own is, and what its columns are; none if the arguments name
-    none."""
+    """The settings for a log of the user's own, from --ratings, --items and --columns; empty without --ratings.
+    ValueError if --items or --columns is given alone."""
     if (arguments.items or arguments.columns) and not arguments.ratings:
         raise ValueError("--items and --columns are of a log of your own; give that log with --ratings FILE")
     log = OwnLog()
@@ -47,7 +47,7 @@ def own_log(arguments: argparse.Namespace) -> OwnLog:
 
 
 def check_output(option: str, path: Path | None, *suffixes: str) -> None:
-    """ValueError, before the work, if there can be no file at `path`, or its suffix is none of these."""
+    """Raise ValueError, before any work is done, if `path` cannot be written or has none of the `suffixes`."""
     if path and (path.is_dir() or not path.parent.is_dir() or (suffixes and path.suffix not in suffixes)):
         kind = f"{' or '.join(suffixes)} file" if suffixes else "file"
         raise ValueError(f"{option} {path} is not written; name a {kind} in a folder that is there")
@@ -59,5 +59,5 @@ def scorer_name(checkpoint: Checkpoint, with_linear: bool) -> str:
 
 
 def printable(text: str) -> str:
-    """A text from a file as a terminal may print it."""
+    """`text` with control characters replaced, so that a file cannot send commands to the terminal."""
     return CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)

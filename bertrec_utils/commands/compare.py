@@ -33,8 +33,10 @@ def add_compare(commands: "argparse._SubParsersAction") -> None:
 
 
 def read_run(path: Path) -> pd.DataFrame:
-    """user, item, score of a run file: lines `user item score`, or a TREC run's six columns, or a first line that names
-    the columns; between tabs, spaces or commas."""
+    """Read a run file into a frame with columns user and item (categories of texts) and score (float64).
+
+    Its lines are `user item score`, or a TREC run's six columns, or a table whose first line names the columns;
+    separated by tabs, spaces or commas. ValueError if it is none of these."""
     with open(path, encoding="utf-8-sig") as file:
         line = file.readline().lower().strip()
     names = ["user", "item", "score"]
@@ -63,7 +65,7 @@ def is_number(text: str) -> bool:
 
 
 def split_name(model: str) -> tuple[Path, str]:
-    """Where a model is, and which of those there, as PATH:NAME says."""
+    """Split PATH:NAME into a path and the name of one model in it; "" if there is no name."""
     path, _, part = model.rpartition(":")
     return (Path(path), part) if path and not re.search(r"[/\\]", part) else (Path(model), "")
 
@@ -81,8 +83,8 @@ def data_to_compare_on(arguments: argparse.Namespace, trained: list[Checkpoint])
 def ranks_of(
     path: Path, part: str, trained: Checkpoint | None, dataset: Dataset | None
 ) -> tuple[np.ndarray, list[str]]:
-    """The ranks (U,) of the test targets, full ranking, by a trained model, a run file or a file of ranks, and what
-    should be known about them."""
+    """The ranks (U,) float64 of the test targets, full ranking, by a trained model, a run file or a file of ranks; and
+    notes to print. FileNotFoundError or ValueError if there is no such model, or its data is unknown or differs."""
     if not path.exists():
         raise FileNotFoundError(f"there is no {path}; name a folder of a trained model, a run file or a file of ranks")
     if path.suffix == ".npz":
@@ -108,7 +110,7 @@ def ranks_of(
 
 
 def ranks_of_all(arguments: argparse.Namespace) -> dict[str, list[np.ndarray]]:
-    """Of each model that is named or recorded the ranks (U,) of its seeds, one array each; notes are printed."""
+    """model -> one array of ranks (U,) per seed, for every model that is named or recorded. Prints the notes."""
     models: dict[str, list[np.ndarray]] = {}
     places = {model: split_name(model) for model in (arguments.model, *arguments.others)}
     trained = {path: load(path, arguments.device) for path, _ in places.values() if path.is_dir()}
@@ -126,8 +128,8 @@ def ranks_of_all(arguments: argparse.Namespace) -> dict[str, list[np.ndarray]]:
 
 
 def users_in_all(models: dict[str, list[np.ndarray]]) -> np.ndarray:
-    """Which test users have a list of every model, (U,) bool; who is left out is counted. ValueError if the models are
-    of other data, or fewer than two users are left."""
+    """Which test users have a list from every model, (U,) bool; prints how many are left out. ValueError if the models
+    have different numbers of test users, or fewer than two users are left."""
     own, *others = models
     for model in others:
         if len(models[model][0]) != len(models[own][0]):

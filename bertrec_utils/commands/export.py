@@ -39,7 +39,7 @@ def add_export(commands: "argparse._SubParsersAction") -> None:
 
 
 def user_vectors(model: Network, histories: Sequences, batch_size: int = 256) -> np.ndarray:
-    """(U, width) float32, such that user vector . item vector + bias of the item is the score of `Network.score`."""
+    """User vectors (U, width) float32: user vector @ item vector + item bias is the score of `Network.score`."""
     vectors = np.empty((len(histories), model.settings.width), np.float32)
     order = np.argsort(histories.lengths)  # histories of a length need no padding
     with torch.inference_mode(), evaluating(model):
@@ -50,7 +50,7 @@ def user_vectors(model: Network, histories: Sequences, batch_size: int = 256) ->
 
 
 def write_arrays(path: Path, **arrays: np.ndarray) -> None:
-    """Write an .npz, texts in a form that is read without pickle."""
+    """Write an .npz file, atomically; object arrays become fixed-width strings, so it loads with allow_pickle=False."""
     parts: dict[str, Any] = {name: part.astype(str) if part.dtype == object else part for name, part in arrays.items()}
     np.savez(content := io.BytesIO(), **parts)
     replace_file(path, lambda partial: partial.write_bytes(content.getbuffer()))

@@ -74,7 +74,8 @@ def write_page(out: Path, checkpoint: Checkpoint, positions: pd.DataFrame | None
 
 
 def kept_positions(out: Path, model: bytes) -> pd.DataFrame | None:
-    """The positions of the films on the page in `out`, if it is of this model, or those in POSITIONS, if they are."""
+    """Map positions (item, x, y) from the page already in `out`, or else from POSITIONS, if they belong to the weights
+    `model`; None if neither does."""
     if (out / "data/model.safetensors").is_file() and (out / "data/model.safetensors").read_bytes() == model:
         films = json.loads((out / "data/films.json").read_bytes())
         return pd.DataFrame({name: films[name] for name in ("item", "x", "y")}).dropna()
@@ -83,7 +84,7 @@ def kept_positions(out: Path, model: bytes) -> pd.DataFrame | None:
 
 
 def describe(checkpoint: Checkpoint) -> dict[str, Any]:
-    """What the page must know of a model beside its weights, and where its random numbers begin: those by which
+    """What the page must know about a model besides its weights, and the state of the random generator from which
     `Recommender` draws its orders."""
     state = np.random.default_rng(0).bit_generator.state["state"]
     random = {name: str(number) for name, number in state.items()}  # of 128 bits
@@ -127,7 +128,7 @@ def pack_films(recommender: Recommender, positions: pd.DataFrame | None) -> dict
 
 
 class Handler(SimpleHTTPRequestHandler):
-    """Serves files, scripts as such whatever Windows' registry says of them, and says nothing."""
+    """Serves files silently, with the right type for scripts whatever the Windows registry says."""
 
     extensions_map = SimpleHTTPRequestHandler.extensions_map | {".js": "text/javascript", ".css": "text/css"}
 

@@ -93,7 +93,7 @@ def recommend_command(arguments: argparse.Namespace) -> None:
 
 
 def check_out(arguments: argparse.Namespace) -> None:
-    """Fail early on what would only be noticed after the work."""
+    """Raise ValueError for unusable --out arguments before any work is done."""
     out, is_many = arguments.out, bool(arguments.all or arguments.users)
     if is_many != bool(out) or (out and (arguments.json or out.suffix not in (".csv", ".parquet"))):
         rule = "--all and --users write a file, --out FILE.csv or FILE.parquet"
@@ -107,7 +107,7 @@ def check_out(arguments: argparse.Namespace) -> None:
 
 
 def look_up(recommender: Recommender, titles: list[str]) -> tuple[list[Any], list[str]]:
-    """The items of titles, and the unknown titles, which are summed up on stderr."""
+    """The items of `titles`, and the titles that are unknown; a summary of those goes to stderr."""
     items, unknown = recommender.look_up(titles)
     for line in sum_up(unknown, len(titles)):
         print(printable(line), file=sys.stderr)
@@ -115,7 +115,7 @@ def look_up(recommender: Recommender, titles: list[str]) -> tuple[list[Any], lis
 
 
 def of_users(histories: Sequences, users: list[str]) -> Sequences:
-    """The histories of these users, in this order; who has none is told on stderr. LookupError if nobody has one."""
+    """The histories of these users, in this order; those without one are named on stderr. LookupError if none has."""
     row_of_user = {str(user): row for row, user in enumerate(histories.users.tolist())}
     missing = [user for user in users if user not in row_of_user]
     some = ", ".join(map(repr, missing[:3])) + " ..." * (len(missing) > 3)
@@ -128,7 +128,7 @@ def of_users(histories: Sequences, users: list[str]) -> Sequences:
 
 
 def write_lists(out: Path, parts: Iterable[pd.DataFrame], count: int) -> None:
-    """Write the parts of a table, the lists of `count` users, into a .csv or .parquet, wholly or not at all."""
+    """Write the `parts` of a table, lists for `count` users, to a .csv or .parquet file, atomically."""
     rows = users = 0
 
     def write(partial: Path) -> None:

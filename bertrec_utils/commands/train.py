@@ -14,7 +14,7 @@ from ..training.devices import find_device, main_process_first, process_group
 from ..training.trainer import continued_model, continued_settings, fit, new_model
 from . import log_arguments, own_log
 
-CHOSEN = {  # what the log itself decides
+CHOSEN = {  # what is printed when `repeats` is None and the log decides
     "keep": "repeats are a tenth of the rows or more: they are kept (--repeats first drops them)",
     "first": "repeats are less than a tenth of the rows: they are dropped (--repeats keep keeps them)",
 }
@@ -84,7 +84,8 @@ def train_command(arguments: argparse.Namespace) -> None:
 
 
 def model_to_continue(arguments: argparse.Namespace) -> Checkpoint:
-    """The model in the folder; if a run was killed just when it had set that aside, it is the newest of those."""
+    """The model to go on from: the one in the folder or, if a run was killed just after it moved that to previous-N,
+    the newest of those. ValueError if the arguments do not fit --continue."""
     folder, names = arguments.folder, ("preset", "recipe", "start", "repeats", "out")
     if not (folder and arguments.go_on):
         raise ValueError("DIR and --continue belong together: train DIR --continue; a new model goes into --out DIR")
@@ -95,7 +96,7 @@ def model_to_continue(arguments: argparse.Namespace) -> Checkpoint:
 
 
 def seed_number(text: str) -> int:
-    """A whole number that numpy, torch and scikit-learn all take as a seed."""
+    """Parse a seed that numpy, torch and scikit-learn all accept: 0 to 2**32 - 1. For argparse."""
     if not text.isdigit() or int(text) >= 2**32:
         raise argparse.ArgumentTypeError(f"a seed is a whole number from 0 to {2**32 - 1}, not {text!r}")
     return int(text)

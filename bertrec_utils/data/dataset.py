@@ -21,8 +21,8 @@ from .sequences import Holdout, Sequences, Split, Vocabulary
 
 CACHED_FROM = 50_000_000  # bytes of a ratings file; the sequences of a smaller one are built in seconds
 CACHE_VERSION = 3  # raise it with any change of what `build_sequences` returns: older files are then ignored
-SHORTEST = 3  # items of a user: one to train on, one for validation, one for the test
-MANY_REPEATS = 0.1  # of the rows of a log: people come back to its items, and the repeats are no accident
+SHORTEST = 3  # fewest items of a user: one each for training, validation and test
+MANY_REPEATS = 0.1  # share of the rows of a log from which repeats are kept: people come back to its items
 
 
 class DataCounts(NamedTuple):
@@ -41,7 +41,7 @@ class DataCounts(NamedTuple):
     kept_rows: int
     kept_users: int
     kept_items: int
-    kept_repeats: int = 0  # the same, if they are not dropped as such
+    kept_repeats: int = 0  # such rows, if they are not dropped as repeats
 
     @property
     def are_many_repeats(self) -> bool:
@@ -72,17 +72,24 @@ def build_sequences(
     tie_seed: int | None = 0,
     own: bool = False,
 ) -> tuple[Vocabulary, Sequences, DataCounts]:
-    """Sequences in time order, of items with at least `min_item_ratings` ratings, and the counts of what was dropped.
+    """The vocabulary, one sequence per user in time order, and counts of what was dropped.
 
-    Equal timestamps stay in file order, except where the file lists every user's ratings by item, as GroupLens's CSV
-    releases do: that order says nothing about time, and a model would be graded on the ids, so `tie_seed` shuffles the
-    ties instead (None: always file order). In an `own` log, which may grow, each user's rows decide this, and a hash of
-    user and item orders the ties: no row of another user changes a history. An item that a user meets again counts
-    once, at its first time: a ranking without the history could not hold it. But if `repeats` is "keep" every row
-    counts, for a ranking with the history; if it is None, that is so where MANY_REPEATS of the rows are such. Rare
-    items are dropped in a single pass, as the published splits have it, and then users left with fewer than three
-    items, who cannot be split: an item may end with fewer ratings than asked. `max_users` keeps the first users only.
-    Raises ValueError if nothing is left, or `repeats` is unknown.
+    `ratings` has the columns user, item and timestamp; user and item are all integers or all texts. Users are sorted
+    by id, and `max_users` keeps the first of them.
+
+    Ties: equal timestamps stay in file order, unless the file lists every user's ratings by item, as GroupLens's CSV
+    releases do. That order says nothing about time, and a model could learn it from the ids, so ties are then shuffled
+    with `tie_seed` (None: always file order). In an `own` log, which may grow, this is decided for each user alone, and
+    ties are ordered by a hash of user and item, so that new rows of other users change nothing.
+
+    Repeats: with `repeats="first"` an item counts once for a user, at its first time, because a ranking that leaves out
+    the history can never hit it again. With "keep" every row counts. None means "keep" if at least a share MANY_REPEATS
+    of the rows are repeats, else "first".
+
+    Rare items, with fewer than `min_item_ratings` ratings, are dropped once, as in the published splits; then users
+    with fewer than three items, who cannot be split. An item may thus end with fewer ratings than asked for.
+
+    Raises ValueError if nothing is left or `repeats` is unknown.
     """
     (user_codes, users), (item_codes, items), order = _in_time_order(ratings, tie_seed, own)
     if max_users is not None:
@@ -141,8 +148,8 @@ def _keeps_repeats(repeats: str | None, count: int, rows: int) -> bool:
 
 
 def _in_time_order(ratings: pd.DataFrame, tie_seed: int | None, own: bool) -> tuple[Any, Any, np.ndarray]:
-    """The rows of a log by user, then time, equal times as `build_sequences` says; before them `pd.factorize` of its
-    users and items."""
+    """(codes, ids) of the users, (codes, ids) of the items, and the order (rows,) int64 of the rows by user, then time,
+    with ties as `build_sequences` describes."""
     users, user_ids = pd.factorize(ratings.user, sort=True)
     items, item_ids = pd.factorize(ratings.item, sort=True)
     keys = [ratings.timestamp.to_numpy(), users]  # the last counts first; the sort is stable: ties stay in file order
@@ -165,7 +172,7 @@ def _in_time_order(ratings: pd.DataFrame, tie_seed: int | None, own: bool) -> tu
 
 
 def _are_sorted_by_item(users: np.ndarray, items: np.ndarray) -> np.ndarray:
-    """Of every user, (users,) bool, whether the items never decrease, in file order."""
+    """Whether the item codes of each user never decrease in file order, (users,) bool."""
     by_user = np.argsort(users, kind="stable")
     falls = (np.diff(users[by_user]) == 0) & (np.diff(items[by_user]) < 0)
     return np.bincount(users[by_user][1:][falls], minlength=users.max(initial=-1) + 1) == 0
@@ -217,7 +224,7 @@ def leave_one_out(sequences: Sequences, seen_are_candidates: bool = False) -> Sp
     """Each user's last item for the test, the one before for validation, the rest for training (section 4.2 of the
     paper). `seen_are_candidates` of sequences with repeats. ValueError below three items."""
     if sequences.lengths.min() < SHORTEST:
-        raise ValueError("leave-one-out needs at least three items in every sequence")
+        raise ValueError("leave-one-out needs at least three items in every sequence; drop the shorter ones first")
     known = sequences.without_last(1)
     train = sequences.without_last(2)
     validation = Holdout(train, known.last(), seen_are_candidates)
@@ -368,7 +375,7 @@ def load_dataset(settings: DataSettings) -> Dataset:
 
 
 def _cache_key(files: list[Path], settings: DataSettings) -> str | None:
-    """What cached sequences must have been built from, as a text; None for a small or missing ratings file."""
+    """A text that identifies the files and settings of cached sequences; None if the file is too small to cache."""
     if not all(file.is_file() for file in files) or files[0].stat().st_size < CACHED_FROM:
         return None
     states = [(file.stat().st_size, file.stat().st_mtime_ns) for file in files]
@@ -376,7 +383,7 @@ def _cache_key(files: list[Path], settings: DataSettings) -> str | None:
 
 
 def _write_cache(path: Path, key: str, dataset: Dataset) -> None:
-    """Write what a dataset is to an .npz, whose checksums `_read_cache` relies on; a warning if that fails."""
+    """Write a dataset to an .npz, whose checksums `_read_cache` relies on; logs a warning if that fails."""
     arrays = {"key": np.array(key), "counts": np.array(dataset.counts), "vocabulary": dataset.vocabulary.items}
     arrays |= vars(dataset.sequences) | {f"items.{name}": dataset.items[name].to_numpy() for name in dataset.items}
 

@@ -1,5 +1,5 @@
-"""Reads rating logs of your own, files or frames, by pandas' fast parser; what that refuses is read again line by line,
-to name the line."""
+"""Reads rating logs of your own, files or frames. Files go through pandas' fast parser first; a file that it rejects is
+read again line by line, so that the error can name the line."""
 
 import csv
 import json
@@ -21,7 +21,7 @@ from .text import Lines, abbreviate, fields_of, first_line, numbered_lines, pars
 
 LOG, ITEMS = ("user", "item", "timestamp", "rating"), ("id", "title", "genres")  # what their columns are
 OPTIONAL = ("rating", "genres")
-MISSING = ("", "NULL", "NaN")  # ids that databases and pandas write for none
+MISSING = ("", "NULL", "NaN")  # what databases and pandas write for a missing id
 USUAL_NAMES = {  # of columns, in small letters alone, "id" left out: user is user_id, userId, RecBole's user_id:token
     "user": "user uid visitor session customer client member reviewer reader account username",
     "item": "item iid aid movie film product asin parentasin article book isbn song track sku stockcode business game",
@@ -43,7 +43,7 @@ class Interactions:
     ratings: pd.DataFrame
     items: pd.DataFrame
     noun: str = "film"  # what one of the items is called on screen
-    own: bool = False  # no release: it may grow
+    own: bool = False  # a log of your own, which may grow, not a fixed release
 
     def item_table(self) -> pd.DataFrame:
         """The items and how often each was rated: item, title, genres, ratings (int64)."""
@@ -53,7 +53,7 @@ class Interactions:
 
 @dataclass(frozen=True)
 class _Table:
-    """A file or frame as it was read: a column for each role, what was taken for what, and where a row stands."""
+    """A file or frame as it was read: one column per role, which column was chosen for each, and how to name a row."""
 
     name: str
     columns: pd.DataFrame
@@ -61,7 +61,7 @@ class _Table:
     place: Callable[[int], str]
 
     def refuse(self, role: str, bad: np.ndarray | pd.Series, problem: str) -> None:
-        """Raise the ValueError for the first row in which `bad` is true, if there is one."""
+        """Raise a ValueError that names the first row in which `bad` (rows,) is True; do nothing if there is none."""
         if bad.any():
             row = int(np.asarray(bad).argmax())
             value = f"{role} {abbreviate(str(self.columns[role].iloc[row]))}"
@@ -137,7 +137,7 @@ def _interactions(name: str, log: _Table, titles: _Table | None, noun: str) -> I
 
 
 def _ids(table: _Table, role: str) -> tuple[np.ndarray, pd.Series]:
-    """The different ids of a column, as texts, and which of them each row has."""
+    """Factorize a column of ids: the code of each row, (rows,) int64, and the distinct ids as texts."""
     codes, values = pd.factorize(table.columns[role])
     texts = pd.Series([str(value).strip() for value in values], dtype=str)
     table.refuse(role, (codes < 0) | np.append(texts.isin(MISSING), True)[codes], "must not be empty")
@@ -149,7 +149,7 @@ def _ids(table: _Table, role: str) -> tuple[np.ndarray, pd.Series]:
 
 
 def _titles(table: _Table, ids: pd.Series, log: str) -> tuple[pd.DataFrame, list[str]]:
-    """Item, title and genres, with the items as the log writes them, and what is to be said about them."""
+    """Item, title and genres, with the item ids spelled as in the log; and notes to print."""
     codes, texts = _ids(table, "item")
     titles = pd.DataFrame({"item": texts.to_numpy()[codes], "title": "", "genres": ""})
     for name in table.columns.columns[1:]:
@@ -194,7 +194,7 @@ def _joined(lines: list[tuple[int, str]], separator: str, width: int) -> Lines:
 
 
 def _parse_columns(text: str | None) -> dict[str, str]:
-    """Which column is what, of "user=who item=what"; a name may have spaces."""
+    """Parse "user=who item=what" into role -> column name; a name may contain spaces."""
     told = {}
     for part in re.split(r"\s+(?=\w+=)", text.strip()) if text else ():
         role, _, name = part.partition("=")
@@ -340,7 +340,8 @@ def _read_json(path: Path, is_list: bool) -> pd.DataFrame:
 def _without_header(
     path: Path, roles: tuple[str, ...], told: dict[str, str], separator: str, first: str
 ) -> tuple[pd.DataFrame, dict[str, str]] | None:
-    """What is known to have no header, and what its columns are: GroupLens's own files, lines of a user and items."""
+    """Read a file in a layout known to have no header (GroupLens's own files, lines of a user and items): its table,
+    and which column has which role. None if it is in no such layout."""
     width, in_order = len(first.split(separator)), told.get("timestamp") == "none"
     if any(role in told and not (in_order and role == "timestamp") for role in roles):
         return None

@@ -34,7 +34,7 @@ class Release:
     movies_file: str | None = "movies.csv"  # None: items without titles
     separator: str = ","
     encoding: str = "utf-8"
-    first_part: tuple[int, int] | None = None  # users and ratings at its start, read alone if no more users are wanted
+    first_part: tuple[int, int] | None = None  # (users, ratings) to read from its start if no more users are wanted
     users_file: str | None = None  # where its users come from
 
 
@@ -108,9 +108,10 @@ def read_release(name: str, folder: Path, max_users: int | None = None) -> Inter
 
 
 def load_users(name: str = "ml-5k") -> pd.DataFrame:
-    """Where the users of a release come from that was put together from several: user, release, user_there. A history
-    ends when its release was cut: for a cut in calendar time use the users of one. ValueError if it is of one release;
-    else raises as `find_release` does."""
+    """For a release that combines several others, where each user comes from: user, release, user_there.
+
+    Histories end when their source release was published, so split in calendar time only among users of one source.
+    ValueError if `name` is not a combined release; otherwise raises as `find_release` does."""
     users_file = _release(name).users_file
     if users_file is None:
         raise ValueError(f"the users of {name} come from one release: there is nothing to tell apart")

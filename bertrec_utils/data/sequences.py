@@ -1,5 +1,5 @@
-"""Users' histories as tokens in flat arrays, and what of them is held out. Token 0 is PAD, tokens 1..V are the items,
-token V + 1 is [MASK]."""
+"""Users' histories as tokens in flat arrays, and the targets that are held out. Token 0 is PAD, tokens 1..V are the
+items, token V + 1 is [MASK]."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -71,7 +71,7 @@ class Sequences:
         return np.diff(self.offsets)
 
     def counts(self, item_count: int) -> np.ndarray:
-        """How often each of tokens 1..V occurs, (V,) int64: its popularity."""
+        """How often each of tokens 1..V occurs, (V,) int64, for V = `item_count`: the popularity of the items."""
         return np.bincount(self.tokens, minlength=item_count + 1)[1:]
 
     def user_counts(self, item_count: int) -> np.ndarray:
@@ -81,11 +81,11 @@ class Sequences:
         return np.bincount(pairs % (item_count + 1), minlength=item_count + 1)[1:]
 
     def rows(self, rows: np.ndarray) -> "Sequences":
-        """The given rows, in the given order."""
+        """The sequences at row numbers `rows` (R,) int, in that order; a row may be given more than once."""
         return self.prefixes(rows, self.lengths[rows])
 
     def prefixes(self, rows: np.ndarray, lengths: np.ndarray) -> "Sequences":
-        """For each i, the first `lengths[i]` tokens of row `rows[i]`."""
+        """For each i, the first `lengths[i]` tokens of row `rows[i]`; both (R,) int; no row is shorter than that."""
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         positions = np.arange(offsets[-1]) + np.repeat(self.offsets[:-1][rows] - offsets[:-1], lengths)
         return Sequences(self.tokens[positions], offsets, self.users[rows])
@@ -95,13 +95,13 @@ class Sequences:
         return self.prefixes(np.arange(len(self)), self.lengths - count)
 
     def pairs(self, distance: int) -> tuple[np.ndarray, np.ndarray]:
-        """The tokens of all pairs that are `distance` positions apart in a row: the earlier ones, the later ones."""
+        """The tokens of all pairs `distance` >= 1 positions apart in a row: the earlier and the later, (P,) each."""
         rows = np.repeat(np.arange(len(self)), self.lengths)
         same_row = rows[:-distance] == rows[distance:]
         return self.tokens[:-distance][same_row], self.tokens[distance:][same_row]
 
     def last(self) -> np.ndarray:
-        """The last token of every row; ValueError if a row is empty."""
+        """The last token of every row, (B,) int32; ValueError if a row is empty."""
         if not self.lengths.all():
             raise ValueError("a history is empty; give every user at least one item")
         return self.tokens[self.offsets[1:] - 1]
@@ -109,8 +109,8 @@ class Sequences:
 
 @dataclass(frozen=True)
 class Holdout:
-    """What is predicted at evaluation: after `histories`, which item came next? `targets` (U,), one token per row.
-    Where people come back to items, `seen_are_candidates`: a target may be an item of its history."""
+    """What is predicted at evaluation: the item that came next after each of the U `histories`, `targets` (U,) int32.
+    With `seen_are_candidates`, for data with repeats, items of the history are ranked too, and may be the target."""
 
     histories: Sequences
     targets: np.ndarray
@@ -120,13 +120,13 @@ class Holdout:
         return len(self.targets)
 
     def rows(self, rows: np.ndarray) -> "Holdout":
-        """The given rows, in the given order."""
+        """The histories and targets at row numbers `rows` (R,) int, in that order."""
         return replace(self, histories=self.histories.rows(rows), targets=self.targets[rows])
 
 
 @dataclass(frozen=True)
 class Split:
-    """What is trained on, what is chosen by, and what is reported."""
+    """Training sequences, the validation targets that choose the best epoch, and the test targets that are reported."""
 
     train: Sequences
     validation: Holdout

@@ -1,4 +1,4 @@
-"""Text files line by line and as tables: packed or not, and with the number of the line that is wrong."""
+"""Reads text files, compressed or not, line by line or as tables; errors name the line that is wrong."""
 
 import contextlib
 import csv
@@ -24,7 +24,7 @@ UNREADABLE = re.compile("[\0\udc80-\udcff]")  # NUL, and what "surrogateescape" 
 
 
 def open_packed(path: str | Path, mode: str = "rb", **options: Any) -> IO[Any]:
-    """Open a file, to be unpacked as it is read if xz, gzip or zip packed it."""
+    """Open a file; one that is compressed with xz, gzip or zip, whatever its name, is decompressed as it is read."""
     return (_unpacker(path) or open)(path, mode, **options)
 
 
@@ -51,7 +51,7 @@ PACKED: dict[bytes, Callable[..., IO[Any]]] = {b"\xfd7zXZ\0": lzma.open, b"\x1f\
 
 
 def numbered_lines(path: str | Path, encoding: str) -> Lines:
-    """Number, counted as an editor does, and text of every line that is not blank."""
+    """Yield the number (from 1) and text of every line that is not blank. ValueError names a line that is not text."""
     with open_packed(path, "rt", encoding=encoding, errors="surrogateescape") as file:
         try:
             for number, line in enumerate(file, start=1):
@@ -67,7 +67,7 @@ def numbered_lines(path: str | Path, encoding: str) -> Lines:
 
 
 def parse_lines(lines: Iterable[tuple[int, str]], path: str | Path, parse: Callable[[str], Any]) -> Iterator[Any]:
-    """`parse` of each line; a ValueError of it is raised anew with the line's number and text."""
+    """Yield `parse(line)` for each line; a ValueError that it raises is re-raised with the line's number and text."""
     for number, line in lines:
         try:
             yield parse(line)
@@ -85,7 +85,8 @@ def abbreviate(text: str, most: int = 80) -> str:
 
 
 def fields_of(line: str, separator: str, is_quoted: bool, width: int | None = None) -> list[str]:
-    """The values of a line; with a `width`, so many at most, and filled up with empty ones."""
+    """The values of a line, padded with empty ones to `width` if that is given. ValueError if there are more, or a
+    quote is not closed."""
     try:
         fields = next(csv.reader([line], delimiter=separator, strict=True)) if is_quoted else line.split(separator)
     except csv.Error as error:  # "unexpected end of data" for a quote that is not closed
@@ -109,7 +110,7 @@ def _signals_wait() -> Iterator[None]:
 
 
 def parse_table(path: str | Path, line_count: int | None = None, **options: Any) -> pd.DataFrame | None:
-    """A table by pandas' fast parser; None if it fails, or if the first row is too long (pandas makes it an index)."""
+    """Read a table with pandas' fast parser; None if that fails, or if a first row that is too long became an index."""
     source: Any = path
     try:
         with open_packed(path) as file:

@@ -202,7 +202,7 @@ class LinearNextItem:
 
 
 def popularity_tie_break(train: Sequences, item_count: int) -> np.ndarray:
-    """(V,) float64: a part of 1 that grows with how often an item occurs."""
+    """(V,) float64 in [0, 1): grows with how often an item occurs; added to whole counts, it only breaks ties."""
     counts = train.counts(item_count)
     return counts / (counts.max() + 1)
 
@@ -229,12 +229,12 @@ def pair_counts(train: Sequences, item_count: int, distance: int) -> sparse.csr_
 
 
 def max_age(decay: float) -> int:
-    """The age from which on an item weighs less than 0.1 %, and is left out."""
+    """The age at and above which decay ** age is below 0.1 %, so that the item is left out. 0 < `decay` < 1."""
     return int(np.log(0.001) / np.log(decay)) + 1
 
 
 def rows_and_ages(histories: Sequences) -> tuple[np.ndarray, np.ndarray]:
-    """Of each token: which history it is in, and how many items came after it there."""
+    """For each token, the row of its history and its age there (0 for the newest item); two int64 arrays."""
     rows = np.repeat(np.arange(len(histories)), histories.lengths)
     return rows, histories.offsets[1:][rows] - 1 - np.arange(len(histories.tokens))
 

@@ -1,5 +1,5 @@
-"""Recommended lists: the best items of each user, run files - the lists of any tool, to be measured as ours are - and
-what lists hold beyond accuracy.
+"""Recommended lists: the best items for each user, run files (the lists of any tool, measured in the same way) and
+metrics of lists beyond accuracy.
 
 Shapes: U users, B users of a batch, V items, k places of a list.
 """
@@ -129,7 +129,7 @@ def novelty(lists: np.ndarray, counts: np.ndarray, users: int) -> float:
 
 
 def gini(lists: np.ndarray, item_count: int) -> float:
-    """How unequally the lists expose the items: 0 if all equally often, near 1 if a few fill every list."""
+    """The Gini index of how often `lists` (U, k) hold each item: 0 if equally often, near 1 if a few fill all."""
     exposure = np.sort(np.bincount(lists.ravel(), minlength=item_count + 1)[1:])
     ranks = np.arange(1, item_count + 1)
     return float((2 * ranks - item_count - 1) @ exposure / (item_count * exposure.sum()))
@@ -148,7 +148,7 @@ def intra_list_diversity(lists: np.ndarray, features: np.ndarray) -> float:
 
 
 def beyond_accuracy(lists: np.ndarray, holdout: Holdout, features: np.ndarray) -> dict[str, float]:
-    """All four, for lists (U, k) made for `holdout`, whose histories tell how many users have an item."""
+    """All four metrics above of `lists` (U, k) for `holdout`, whose histories give popularity; `features` (V, G)."""
     item_count, counts = len(features), holdout.histories.user_counts(len(features))
     return {
         "coverage": coverage(lists, item_count),

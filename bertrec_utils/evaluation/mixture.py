@@ -1,4 +1,4 @@
-"""A network mixed with a linear baseline: each knows something that the other does not."""
+"""A network mixed with a linear baseline: each captures something that the other misses."""
 
 from dataclasses import replace
 
@@ -15,7 +15,7 @@ BATCH_USERS = 64  # whose scores of many items are in memory while they are trie
 
 
 def linear_baseline(train: Sequences, item_count: int) -> LinearNextItem | SmoothedMarkovChain:
-    """What is mixed with a network: the linear model where a matrix of all pairs fits, else the Markov chain."""
+    """The baseline to mix with a network: `LinearNextItem` up to MOST_ITEMS items, else `SmoothedMarkovChain`."""
     if item_count <= MOST_ITEMS:
         return LinearNextItem(train, item_count)
     return SmoothedMarkovChain(train, item_count)
@@ -50,8 +50,8 @@ def fit_mixture(network: Scorer, baseline: Scorer, holdout: Holdout) -> Mixture:
 
 
 def ndcg_by_weight(network: Scorer, baseline: Scorer, holdout: Holdout) -> dict[float, float]:
-    """The NDCG@10 (full ranking) of the mixture for each of WEIGHTS. A single number needs no more users than
-    MOST_SCORES allows; of more, the first are taken."""
+    """weight -> NDCG@10 (full ranking) of the mixture, for each of WEIGHTS. Uses the first MOST_SCORES // V users of
+    `holdout` if there are more: enough to choose a single number by."""
     mixture = Mixture(network, baseline, 0.0)
     item_count = baseline.score(holdout.histories.rows(np.arange(1))).shape[1]
     users = np.arange(min(len(holdout), max(1, MOST_SCORES // item_count)))

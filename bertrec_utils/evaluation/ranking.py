@@ -21,7 +21,7 @@ PROTOCOLS: tuple[ProtocolName, ...] = get_args(ProtocolName)
 CUTOFFS = (1, 5, 10, 20)
 NEGATIVES = 100
 ROUNDS = 4  # of quick draws of negatives for a user
-MARGIN = 0.003  # of NDCG@10: a difference that is surely smaller does not matter
+MARGIN = 0.003  # of NDCG@10: models whose difference is surely smaller count as equivalent
 
 
 class TooFewItems(ValueError):
@@ -32,8 +32,8 @@ class Scorer(Protocol):
     """Anything that can be evaluated: a network, a baseline, or your own model."""
 
     def score(self, histories: Sequences, /) -> np.ndarray:
-        """Scores (B, V) of every item as the next one after each history; column j is token j + 1. -inf is a score,
-        that of an item which must not be recommended; NaN is none."""
+        """Scores (B, V), of a floating dtype, of every item as the next one after each history; column j is token
+        j + 1. -inf marks an item that must not be recommended; NaN is not allowed."""
         ...
 
 
@@ -71,7 +71,7 @@ def target_ranks(
         target_scores = scores[target_columns][:, None]
         if np.isnan(scores.min()) or (target_scores == np.inf).any():
             problem = "gave a score that is NaN, or a target the score inf"
-            raise ValueError(f"{type(scorer).__name__} {problem}; its ranks would mean nothing")
+            raise ValueError(f"{type(scorer).__name__} {problem}; give numbers, or -inf to items to leave out")
         seen = np.repeat(np.arange(len(rows)), batch.lengths), batch.tokens - 1
         for protocol in protocols:
             if protocol == "full":
@@ -97,7 +97,7 @@ def count_by_row(holds: np.ndarray) -> np.ndarray:
 
 
 def negative_weights(protocol: ProtocolName, holdout: Holdout, item_count: int) -> np.ndarray:
-    """(V,): what the probability of each item to be drawn as a negative is proportional to."""
+    """Unnormalised probabilities (V,) with which items are drawn as negatives."""
     if protocol == "popularity-100":
         return holdout.histories.counts(item_count) + np.bincount(holdout.targets, minlength=item_count + 1)[1:]
     return np.ones(item_count)
@@ -199,7 +199,7 @@ class Interval(NamedTuple):
 
 def bootstrap_interval(values: np.ndarray, seed: int = 0) -> Interval:
     """The mean of a metric's `values` (U,), or of the difference of two on the same users, and its bootstrap interval.
-    It tells how much depends on which users were sampled, and nothing of how much depends on the seed of a training."""
+    It covers the sampling of users, not the seed of the training. Needs at least two values."""
     from scipy.stats import bootstrap  # half a second that a recommendation need not wait for
 
     random = np.random.default_rng(seed)

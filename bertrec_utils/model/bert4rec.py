@@ -33,8 +33,8 @@ class Block(nn.Module):
         self.dropout = Dropout(settings.dropout)
 
     def forward(self, queries: Tensor, states: Tensor, visible: Tensor) -> Tensor:
-        """New states (B, Q, D) of `queries` (B, Q, D), which attend to `states` (B, T, D) where `visible` (B, T) is
-        true. Where a state is to change, it is among the queries."""
+        """New states (B, Q, D) of `queries` (B, Q, D), which attend to `states` (B, T, D) where `visible` (B, T) bool
+        is True. To update all states, pass them as queries, too."""
         parts = (self.query(queries), self.key(states), self.value(states))
         query, key, value = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts)  # (B, H, ., D / H)
         attended = scaled_dot_product(query, key, value, visible[:, None, None])  # equations 1 and 2
@@ -45,7 +45,7 @@ class Block(nn.Module):
 
 
 class BERT4Rec(Network):
-    """A history in which some items are replaced by [MASK] goes in; at each [MASK] a score of every item comes out."""
+    """The network of the paper: histories with some items replaced by [MASK] go in, scores of all items come out."""
 
     def __init__(self, item_count: int, settings: ModelSettings):
         super().__init__(item_count, settings)

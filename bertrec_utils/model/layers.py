@@ -1,4 +1,4 @@
-"""What both networks share - the item embeddings and scores, the start - and layers that are faster on a CPU.
+"""What both networks share - item embeddings, scores, initial weights - and layers that are faster on a CPU.
 
 Shapes: B users, T positions, Q queries, D width, H heads, V items.
 """
@@ -51,7 +51,7 @@ class Network(nn.Module, abc.ABC):
 
 @contextlib.contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Without dropout inside the `with`; afterwards the model is in the mode it was in before."""
+    """Put the model into evaluation mode (no dropout) inside the `with`, and back into its previous mode afterwards."""
     was_training = model.training
     model.eval()
     try:

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-CACHED_ROWS = 256  # the scores of so many targets stay in a processor's cache
-DEVICE_SCORES = 2**28  # of so many, in memory at once, a GPU has enough to do: 1 GB
+CACHED_ROWS = 256  # targets whose scores are computed together on a CPU, so that they stay in its cache
+DEVICE_SCORES = 2**28  # scores in memory at once on a GPU, 1 GB in float32: enough to keep it busy
 
 
 class Negatives(NamedTuple):
@@ -22,7 +22,7 @@ class Negatives(NamedTuple):
 
     items: Tensor  # (S,) int64: columns of the scores, one sample after the other
     log_probabilities: Tensor  # (S,) float32: log of the probability of each to be in the sample
-    sizes: list[int]  # G: of the samples
+    sizes: list[int]  # G: how many items each sample has
     targets: list[int]  # G: how many each is for, the first sample for the first targets, and so on
 
 

@@ -78,7 +78,7 @@ def training_batches(
 
 
 def batch_count(sequences: Sequences, batch_size: int) -> int:
-    """How many batches of about `batch_size` users an epoch has."""
+    """How many batches of at most `batch_size` users an epoch has."""
     return -(-len(sequences) // batch_size)
 
 
@@ -150,9 +150,9 @@ def prefix_end(tokens: np.ndarray, prefix: np.ndarray) -> np.ndarray:
 
 
 def append_mask(histories: Sequences, max_length: int, causal: bool = False) -> MaskedBatch:
-    """What is predicted in the test: one [MASK] AFTER each history (section 3.6). Every item sees both sides, or, if
-    `causal`, the items up to itself. Overwriting the newest item with [MASK] instead would throw away the best clue
-    there is. Labels are all PAD. ValueError if a history is empty, or there is none."""
+    """The batch of the test: one [MASK] AFTER each history (section 3.6). Every item sees both sides or, if
+    `causal`, only the items up to itself. Overwriting the newest item with [MASK] instead would throw away the best
+    clue there is. Labels are all PAD. ValueError if a history is empty, or there is none."""
     ends = histories.lengths
     if not len(ends):
         raise ValueError("there are no histories")

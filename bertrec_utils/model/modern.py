@@ -20,7 +20,7 @@ from .layers import Dropout, Network, init_weights, scaled_dot_product
 from .losses import Negatives, cross_entropy
 from .masking import MaskedBatch, append_mask
 
-CACHED_STATES = 2**13  # so many, four times as wide in the feed-forward layer, stay in a processor's cache
+CACHED_STATES = 2**13  # states per part on a CPU: four times as wide in the feed-forward layer, they fit its cache
 
 
 class Layout(NamedTuple):
@@ -33,9 +33,9 @@ class Layout(NamedTuple):
 
 
 def rotations(positions: Tensor, pairs: int) -> Tensor:
-    """Unit complex numbers (B, Q, 1, pairs) for `positions` (B, Q): the rotary embedding of Su et al. (2021, eq. 34).
-    Their angles grow with the position, at a speed of its own for each pair of coordinates. They are float32 whatever
-    the precision of the model: half of it could not tell neighbouring positions of a long history apart."""
+    """Unit complex numbers (B, Q, 1, pairs) for `positions` (B, Q): the rotary embedding of Su et al. (2021, eq. 34),
+    with base 1,000 in place of 10,000. The angle grows with the position, at a different speed for each pair. They are
+    float32 whatever the precision of the model: bfloat16 cannot tell neighbouring positions of a long history apart."""
     speeds = 1000.0 ** -(torch.arange(pairs, dtype=torch.float32, device=positions.device) / pairs)  # radians/position
     angles = positions[:, :, None, None] * speeds
     return torch.polar(torch.ones_like(angles), angles)

@@ -13,7 +13,7 @@ from .titles import look_alikes, names_of, split_year, sum_up
 
 SUGGESTIONS = 6
 MOST_REASONS = 60  # films of a history; with more, an answer would take seconds
-NO_FORMULAS = "tex2jax_ignore mathjax_ignore"  # classes of HTML in which JupyterLab leaves $ alone
+NO_FORMULAS = "tex2jax_ignore mathjax_ignore"  # CSS classes that stop JupyterLab from reading $ as a formula
 WIDE, NARROW = {"width": "420px"}, {"width": "32px"}
 
 

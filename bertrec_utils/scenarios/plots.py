@@ -18,7 +18,7 @@ VEGA_LITE = "application/vnd.vegalite.v5+json"
 
 
 def label_of(title: str, most: int) -> str:
-    """A title as matplotlib draws it: shortened, and $ is a dollar, not the start of a formula."""
+    """A title ready for matplotlib: shortened, with $ escaped, which would start a formula."""
     return shorten(title, most).replace("$", r"\$")
 
 
@@ -138,8 +138,9 @@ class InteractiveMap:
 
 
 def series_rank(vectors: np.ndarray, series: np.ndarray) -> float:
-    """The rank of a film's series among its neighbours by cosine, 1 the nearest: the mean over films. `vectors` (V, D);
-    `series` (V,) names, "" for none. By chance it is V / 2. Films alone in their series are left out."""
+    """How near films of one series are: the rank of each other film of its series among a film's neighbours by cosine
+    (1 is the nearest), averaged over films. About V / 2 by chance. `vectors` (V, D); `series` (V,) names, "" for none.
+    Films alone in their series are left out; NaN if all are."""
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     means = []
     for film in np.flatnonzero(series != ""):

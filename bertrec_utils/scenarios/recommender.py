@@ -15,9 +15,9 @@ from ..evaluation.lists import best_columns
 from ..evaluation.ranking import Scorer
 from .titles import NewerTitle, TitleIndex, UnknownTitle, look_alikes, series_of
 
-ORDERS = 16  # of a history that is read as a set
-PART = 4_096  # users in a part of a table
-SCORES = 4_000_000  # that are in memory at once
+ORDERS = 16  # random orders over which a history that is read as a set is averaged
+PART = 4_096  # users in each table that `recommend_in_parts` yields
+SCORES = 4_000_000  # at most this many scores are in memory at once
 
 
 class ListOptions(TypedDict, total=False):

@@ -75,7 +75,7 @@ class AmbiguousTitle(UnknownTitle):
 
 
 def sum_up(unknown: Mapping[str, UnknownTitle], count: int, most: int = 5) -> list[str]:
-    """What to say of the unknown ones of `count` titles: a line for each, or one line for all of more than `most`."""
+    """Messages about the `unknown` among `count` titles: one line each, or a single line for more than `most`."""
     if len(unknown) <= most:
         return [str(error) for error in unknown.values()]
     some = ", ".join(map(repr, list(unknown)[:3]))
@@ -220,7 +220,7 @@ class TitleIndex:
         return []
 
     def _years_off(self, item: Any, year: int | None) -> int:
-        """How many years a film is from the year asked for: 0 if none was asked for, 1 if the film has none."""
+        """How many years the film is off the year asked for: 0 if none was asked for, 1 if the film has no year."""
         its_year = self.years[item]
         return 0 if year is None else 1 if its_year is None else abs(its_year - year)
 

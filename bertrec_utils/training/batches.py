@@ -1,4 +1,4 @@
-"""What a training step learns from: this process's part of each masked batch, prepared while the last one is used."""
+"""The batches of a training: this process's part of each masked batch, prepared in a thread ahead of its step."""
 
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -30,7 +30,7 @@ class Batch(NamedTuple):
     target_share: float  # of these targets, this process's share
 
     def pin_memory(self) -> "Batch":
-        """In memory that a GPU copies from while it computes."""
+        """A copy in pinned (page-locked) memory, from which a GPU can copy asynchronously."""
         return self._map(Tensor.pin_memory)
 
     def to(self, device: torch.device) -> "Batch":
@@ -66,7 +66,7 @@ def epoch_batches(
 
 
 def prefetch(iterator: Iterator[Item], buffer: int = 2) -> Iterator[Item]:
-    """The same items, made in a thread, up to `buffer` of them before they are asked for."""
+    """Yield the items of `iterator`, computed in a thread up to `buffer` ahead. No item may be None."""
     with ThreadPoolExecutor(1) as thread:
         waiting = deque(thread.submit(next, iterator, None) for _ in range(buffer))
         while (item := waiting.popleft().result()) is not None:

@@ -31,7 +31,7 @@ from .devices import find_device
 MODEL, ITEMS = "model.safetensors", "items.csv"
 FORMAT = 3  # of the description in a file; raise it with any renamed or restructured part, and extend `_migrate`
 LATEST_2K, LATEST_2K_USERS = "ml-latest-2k", 2_148  # once a release, now the first users of ml-5k: the same sequences
-NO_SUM = "0" * 64  # stands where the checksum of the file will stand, while it is computed
+NO_SUM = "0" * 64  # stands in for the checksum of the file while that is computed
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Checkpoint:
         """The network mixed with the linear baseline of `dataset`, which must be what it was trained on. ValueError if
         the run was not finished, so that the weight is not known."""
         if self.linear_weight is None:
-            raise ValueError("the model's run is not finished; resume it, or use the network alone")
+            raise ValueError("the model's run is not finished; resume it, or leave out the linear baseline")
         return Mixture(self.model, linear_baseline(dataset.split.train, len(self.vocabulary)), self.linear_weight)
 
     def load_dataset(self, **log: Unpack[OwnLog]) -> Dataset:
@@ -161,7 +161,7 @@ def _with_files(settings: Settings, change: Callable[[str], str]) -> Settings:
 
 
 def _home(folder: Path) -> Path:
-    """The folder from which a checkpoint's paths count: that of its run, also where `set_aside` has moved it."""
+    """The folder that the paths in a checkpoint are relative to: that of its run, even after `set_aside` moved it."""
     folder = folder.resolve()
     while re.fullmatch(r"previous-\d+", folder.name):
         folder = folder.parent
@@ -169,7 +169,7 @@ def _home(folder: Path) -> Path:
 
 
 def _relative(file: str, folder: Path) -> str:
-    """A path as seen from `folder`: a published model tells no absolute path."""
+    """`file` relative to `folder`, so that a published model does not reveal an absolute path."""
     try:
         return os.path.relpath(file, folder)
     except ValueError:  # on another drive of Windows
@@ -242,7 +242,7 @@ def _migrate(description: dict[str, Any], weights: dict[str, torch.Tensor]) -> t
 
 
 def update_settings(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings in their groups, as an older version wrote them, without what is no setting any more."""
+    """Settings in their groups, as an older version wrote them, without those that no longer exist."""
     training = {name: value for name, value in settings["training"].items() if name != "patience"}
     return settings | {"data": rename_release(settings["data"]), "training": training}
 
@@ -267,7 +267,7 @@ def migrate_settings(old: dict[str, Any]) -> dict[str, Any]:
 
 
 def load_trained(settings: Settings, device: str | torch.device | None = None) -> Checkpoint:
-    """The reader's own run of these settings in runs/, else the weights that come with the project; prints which.
+    """Load your own run of these settings from runs/, else the weights that come with the project; prints which.
     FileNotFoundError if there is neither, ValueError if that run is of other data or of another network."""
     own, shipped = (PROJECT / place / settings.name for place in ("runs", "pretrained"))
     is_preset = settings.data == get_preset(settings.preset, settings.recipe).data

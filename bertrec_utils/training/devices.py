@@ -1,5 +1,5 @@
-"""Where training runs: the device and its precision, and several processes that train one model (torchrun). Without
-torchrun there is one process, and nothing of the second half does anything."""
+"""Devices, precision, and several processes that train one model (torchrun). Without torchrun there is one process, and
+the functions from `rank` on do nothing."""
 
 import contextlib
 import ctypes
@@ -125,14 +125,14 @@ def wrap_ddp(model: nn.Module) -> nn.Module:
 
 
 def all_reduce_sum(values: Tensor) -> Tensor:
-    """The sum over all processes of equally large `values`."""
+    """Sum `values` over all processes, in place, and return them; they have the same shape and dtype in each."""
     if world_size() > 1:
         dist.all_reduce(values)
     return values
 
 
 def broadcast(content: bytes | None) -> bytes | None:
-    """What the main process passes in, in every process."""
+    """Return in every process the `content` that the main process passed in."""
     box = [content]
     if world_size() > 1:
         dist.broadcast_object_list(box, src=0)

@@ -36,7 +36,7 @@ from .warm_start import carry_over, warm_start
 UNFINISHED, LOCK = "unfinished.pt", ".lock"
 MAX_GRADIENT_NORM = 5.0
 CONTINUED_RATE = 0.5  # of the learning rate, where a training goes on
-CHECK_EVERY = 50  # steps between looks at the loss: a GPU would have to stop for each
+CHECK_EVERY = 50  # steps between checks that the loss is finite; each check makes a GPU wait
 
 
 def new_model(
@@ -70,7 +70,8 @@ def continued_model(checkpoint: Checkpoint, dataset: Dataset, seed: int = 0) -> 
 
 
 def continued_settings(settings: Settings) -> Settings:
-    """Those of a training that goes on: a quarter of its preset's epochs, from CONTINUED_RATE of its learning rate."""
+    """`settings` for training that goes on from a model: a quarter of its preset's epochs, and CONTINUED_RATE times its
+    preset's learning rate. The epochs and the rate in `settings` do not count. ValueError for an unknown preset."""
     preset = get_preset(settings.preset, settings.recipe, settings.start).training
     return settings.change(epochs=max(1, preset.epochs // 4), learning_rate=CONTINUED_RATE * preset.learning_rate)
 
@@ -147,7 +148,7 @@ class Trainer:
         return float(np.average(devices.all_reduce_sum(torch.stack(losses)).cpu(), weights=target_counts))
 
     def train_step(self, batch: Batch) -> Tensor:
-        """Learn from one batch; its loss, or this process's part of it."""
+        """One optimizer step on `batch`. Returns this process's part of its mean loss, a detached scalar."""
         device = self.model.device
         batch = batch.to(device)
         bfloat16 = torch.autocast(device.type, torch.bfloat16, enabled=self.is_bfloat16)
@@ -267,7 +268,8 @@ def fit(
 
 @contextlib.contextmanager
 def locked(folder: Path | None) -> Iterator[None]:
-    """Nobody else trains into `folder` meanwhile; the system unlocks it when the process ends, however it ends."""
+    """Hold the lock of `folder` inside the `with`; the system releases it however the process ends. ValueError if
+    another training holds it."""
     if not folder or not is_main_process():
         yield
         return
@@ -286,7 +288,7 @@ def locked(folder: Path | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def writing_to(folder: Path) -> Iterator[None]:
-    """An error of the system while writing is raised anew, with what to do about it."""
+    """Re-raise an OSError that occurs inside the `with`, with advice on what to do about it."""
     try:
         yield
     except OSError as error:
@@ -328,8 +330,8 @@ def train_to_the_end(
 
 
 def save_epoch(trainer: Trainer, folder: Path) -> None:
-    """Write what the last epoch has brought. A model in the folder is that of a finished run, unless UNFINISHED lies
-    beside it: the first epoch sets it aside."""
+    """Save the state after an epoch, and the model if it is the best so far. A model that is in the folder without
+    UNFINISHED beside it belongs to a finished run: the first epoch moves it away."""
     with writing_to(folder):
         if len(trainer.history) == 1:
             if (place := set_aside(folder)) and trainer.verbose:
@@ -365,7 +367,7 @@ def report(trainer: Trainer, bar: tqdm) -> None:
 
 
 def require_finite(losses: Tensor, epoch: int, first: int) -> None:
-    """FloatingPointError if one of the `losses` is not; they are those of the steps from number `first` on."""
+    """Raise FloatingPointError if one of `losses` (steps,) is not finite; `first` is the number of the first step."""
     for step, loss in enumerate(losses.tolist(), start=first):
         if not math.isfinite(loss):
             advice = "train with a lower learning rate"

@@ -1,5 +1,5 @@
-"""Starts that know something: from counts (item embeddings from co-occurrence, the output bias from popularity), or
-from a model that was trained on an earlier log."""
+"""Initial weights that are not random: from counts (item embeddings from co-occurrence, the output bias from
+popularity), or from a model that was trained on an earlier log."""
 
 import numpy as np
 import torch
@@ -21,8 +21,8 @@ def cooccurrence(sequences: Sequences, item_count: int, window: int = WINDOW) ->
 
 
 def unordered_pairs(sequences: Sequences, item_count: int, window: int = WINDOW) -> sparse.csr_array:
-    """The half of `cooccurrence` above the diagonal: of two items, the row's has the lower token. That an item comes
-    back tells nothing of what it is like."""
+    """The half of `cooccurrence` above the diagonal: the row's item has the lower token. An item beside itself, a
+    repeat, is left out: it says nothing about how items relate."""
     counts = sparse.csr_array((item_count, item_count), dtype=np.float32)
     for distance in range(1, window + 1):
         first, second = sequences.pairs(distance)
@@ -35,7 +35,7 @@ def unordered_pairs(sequences: Sequences, item_count: int, window: int = WINDOW)
 
 
 def strongest(counts: sparse.csr_array, most: int) -> sparse.csr_array:
-    """The `most` highest counts and those tied with the last of them; the lowest are chance."""
+    """`counts` with only its `most` highest entries and those tied with the last: low counts are mostly chance."""
     if counts.nnz <= most:
         return counts
     counts = counts.copy()
