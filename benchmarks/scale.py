@@ -87,8 +87,8 @@ def vectors(settings: Settings, _):
     dataset = load_dataset(settings.data)
     train, before = dataset.split.train, peak()["peak GB"]
     rows = {}
-    for name, most in (("strongest pairs", warm_start.MOST_PAIRS), ("all pairs", 10**12)):
-        warm_start.MOST_PAIRS = most
+    for name, most in (("strongest pairs", warm_start.MAX_PAIRS), ("all pairs", 10**12)):
+        warm_start.MAX_PAIRS = most
         _, seconds = timed(warm_start.item_vectors, train, len(dataset.vocabulary), settings.model.width)
         rows[name] = {"seconds": seconds} | peak()
     return rows | {"peak GB before": before}

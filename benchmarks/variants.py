@@ -56,7 +56,7 @@ from bertrec_utils.evaluation.mixture import linear_baseline, ndcg_by_weight
 from bertrec_utils.evaluation.ranking import Scorer, evaluate
 from bertrec_utils.model.modern import ModernTransformer, build_network
 from bertrec_utils.settings import DEFAULT_RECIPE, PRESETS, RECIPES, Settings, get_preset
-from bertrec_utils.training.trainer import Trainer, new_model, train_to_the_end
+from bertrec_utils.training.trainer import Trainer, new_model, run_epochs
 
 
 class Variant(NamedTuple):
@@ -94,7 +94,7 @@ def run(study: Study, variant: Variant, settings: Settings, seed: int) -> dict:
     if variant.prepare:
         variant.prepare(trainer)
     before = time.perf_counter() - started
-    train_to_the_end(trainer, None)
+    run_epochs(trainer, None)
     if study.best_epoch:
         model.load_state_dict(trainer.best_weights)
     return {"seconds_before": before, "history": trainer.history} | study.measure(model, dataset)

@@ -6,7 +6,10 @@ import io
 import json
 import signal
 import sys
+from functools import partial
 from typing import Any
+
+import torch
 
 from .commands import printable
 from .commands.compare import add_compare
@@ -14,8 +17,8 @@ from .commands.evaluate import add_evaluate
 from .commands.export import add_export
 from .commands.page import add_page
 from .commands.recommend import add_recommend
-from .commands.train import add_train
-from .common import leave
+from .commands.train import add_train, train_command
+from .common import raise_quietly
 from .data.releases import RELEASES, download
 
 
@@ -34,7 +37,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Run a command; an error that the user can fix is printed as one line on stderr, with exit status 1."""
     chosen = parser().parse_args(arguments)
     if arguments is None:
-        signal.signal(signal.SIGTERM, _stop)
+        kept = "; the same command goes on from what it has kept" if chosen.run is train_command else ""
+        signal.signal(signal.SIGTERM, partial(_stop, kept))
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # and not ignored, as under nohup
             signal.signal(signal.SIGINT, _interrupt)
         _print_any_title(as_json=getattr(chosen, "json", False))
@@ -42,8 +46,11 @@ def main(arguments: list[str] | None = None) -> None:
         chosen.run(chosen)
     except KeyboardInterrupt:
         sys.exit("interrupted")
+    except torch.cuda.OutOfMemoryError:
+        sys.exit("error: the GPU has no memory left; set a smaller batch (--set batch_size=64), or say --device cpu")
     except (ValueError, LookupError, OSError, FloatingPointError) as error:
-        sys.exit(f"error: {printable(str(error))}")
+        message = error.args[0] if type(error) is KeyError and error.args else error  # whose text is in quotes
+        sys.exit(f"error: {printable(str(message))}")
 
 
 def _print_any_title(as_json: bool) -> None:
@@ -64,11 +71,11 @@ def _escape(error: Any) -> tuple[str, int]:
 
 def _interrupt(*_: object) -> None:
     # Python's own handler raises it without a value, and pandas before 3 then reports a file that cannot be parsed
-    leave(KeyboardInterrupt())
+    raise_quietly(KeyboardInterrupt())
 
 
-def _stop(*_: object) -> None:
-    leave(SystemExit("error: told to stop (SIGTERM); the same command goes on from what it has kept"))
+def _stop(kept: str, *_: object) -> None:
+    raise_quietly(SystemExit(f"error: told to stop (SIGTERM){kept}"))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from uuid import uuid4
 
 from tqdm.auto import tqdm
 
-ABANDONED = 24 * 3600  # seconds after which a temporary file is taken to be left by a killed process
+STALE_SECONDS = 24 * 3600  # seconds after which a temporary file is taken to be left by a killed process
 
 _ROOT = Path(__file__).resolve().parents[1]
 # the clone, with its bundled ratings and weights; installed without it: the current folder
@@ -44,7 +44,7 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     _flush(path.parent)  # the new name is on disk too
     for abandoned in partials(path):
         with contextlib.suppress(OSError):  # another process has removed it, or it is not ours to remove
-            if time.time() - abandoned.stat().st_mtime > ABANDONED:
+            if time.time() - abandoned.stat().st_mtime > STALE_SECONDS:
                 abandoned.unlink()
 
 
@@ -66,12 +66,13 @@ def _flush(path: Path) -> None:
         return  # Windows cannot open a folder
     descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
-        os.fsync(descriptor)
+        with contextlib.suppress(OSError) if path.is_dir() else contextlib.nullcontext():  # not all network disks do
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
-def leave(error: BaseException) -> NoReturn:
+def raise_quietly(error: BaseException) -> NoReturn:
     """Raise `error` from a signal handler, and keep it the last message: errors from half-built objects that are torn
     down with it, such as a progress bar, are not printed."""
     sys.unraisablehook = lambda _: None

@@ -246,7 +246,7 @@ def plot_training_curves(
     figure.suptitle(title, weight="bold")
     best_row = {"loss": "", "validation_loss": "idxmin", "ndcg@10": "idxmax"}
     for number, (name, history) in enumerate(histories.items()):
-        marker, line = LINES[number]
+        marker, line = LINES[number % len(LINES)]
         for ax, (column, best) in zip(axes, best_row.items(), strict=True):
             if column in history:
                 ax.plot(history.epoch, history[column], line, marker=marker, ms=5, color=f"C{number}", label=name)

@@ -1,5 +1,7 @@
 """Every setting of a run - its data, its model, its training - and the presets and recipes that set them."""
 
+import math
+import numbers
 import os
 import typing
 from collections.abc import Iterable
@@ -106,6 +108,24 @@ def _require(settings: Any, name: str, holds: bool, rule: str) -> None:
         raise ValueError(f"the setting {name} is {getattr(settings, name)}; it must be {rule}")
 
 
+NUMBERS: dict[type, tuple[type, str]] = {
+    bool: (bool, "true or false"),
+    int: (numbers.Integral, "a whole number"),
+    float: (numbers.Real, "a number"),
+}
+
+
+def _require_number(name: str, value: Any, hint: Any) -> None:
+    """ValueError if `value` is not the number, bool or None that the type `hint` of the setting asks for."""
+    kind, *or_none = typing.get_args(hint) or (hint,)  # of `int | None` both parts
+    if kind not in NUMBERS or (value is None and or_none):
+        return
+    abstract, expected = NUMBERS[kind]
+    is_of_kind = isinstance(value, abstract) and isinstance(value, bool) == (kind is bool)
+    if not is_of_kind or not math.isfinite(value):
+        raise ValueError(f"the setting {name} is {value!r}; it must be {expected}")
+
+
 @dataclass(frozen=True)
 class Settings:
     """All settings of one run. `get_preset` makes the named ones, `change` makes variants."""
@@ -116,12 +136,18 @@ class Settings:
     model: ModelSettings = field(default_factory=ModelSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
 
+    def __post_init__(self) -> None:
+        if self.model.network == "bert4rec" and self.training.p_cloze < 1:
+            raise ValueError("the network bert4rec predicts masked items only; set p_cloze=1 and p_causal=0")
+
     def change(self, **values: Any) -> "Settings":
         """A copy with other values, each named as in its group: `change(width=64, epochs=3)`. ValueError if there is no
         such setting or its value makes no sense."""
         groups: dict[str, dict[str, Any]] = {name: {} for name in GROUPS}
         for name, value in values.items():
-            groups[_group_and_type(name)[0]][name] = value
+            group, hint = _group_and_type(name)
+            _require_number(name, value, hint)
+            groups[group][name] = value
         return replace(self, **{name: replace(getattr(self, name), **changes) for name, changes in groups.items()})
 
     def flat(self) -> dict[str, Any]:
@@ -167,8 +193,7 @@ def _parse(name: str, text: str, hint: Any) -> Any:
     try:
         return {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
     except (ValueError, KeyError):
-        expected = {bool: "true or false", int: "a whole number", float: "a number"}[kind]
-        raise ValueError(f"the setting {name} is {text!r}; it must be {expected}") from None
+        raise ValueError(f"the setting {name} is {text!r}; it must be {NUMBERS[kind][1]}") from None
 
 
 TUNED = {"width": 128, "heads": 4, "next_ratio": 1.0, "learning_rate": 1e-3}

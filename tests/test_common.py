@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from bertrec_utils.common import ABANDONED, PROJECT, replace_file
+from bertrec_utils.common import PROJECT, STALE_SECONDS, replace_file
 
 
 def test_two_writers_of_a_file_do_not_share_a_partial_one(tmp_path):
@@ -68,7 +68,7 @@ def test_what_a_killed_process_leaves_is_removed_after_a_day(tmp_path):
     assert path.read_text() == "old"
     left = sorted({*tmp_path.glob("file.*.partial")} - {*foreign})
     assert len(left) == 2
-    a_day_ago = time.time() - ABANDONED - 1
+    a_day_ago = time.time() - STALE_SECONDS - 1
     os.utime(left[0], (a_day_ago, a_day_ago))
     replace_file(path, lambda partial: partial.write_text("new"))
     assert path.read_text() == "new"

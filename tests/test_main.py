@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from bertrec_utils.__main__ import main
-from bertrec_utils.commands.compare import read_run
+from bertrec_utils.commands.compare import read_run, split_name
 from bertrec_utils.common import PROJECT
 from bertrec_utils.data.dataset import load_dataset
 from bertrec_utils.evaluation.ranking import bootstrap_interval, evaluate
@@ -364,6 +364,13 @@ def test_a_first_line_of_a_run_file_is_no_header(line, row, tmp_path):
     assert [*map(tuple, read_run(tmp_path / "run.txt").to_numpy())] == [row]
 
 
+def test_run_files_may_be_compressed_and_have_a_colon_in_their_name(tmp_path):
+    path = tmp_path / "run:1.txt"
+    path.write_bytes(gzip.compress(b"u 1 0.5\nu 2 -3\n"))
+    assert read_run(path).score.tolist() == [0.5, -3]
+    assert split_name(str(path)) == (path, "") and split_name("other:name") == (Path("other"), "name")
+
+
 def test_ids_in_run_files_are_taken_as_they_are_written(tmp_path):
     ids = ["001", "NA", "nan", "", 'a "b', "x y", "1e5", "é, ñ"]
     (tmp_path / "run.txt").write_text("".join(f"{each}\t{each}\t1\n" for each in ids), encoding="utf-8")
@@ -677,6 +684,12 @@ def test_what_a_signal_finds_half_made_is_not_heard(sign, message, tmp_path):
         [sys.executable, "-c", WHILE_A_BAR_IS_MADE, *arguments], cwd=tmp_path, capture_output=True, text=True, **hear
     )
     assert ended.returncode == 1 and ended.stderr.startswith(message) and ended.stderr.count("\n") == 1
+
+
+def test_a_command_that_keeps_nothing_does_not_promise_to_go_on(trained, tmp_path):
+    command = [sys.executable, "-c", WHILE_A_BAR_IS_MADE, "evaluate", str(trained), str(int(signal.SIGTERM))]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (1, "error: told to stop (SIGTERM)\n")
 
 
 @SIGNALS

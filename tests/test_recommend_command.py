@@ -341,3 +341,9 @@ def test_a_model_that_keeps_repeats_reads_them(tmp_path, monkeypatch):
         main(["train", "--preset", "tiny", "--ratings", "log.csv", *options])
         lengths[repeats] = load(repeats).load_histories()[0].lengths.tolist()
     assert lengths == {"first": [4] * 24, "keep": [8] * 24}
+
+
+def test_a_file_without_users_is_named(home):
+    (home / "users.txt").write_text("\n \n")
+    message = error_of("recommend", home / "model", "--users", home / "users.txt", "--out", home / "lists.csv")
+    assert message == f"error: {home / 'users.txt'} names no user; write one id a line"

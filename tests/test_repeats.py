@@ -175,7 +175,7 @@ def test_a_cut_in_time_with_repeats_by_hand():
 
 
 def test_both_kinds_of_sequences_are_cached(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "CACHED_FROM", 1)
+    monkeypatch.setattr(module, "MIN_CACHED_BYTES", 1)
     log_of(FIVE_USERS).to_csv(tmp_path / "log.csv", index=False)
     for repeats, expected in ((None, "keep"), ("first", "first"), (None, "keep"), ("keep", "keep"), ("first", "first")):
         data = DataSettings(ratings_file=str(tmp_path / "log.csv"), min_item_ratings=1, repeats=repeats)

@@ -1,5 +1,7 @@
+import re
 from dataclasses import fields
 
+import numpy as np
 import pytest
 
 from bertrec_utils.settings import GROUPS, PRESETS, RECIPES, Settings, get_preset, parse_changes
@@ -82,7 +84,7 @@ def test_texts_of_another_form_or_type_are_refused(text, message):
         ({"validation_users": 0}, "at least 1"),
         ({"negatives": -1}, "at least 0"),
         ({"learning_rate": 0.0}, "above 0"),
-        ({"learning_rate": float("nan")}, "above 0"),
+        ({"learning_rate": float("nan")}, "a number"),
         ({"weight_decay": -0.1}, "at least 0"),
         ({"precision": "float16"}, "one of auto, float32, bfloat16"),
     ],
@@ -93,6 +95,28 @@ def test_values_that_make_no_sense_are_refused(change, rule):
     with pytest.raises(ValueError) as raised:
         get_preset("tiny").change(**change)
     assert str(raised.value) == f"the setting {name} is {change[name]}; it must be {rule}"
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"epochs": 2.5}, "epochs is 2.5; it must be a whole number"),
+        ({"epochs": "3"}, "epochs is '3'; it must be a whole number"),
+        ({"epochs": True}, "epochs is True; it must be a whole number"),
+        ({"epochs": None}, "epochs is None; it must be a whole number"),
+        ({"causal": 1}, "causal is 1; it must be true or false"),
+        ({"learning_rate": float("inf")}, "learning_rate is inf; it must be a number"),
+        ({"dropout": float("nan")}, "dropout is nan; it must be a number"),
+    ],
+)
+def test_values_of_another_type_are_refused(change, expected):
+    with pytest.raises(ValueError, match=re.escape(expected)):
+        get_preset("tiny").change(**change)
+
+
+def test_numbers_of_numpy_and_none_are_taken():
+    changed = get_preset("tiny").change(epochs=np.int64(3), learning_rate=1, max_users=None, time_split=None)
+    assert (changed.training.epochs, changed.training.learning_rate, changed.data.max_users) == (3, 1, None)
 
 
 def test_bert4rec_needs_a_position_for_its_mask_and_sees_both_sides():

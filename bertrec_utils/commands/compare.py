@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ..data.dataset import Dataset, load_dataset
+from ..data.text import DAMAGED, open_packed
 from ..evaluation import ranking
 from ..evaluation.lists import run_ranks
 from ..evaluation.ranking import MARGIN, bootstrap_interval
@@ -37,7 +38,7 @@ def read_run(path: Path) -> pd.DataFrame:
 
     Its lines are `user item score`, or a TREC run's six columns, or a table whose first line names the columns;
     separated by tabs, spaces or commas. ValueError if it is none of these."""
-    with open(path, encoding="utf-8-sig") as file:
+    with open_packed(path, "rt", encoding="utf-8-sig") as file:
         line = file.readline().lower().strip()
     names = ["user", "item", "score"]
     for separator in ("\t", ",", r"\s+"):
@@ -53,7 +54,9 @@ def read_run(path: Path) -> pd.DataFrame:
     options["skipinitialspace"] = separator == ","
     options |= {"dtype": dict(zip(columns, ("category", "category", float), strict=True)), "keep_default_na": False}
     quoting = csv.QUOTE_MINIMAL if separator == "," else csv.QUOTE_NONE
-    return pd.read_csv(path, sep=separator, quoting=quoting, **options)[columns].set_axis(names, axis="columns")
+    with open_packed(path) as file:
+        table = pd.read_csv(file, sep=separator, quoting=quoting, **options)
+    return table[columns].set_axis(names, axis="columns")
 
 
 def is_number(text: str) -> bool:
@@ -66,6 +69,8 @@ def is_number(text: str) -> bool:
 
 def split_name(model: str) -> tuple[Path, str]:
     """Split PATH:NAME into a path and the name of one model in it; "" if there is no name."""
+    if Path(model).exists():
+        return Path(model), ""
     path, _, part = model.rpartition(":")
     return (Path(path), part) if path and not re.search(r"[/\\]", part) else (Path(model), "")
 
@@ -105,7 +110,7 @@ def ranks_of(
     try:
         lists = read_run(path)
         return run_ranks(lists.user, lists.item, lists.score, dataset.split.test, dataset.vocabulary)
-    except ValueError as error:
+    except (ValueError, *DAMAGED) as error:
         raise ValueError(f"{path}: {error}") from error
 
 

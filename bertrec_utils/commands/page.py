@@ -1,6 +1,7 @@
 """python -m bertrec_utils page"""
 
 import argparse
+import contextlib
 import hashlib
 import io
 import json
@@ -60,12 +61,13 @@ def write_page(out: Path, checkpoint: Checkpoint, positions: pd.DataFrame | None
     recommender = Recommender(checkpoint.model, checkpoint.vocabulary, checkpoint.load_items())
     weights = {name: value.cpu().half().contiguous() for name, value in checkpoint.model.state_dict().items()}
     files = {path.name: path.read_bytes() for path in sources}
-    files["data/model.safetensors"] = model = safetensors.torch.save(weights)
+    model = safetensors.torch.save(weights)
     if positions is None:
         positions = kept_positions(out, model)
     texts = {"settings.json": describe(checkpoint), "films.json": pack_films(recommender, positions)}
     for name, values in texts.items():
         files[f"data/{name}"] = json.dumps(values, ensure_ascii=False, separators=(",", ":")).encode()
+    files["data/model.safetensors"] = model  # last: by it `kept_positions` knows that films.json is of this model
     (out / "data").mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         if out.resolve() != SOURCES or name.startswith("data/"):
@@ -77,8 +79,9 @@ def kept_positions(out: Path, model: bytes) -> pd.DataFrame | None:
     """Map positions (item, x, y) from the page already in `out`, or else from POSITIONS, if they belong to the weights
     `model`; None if neither does."""
     if (out / "data/model.safetensors").is_file() and (out / "data/model.safetensors").read_bytes() == model:
-        films = json.loads((out / "data/films.json").read_bytes())
-        return pd.DataFrame({name: films[name] for name in ("item", "x", "y")}).dropna()
+        with contextlib.suppress(OSError, ValueError, KeyError):  # it is not there, or damaged
+            films = json.loads((out / "data/films.json").read_bytes())
+            return pd.DataFrame({name: films[name] for name in ("item", "x", "y")}).dropna()
     digest, *table = POSITIONS.read_text().splitlines(keepends=True)
     return pd.read_csv(io.StringIO("".join(table))) if digest.strip() == hashlib.sha256(model).hexdigest() else None
 

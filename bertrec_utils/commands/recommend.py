@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ..common import replace_file
+from ..data.releases import RELEASES
 from ..data.sequences import Sequences
 from ..scenarios.recommender import Recommender
 from ..scenarios.titles import read_history, sum_up
@@ -50,7 +51,8 @@ def recommend_command(arguments: argparse.Namespace) -> None:
     dataset = checkpoint.load_dataset(**log) if is_checked else None
     model: Any = checkpoint.with_linear(dataset) if dataset and arguments.with_linear else checkpoint.model
     items = dataset.items if dataset else checkpoint.load_items(**log)
-    noun = "item" if checkpoint.settings.data.ratings_file else "film"
+    data = checkpoint.settings.data
+    noun = "film" if not data.ratings_file and RELEASES[data.release].movies_file else "item"
     recommender = Recommender(model, checkpoint.vocabulary, items, noun)
     names = ("as_set", "popularity_penalty", "exclude_series", "allow_seen")
     options = {name: getattr(arguments, name) for name in names}
@@ -68,7 +70,10 @@ def recommend_command(arguments: argparse.Namespace) -> None:
         if not arguments.all:
             file = arguments.users
             told = file.read_text(encoding="utf-8-sig", errors="replace").split("\n") if file else [arguments.user]
-            histories = of_users(histories, list(dict.fromkeys(user.strip() for user in told if user.strip())))
+            users = list(dict.fromkeys(user.strip() for user in told if user.strip()))
+            if not users:
+                raise ValueError(f"{file or '--user'} names no user; write one id a line")
+            histories = of_users(histories, users)
         if arguments.out:
             parts = recommender.recommend_in_parts(histories, arguments.k, **options)
             write_lists(arguments.out, parts, len(histories))

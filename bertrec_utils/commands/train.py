@@ -14,7 +14,7 @@ from ..training.devices import find_device, main_process_first, process_group
 from ..training.trainer import continued_model, continued_settings, fit, new_model
 from . import log_arguments, own_log
 
-CHOSEN = {  # what is printed when `repeats` is None and the log decides
+REPEATS_NOTES = {  # what is printed when `repeats` is None and the log decides
     "keep": "repeats are a tenth of the rows or more: they are kept (--repeats first drops them)",
     "first": "repeats are less than a tenth of the rows: they are dropped (--repeats keep keeps them)",
 }
@@ -47,7 +47,10 @@ def train_command(arguments: argparse.Namespace) -> None:
     if log:
         repeats = before.settings.data.repeats if before else arguments.repeats
         settings = settings.change(max_users=None, repeats=repeats, **log)
-    settings = settings.change(**parse_changes(arguments.set))
+    wanted = parse_changes(arguments.set)
+    if files := [name for name in ("ratings_file", "items_file", "columns") if name in wanted]:
+        raise ValueError(f"{files[0]} cannot be set; give a log of your own with --ratings, --items and --columns")
+    settings = settings.change(**wanted)
     if before and settings.model != before.settings.model:
         kept = asdict(before.settings.model)
         changed = " and ".join(name for name, value in asdict(settings.model).items() if value != kept[name])
@@ -64,7 +67,7 @@ def train_command(arguments: argparse.Namespace) -> None:
         print_status(f"data: {dataset.summary}")
         if settings.data.repeats is None:
             settings = settings.change(repeats=dataset.repeats)  # for good: more rows do not change it
-            print_status(CHOSEN[dataset.repeats])
+            print_status(REPEATS_NOTES[dataset.repeats])
         if before and before.is_finished:
             if before.fingerprint == dataset.fingerprint:
                 print_status(f"nothing that is trained on has changed in the log of {folder}: its model stays as it is")
@@ -73,7 +76,12 @@ def train_command(arguments: argparse.Namespace) -> None:
             rows = dataset.items.ratings.sum() - before.load_items().ratings.sum()
             changes = f"{rows:+,} rows; items: {len(items - known):,} new, {len(known - items):,} gone"
             print_status(f"since the training of {before.folder}: {changes}")
-        model = continued_model(before, dataset, seed) if before else new_model(dataset, settings, seed, device=device)
+        if before:
+            model = continued_model(before, dataset, seed, device)
+            rate, epochs = settings.training.learning_rate, settings.training.epochs
+            print_status(f"it goes on for {epochs} epochs from a learning rate of {rate:g}; --set changes them")
+        else:
+            model = new_model(dataset, settings, seed, device=device)
         try:
             history = fit(model, dataset, settings, seed=seed, folder=folder, continued=before is not None)
         except KeyboardInterrupt:
@@ -92,7 +100,8 @@ def model_to_continue(arguments: argparse.Namespace) -> Checkpoint:
     if given := [f"--{name}" for name in names if getattr(arguments, name)]:
         raise ValueError(f"{given[0]} is of a new model; leave it out, or --continue")
     aside = sorted(folder.glob(f"previous-*/{MODEL}"), key=lambda path: path.stat().st_mtime)
-    return load(aside[-1].parent if aside and not (folder / MODEL).exists() else folder, arguments.device)
+    place = aside[-1].parent if aside and not (folder / MODEL).exists() else folder
+    return load(place, "cpu")  # its weights are read only, and each process has a device of its own
 
 
 def seed_number(text: str) -> int:

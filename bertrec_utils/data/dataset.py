@@ -19,10 +19,10 @@ from .logs import Interactions, load_interactions
 from .releases import RELEASES, find_file, find_release, read_release
 from .sequences import Holdout, Sequences, Split, Vocabulary
 
-CACHED_FROM = 50_000_000  # bytes of a ratings file; the sequences of a smaller one are built in seconds
+MIN_CACHED_BYTES = 50_000_000  # bytes of a ratings file; the sequences of a smaller one are built in seconds
 CACHE_VERSION = 3  # raise it with any change of what `build_sequences` returns: older files are then ignored
-SHORTEST = 3  # fewest items of a user: one each for training, validation and test
-MANY_REPEATS = 0.1  # share of the rows of a log from which repeats are kept: people come back to its items
+MIN_HISTORY = 3  # fewest items of a user: one each for training, validation and test
+MIN_REPEAT_SHARE = 0.1  # share of the rows of a log from which repeats are kept: people come back to its items
 
 
 class DataCounts(NamedTuple):
@@ -36,7 +36,7 @@ class DataCounts(NamedTuple):
     min_item_ratings: int
     rare_items: int  # with fewer ratings than that
     rows_of_rare_items: int
-    short_users: int  # with fewer than SHORTEST items left
+    short_users: int  # with fewer than MIN_HISTORY items left
     rows_of_short_users: int
     kept_rows: int
     kept_users: int
@@ -45,7 +45,7 @@ class DataCounts(NamedTuple):
 
     @property
     def are_many_repeats(self) -> bool:
-        return self.repeats + self.kept_repeats >= MANY_REPEATS * (self.rows - self.rows_of_later_users)
+        return self.repeats + self.kept_repeats >= MIN_REPEAT_SHARE * (self.rows - self.rows_of_later_users)
 
     def __str__(self) -> str:
         lowest = self.min_item_ratings
@@ -53,7 +53,7 @@ class DataCounts(NamedTuple):
             (self.rows_of_later_users, "rows of users beyond max_users"),
             (self.repeats, "repeats of an item by a user"),
             (self.rare_items, f"items with fewer than {lowest} ratings ({self.rows_of_rare_items:,} rows)"),
-            (self.short_users, f"users with fewer than {SHORTEST} items left ({self.rows_of_short_users:,} rows)"),
+            (self.short_users, f"users with fewer than {MIN_HISTORY} items left ({self.rows_of_short_users:,} rows)"),
         ]
         return (
             f"{self.rows:,} rows, {self.users:,} users, {self.items:,} items; "
@@ -83,8 +83,8 @@ def build_sequences(
     ties are ordered by a hash of user and item, so that new rows of other users change nothing.
 
     Repeats: with `repeats="first"` an item counts once for a user, at its first time, because a ranking that leaves out
-    the history can never hit it again. With "keep" every row counts. None means "keep" if at least a share MANY_REPEATS
-    of the rows are repeats, else "first".
+    the history can never hit it again. With "keep" every row counts. None means "keep" if at least a share
+    MIN_REPEAT_SHARE of the rows are repeats, else "first".
 
     Rare items, with fewer than `min_item_ratings` ratings, are dropped once, as in the published splits; then users
     with fewer than three items, who cannot be split. An item may thus end with fewer ratings than asked for.
@@ -103,18 +103,19 @@ def build_sequences(
     if not _keeps_repeats(repeats, repeat_count, len(order)):
         order = order[~is_repeat]
     without_repeats = len(order)
-    could_split = (np.bincount(user_codes[order]) >= SHORTEST).any()
+    could_split = (np.bincount(user_codes[order]) >= MIN_HISTORY).any()
     item_counts = np.bincount(item_codes[order], minlength=len(items))
     order = order[item_counts[item_codes[order]] >= min_item_ratings]
     without_rare = len(order)
     lengths = np.bincount(user_codes[order], minlength=len(users))
-    is_long = lengths >= SHORTEST
+    is_long = lengths >= MIN_HISTORY
     order = order[is_long[user_codes[order]]]
     if not len(order):
         if not could_split:
             different = "" if repeats == "keep" else " different"
-            raise ValueError(f"no user has {SHORTEST}{different} items, which leave-one-out needs: one for each part")
-        rule = f"{SHORTEST} items with {min_item_ratings} ratings or more"
+            needed = f"{MIN_HISTORY}{different} items, which leave-one-out needs: one for each part"
+            raise ValueError(f"no user has {needed}")
+        rule = f"{MIN_HISTORY} items with {min_item_ratings} ratings or more"
         raise ValueError(f"no user has {rule}; lower min_item_ratings (--set min_item_ratings=1)")
     is_known = np.bincount(item_codes[order], minlength=len(items)) > 0
     tokens = np.cumsum(is_known, dtype=np.int32)[item_codes[order]]
@@ -144,7 +145,7 @@ def _keeps_repeats(repeats: str | None, count: int, rows: int) -> bool:
     """Whether the repeats of a log, `count` of its `rows`, are kept."""
     if repeats not in (*REPEATS, None):
         raise ValueError(f"repeats is {repeats!r}; it must be one of {', '.join(REPEATS)}, or None")
-    return repeats == "keep" or (repeats is None and count >= MANY_REPEATS * rows)
+    return repeats == "keep" or (repeats is None and count >= MIN_REPEAT_SHARE * rows)
 
 
 def _in_time_order(ratings: pd.DataFrame, tie_seed: int | None, own: bool) -> tuple[Any, Any, np.ndarray]:
@@ -223,7 +224,7 @@ def histories_of(
 def leave_one_out(sequences: Sequences, seen_are_candidates: bool = False) -> Split:
     """Each user's last item for the test, the one before for validation, the rest for training (section 4.2 of the
     paper). `seen_are_candidates` of sequences with repeats. ValueError below three items."""
-    if sequences.lengths.min() < SHORTEST:
+    if sequences.lengths.min() < MIN_HISTORY:
         raise ValueError("leave-one-out needs at least three items in every sequence; drop the shorter ones first")
     known = sequences.without_last(1)
     train = sequences.without_last(2)
@@ -376,7 +377,7 @@ def load_dataset(settings: DataSettings) -> Dataset:
 
 def _cache_key(files: list[Path], settings: DataSettings) -> str | None:
     """A text that identifies the files and settings of cached sequences; None if the file is too small to cache."""
-    if not all(file.is_file() for file in files) or files[0].stat().st_size < CACHED_FROM:
+    if not all(file.is_file() for file in files) or files[0].stat().st_size < MIN_CACHED_BYTES:
         return None
     states = [(file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     return f"version {CACHE_VERSION}, {settings.columns if settings.ratings_file else settings.release}, {states}"

@@ -334,7 +334,10 @@ def _read_json(path: Path, is_list: bool) -> pd.DataFrame:
     if is_list:
         lines = [(1, "\n".join(line for _, line in lines))]
     objects = list(parse_lines(lines, path, json.loads))
-    return pd.DataFrame(objects[0] if is_list else objects)
+    try:
+        return pd.DataFrame(objects[0] if is_list else objects)
+    except UnicodeEncodeError:
+        raise ValueError(f"{path}: a text has half a character (a lone surrogate); save it as UTF-8") from None
 
 
 def _without_header(

@@ -21,7 +21,7 @@ BUNDLED = ("ml-5k", "movietweetings")  # they come with the project
 BY_HAND = {
     "beauty": "take beauty.txt from github.com/FeiSun/BERT4Rec, put it into $BERTREC_DATA/beauty, and run this again"
 }
-MOST_COMPRESSED = 100  # times an archive may grow when it is unpacked; releases grow about four times
+MAX_COMPRESSED = 100  # times an archive may grow when it is unpacked; releases grow about four times
 
 
 @dataclass(frozen=True)
@@ -170,8 +170,8 @@ def download(name: str) -> Path:
 def _unpack(archive: Path, target: Path, ratings_file: str) -> Path:
     """Unpack into the folder `target`; the folder in it that holds the ratings. BadZipFile if that is not possible."""
     with zipfile.ZipFile(archive) as members:
-        if sum(member.file_size for member in members.infolist()) > MOST_COMPRESSED * archive.stat().st_size:
-            raise zipfile.BadZipFile(f"it would grow more than {MOST_COMPRESSED} times")
+        if sum(member.file_size for member in members.infolist()) > MAX_COMPRESSED * archive.stat().st_size:
+            raise zipfile.BadZipFile(f"it would grow more than {MAX_COMPRESSED} times")
         members.extractall(target)  # which makes no links, and nothing outside the folder
     found = next(target.rglob(ratings_file), None)
     if found is None:

@@ -32,14 +32,16 @@ class Vocabulary:
         return item in self._tokens
 
     def tokens(self, items: Iterable[Any]) -> np.ndarray:
-        """Tokens (int32, same shape) of item ids; KeyError names the first id that is not in the vocabulary."""
-        items = np.asarray(items)
-        positions = np.searchsorted(self.items, items).clip(max=len(self.items) - 1)
-        unknown = self.items[positions] != items
-        if unknown.any():
-            item, known = items[unknown].tolist()[0], self.items[:1].tolist()[0]
-            raise KeyError(f"item {item!r} is not in the vocabulary of {len(self)} items, such as {known!r}")
-        return (positions + 1).astype(np.int32)
+        """Tokens (int32) of item ids, in the shape of an array or the length of any other iterable. KeyError names the
+        first id that is not in the vocabulary."""
+        array = np.asarray(items if hasattr(items, "__array__") else list(items))
+        try:
+            tokens = [self._tokens[item] for item in array.ravel().tolist()]
+        except KeyError as error:
+            item, known = error.args[0], self.items[:1].tolist()[0]
+            problem = f"item {item!r} is not in the vocabulary of {len(self)} items, such as {known!r}"
+            raise KeyError(problem) from None
+        return np.array(tokens, dtype=np.int32).reshape(array.shape)
 
     def item_ids(self, tokens: Any) -> np.ndarray:
         """Item ids of tokens 1..V; IndexError for PAD, [MASK] or anything else that is no item."""

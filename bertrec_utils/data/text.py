@@ -7,7 +7,7 @@ import io
 import lzma
 import re
 import signal
-import sys
+import threading
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -98,15 +98,23 @@ def fields_of(line: str, separator: str, is_quoted: bool, width: int | None = No
 
 @contextlib.contextmanager
 def _signals_wait() -> Iterator[None]:
-    """SIGINT and SIGTERM are heard at the end: one that meets pandas' parser at work may crash the process."""
-    if sys.platform == "win32":
+    """Deliver SIGINT and SIGTERM at the end of the `with`: an exception that a handler raises inside pandas' parser may
+    crash the process. (Blocking the signals would not do: another thread, such as one of BLAS, would receive them.)"""
+    if threading.current_thread() is not threading.main_thread():  # only the main thread runs handlers
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    received: list[int] = []
+    before = {sign: signal.getsignal(sign) for sign in (signal.SIGINT, signal.SIGTERM)}
+    before = {sign: handler for sign, handler in before.items() if callable(handler) or handler == signal.SIG_DFL}
     try:
+        for sign in before:
+            signal.signal(sign, lambda number, _: received.append(number))
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for sign, handler in before.items():
+            signal.signal(sign, handler)
+        for number in received:  # also if the parser has raised an error of its own
+            signal.raise_signal(number)
 
 
 def parse_table(path: str | Path, line_count: int | None = None, **options: Any) -> pd.DataFrame | None:

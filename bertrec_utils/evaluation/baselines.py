@@ -14,7 +14,7 @@ from ..data.sequences import Sequences, Vocabulary
 if TYPE_CHECKING:
     import pandas as pd
 
-MOST_ITEMS = 10_000  # an items x items matrix, and what solving for it takes, is 4 GB here
+MAX_ITEMS = 10_000  # an items x items matrix, and what solving for it takes, is 4 GB here
 
 
 class Popularity:
@@ -141,7 +141,7 @@ class EASE:
     that may come back has its score from the others alone, too.
 
     Only in scoring are the history's items weighted: one that is `age` items old weighs decay ** age.
-    ValueError if there are more than MOST_ITEMS items.
+    ValueError if there are more than MAX_ITEMS items.
     """
 
     def __init__(self, train: Sequences, item_count: int, ridge: float = 500.0, decay: float = 0.9):
@@ -159,7 +159,7 @@ class ItemKNN:
 
     The similarity of two items is the cosine of their columns of users, less where both are rare (`shrinkage` is added
     to its denominator). Each item of the history votes for its most similar ones with weight `decay` ** age.
-    ValueError if there are more than MOST_ITEMS items.
+    ValueError if there are more than MAX_ITEMS items.
     """
 
     def __init__(
@@ -186,7 +186,7 @@ class LinearNextItem:
     fast and one that decays slowly, (2 V). Over every position of the training sequences, W (2 V, V) minimises
     |history W - next item|^2 + ridge |W|^2, the next item being a row with a single 1. With one decay this is close
     to SLIT (Choi et al., WWW 2021). Scores estimate probabilities, but may be negative.
-    ValueError if there are more than MOST_ITEMS items.
+    ValueError if there are more than MAX_ITEMS items.
     """
 
     def __init__(self, train: Sequences, item_count: int, decays: tuple[float, ...] = (0.5, 0.9), ridge: float = 200.0):
@@ -209,8 +209,8 @@ def popularity_tie_break(train: Sequences, item_count: int) -> np.ndarray:
 
 def require_dense(item_count: int) -> None:
     """ValueError if a matrix of all pairs of items would not fit."""
-    if item_count > MOST_ITEMS:
-        raise ValueError(f"{item_count:,} items are too many for a matrix of all pairs; at most {MOST_ITEMS:,}")
+    if item_count > MAX_ITEMS:
+        raise ValueError(f"{item_count:,} items are too many for a matrix of all pairs; at most {MAX_ITEMS:,}")
 
 
 def shared_users(train: Sequences, item_count: int) -> np.ndarray:

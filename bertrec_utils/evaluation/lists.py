@@ -4,6 +4,7 @@ metrics of lists beyond accuracy.
 Shapes: U users, B users of a batch, V items, k places of a list.
 """
 
+import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -33,9 +34,12 @@ def best_lists(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """For each history the tokens of the best items, best first, without those of the history unless `allow_seen`, and
     their scores: k of them, or fewer if fewer are finite."""
+    if not len(histories):
+        return
     for rows in np.array_split(np.arange(len(histories)), -(-len(histories) // batch_size)):
         batch = histories.rows(rows)
-        scores = scorer.score(batch).copy()
+        scores = np.array(scorer.score(batch))  # a copy
+        scores = scores if np.issubdtype(scores.dtype, np.floating) else scores.astype(np.float32)
         if not allow_seen:
             scores[np.repeat(np.arange(len(rows)), batch.lengths), batch.tokens - 1] = -np.inf
         for row, columns in zip(scores, best_columns(scores, k), strict=True):
@@ -45,7 +49,9 @@ def best_lists(
 def top_k(
     scorer: Scorer, histories: Sequences, k: int = 10, batch_size: int = 256, *, allow_seen: bool = False
 ) -> np.ndarray:
-    """The tokens (U, k) of `best_lists`. ValueError if a user has fewer than `k` items left."""
+    """The tokens (U, k) of `best_lists`. ValueError if a user has fewer than `k` items left, or there is none."""
+    if not len(histories):
+        raise ValueError("there are no histories to recommend for")
     lists = [tokens for tokens, _ in best_lists(scorer, histories, k, batch_size, allow_seen=allow_seen)]
     if min(map(len, lists)) < k:
         raise ValueError(f"a user has fewer than {k} items left to recommend")
@@ -63,7 +69,12 @@ def write_run(
 ) -> None:
     """Write the `best_lists` of each user as a TREC run (user, Q0, item, rank, score, tag, between tabs), which
     trec_eval, ir-measures, pytrec_eval and ranx read. Ids are those of the log; users come in the order of `histories`,
-    their items best first, equals in the order of the vocabulary."""
+    their items best first, equals in the order of the vocabulary. A warning is logged if an id has a space, at which
+    those tools end a value."""
+    with_space = next((name for name in map(str, (*histories.users, *vocabulary.items)) if " " in name), None)
+    if with_space is not None:
+        problem = "%s: ids have spaces, as %r has; trec_eval cannot read it"
+        logging.getLogger(__name__).warning(problem, path, with_space)
 
     def write(partial: Path) -> None:
         with open(partial, "w", encoding="utf-8", newline="\n") as file:

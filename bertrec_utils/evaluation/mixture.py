@@ -6,17 +6,17 @@ import numpy as np
 from scipy.special import log_softmax
 
 from ..data.sequences import Holdout, Sequences
-from .baselines import MOST_ITEMS, LinearNextItem, SmoothedMarkovChain
+from .baselines import MAX_ITEMS, LinearNextItem, SmoothedMarkovChain
 from .ranking import Scorer, metrics, target_ranks
 
 WEIGHTS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7, 1.0)  # of the baseline, tried on validation data
-MOST_SCORES = 50_000_000  # of each part, for which they are tried
+MAX_SCORES = 50_000_000  # of each part, for which they are tried
 BATCH_USERS = 64  # whose scores of many items are in memory while they are tried
 
 
 def linear_baseline(train: Sequences, item_count: int) -> LinearNextItem | SmoothedMarkovChain:
-    """The baseline to mix with a network: `LinearNextItem` up to MOST_ITEMS items, else `SmoothedMarkovChain`."""
-    if item_count <= MOST_ITEMS:
+    """The baseline to mix with a network: `LinearNextItem` up to MAX_ITEMS items, else `SmoothedMarkovChain`."""
+    if item_count <= MAX_ITEMS:
         return LinearNextItem(train, item_count)
     return SmoothedMarkovChain(train, item_count)
 
@@ -50,11 +50,11 @@ def fit_mixture(network: Scorer, baseline: Scorer, holdout: Holdout) -> Mixture:
 
 
 def ndcg_by_weight(network: Scorer, baseline: Scorer, holdout: Holdout) -> dict[float, float]:
-    """weight -> NDCG@10 (full ranking) of the mixture, for each of WEIGHTS. Uses the first MOST_SCORES // V users of
+    """weight -> NDCG@10 (full ranking) of the mixture, for each of WEIGHTS. Uses the first MAX_SCORES // V users of
     `holdout` if there are more: enough to choose a single number by."""
     mixture = Mixture(network, baseline, 0.0)
     item_count = baseline.score(holdout.histories.rows(np.arange(1))).shape[1]
-    users = np.arange(min(len(holdout), max(1, MOST_SCORES // item_count)))
+    users = np.arange(min(len(holdout), max(1, MAX_SCORES // item_count)))
     ranks: dict[float, list[np.ndarray]] = {weight: [] for weight in WEIGHTS}
     for batch in np.array_split(users, -(-len(users) // BATCH_USERS)):
         histories = replace(holdout.histories.rows(batch), users=np.arange(len(batch)))

@@ -55,10 +55,12 @@ def target_ranks(
     `holdout` (targets included), the same for every model with the same `seed`. A tie counts half, so a constant score
     ranks in the middle, not first; but a target that scores -inf is not recommended: its rank is infinite. Try another
     number of `negatives`, and the mistake of candidates from the history (`rank_history`).
-    ValueError if a score is NaN, or that of a target +inf; and as `draw_negatives` raises.
+    ValueError if a score is NaN, that of a target +inf, or there are no users; and as `draw_negatives` raises.
     """
     protocols = list(protocols)
     histories, targets = holdout.histories, holdout.targets
+    if not len(targets):
+        raise ValueError("there is no user to rank for; choose another split")
     order = histories.lengths.argsort(kind="stable")  # similar lengths together: little padding
     ranks = {protocol: np.empty(len(targets)) for protocol in protocols}
     drawn: dict[ProtocolName, np.ndarray] = {}
@@ -213,9 +215,10 @@ def mean_over_seeds(seeds: Sequence[np.ndarray], metric: str) -> np.ndarray:
 
 
 def write_ranks(path: Path, ranks: dict[str, dict[str, np.ndarray]]) -> None:
-    """Keep scorer -> protocol -> ranks (U,) in a .npz file: twice the ranks, whole numbers, since a tie counts half."""
+    """Keep scorer -> protocol -> ranks (U,) in a .npz file: twice the ranks, whole numbers, since a tie counts half; 0
+    stands for an infinite rank."""
     doubled = {
-        f"{scorer}/{protocol}": np.rint(2 * of_users).astype(np.uint32)
+        f"{scorer}/{protocol}": np.rint(2 * np.where(np.isinf(of_users), 0, of_users)).astype(np.uint32)
         for scorer, by_protocol in ranks.items()
         for protocol, of_users in by_protocol.items()
     }
@@ -235,7 +238,7 @@ def read_ranks(path: Path) -> dict[str, dict[str, np.ndarray]]:
         with open(path, "rb") as file, np.load(file) as kept:
             for name in kept:
                 scorer, protocol = name.split("/")
-                ranks.setdefault(scorer, {})[protocol] = kept[name] / 2
+                ranks.setdefault(scorer, {})[protocol] = np.where(kept[name] == 0, np.inf, kept[name] / 2)
     except (BadZipFile, EOFError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is no file of ranks, as those in results/ranks are, or damaged") from error
     return ranks
@@ -246,7 +249,7 @@ def recorded_ranks(results: Path, preset: str | None) -> dict[str, list[np.ndarr
     is nothing."""
     models: dict[str, list[np.ndarray]] = {}
     for path in sorted((results / "ranks").glob("*.npz")):
-        run = re.fullmatch(rf"{preset}(?:-(.+))?-seed\d+", path.stem)
+        run = re.fullmatch(rf"{re.escape(str(preset))}(?:-(.+))?-seed\d+", path.stem)
         if run or path.stem == f"baselines-{preset}":
             for scorer, by_protocol in read_ranks(path).items():
                 name = scorer.replace("test", run[1] or DEFAULT_RECIPE) if run else scorer

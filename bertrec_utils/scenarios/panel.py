@@ -12,7 +12,7 @@ from .recommender import Recommender
 from .titles import look_alikes, names_of, split_year, sum_up
 
 SUGGESTIONS = 6
-MOST_REASONS = 60  # films of a history; with more, an answer would take seconds
+MAX_REASONS = 60  # films of a history; with more, an answer would take seconds
 NO_FORMULAS = "tex2jax_ignore mathjax_ignore"  # CSS classes that stop JupyterLab from reading $ as a formula
 WIDE, NARROW = {"width": "420px"}, {"width": "32px"}
 
@@ -41,7 +41,7 @@ class Panel:
         self.search = widgets.Text(placeholder=f"Type the title of a {recommender.noun} you like", layout=WIDE)
         self.suggestions = widgets.VBox()
         self.chosen = widgets.HBox(layout=widgets.Layout(flex_flow="row wrap"))
-        self.k = widgets.IntSlider(k, 5, 30, 5, description="how many")
+        self.k = widgets.IntSlider(k, min(k, 5), max(k, 30), description="how many")
         self.order = widgets.ToggleButtons(options={"in any order": True, "in this order": False})
         self.penalty = widgets.FloatSlider(0.0, min=0, max=1, step=0.25, readout=False)
         self.exclude_series = widgets.Checkbox(description="leave out the same series", indent=False)
@@ -135,12 +135,12 @@ class Panel:
         found = self.recommender.recommend_items(self.items, self.k.value, as_set=as_set, **options)
         reasons: list[list[tuple[str, float]]] = [[] for _ in range(len(found))]
         notes = [*self.notes, *look_alikes(self.unknown, found.title)]
-        if 1 < len(self.items) <= MOST_REASONS:
+        if 1 < len(self.items) <= MAX_REASONS:
             gains = self.recommender.explain(self.items, found.item, as_set)
             gains.index = [(names_of(self.titles[item])[:2] or [self.titles[item]])[-1] for item in gains.index]
             reasons = [list(gains[item].sort_values(ascending=False).items()) for item in gains]
-        elif len(self.items) > MOST_REASONS:
-            notes.append(f"Why is worked out for up to {MOST_REASONS} {self.recommender.noun}s.")
+        elif len(self.items) > MAX_REASONS:
+            notes.append(f"Why is worked out for up to {MAX_REASONS} {self.recommender.noun}s.")
         if found.empty:
             of_list = " of your watchlist" if self.from_watchlist.value else ""
             notes.append(f"Nothing is left to recommend of the {self.recommender.noun}s{of_list} that the model knows.")

@@ -1,7 +1,7 @@
 """Recommends films: titles in, titles out."""
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice, permutations
 from typing import Any, TypedDict, Unpack
 
@@ -16,8 +16,8 @@ from ..evaluation.ranking import Scorer
 from .titles import NewerTitle, TitleIndex, UnknownTitle, look_alikes, series_of
 
 ORDERS = 16  # random orders over which a history that is read as a set is averaged
-PART = 4_096  # users in each table that `recommend_in_parts` yields
-SCORES = 4_000_000  # at most this many scores are in memory at once
+USERS_PER_PART = 4_096  # users in each table that `recommend_in_parts` yields
+MAX_SCORES = 4_000_000  # at most this many scores are in memory at once
 
 
 class ListOptions(TypedDict, total=False):
@@ -40,7 +40,7 @@ class Recommender:
 
     def __init__(self, model: Scorer, vocabulary: Vocabulary, items: pd.DataFrame, noun: str = "film"):
         self.model, self.vocabulary, self.noun = model, vocabulary, noun
-        unnamed = ~np.isin(vocabulary.items, items.item)
+        unnamed = ~pd.Index(vocabulary.items).isin(items.item)  # hashed: np.isin takes quadratic time for texts
         if unnamed.any():
             problem = f"{unnamed.sum():,} of the model's items have no title in this data"
             raise ValueError(f"{problem}; use the data it was trained on")
@@ -132,7 +132,7 @@ class Recommender:
         without: Iterable[Any] = (),
         allow_seen: bool = False,
     ) -> Iterator[pd.DataFrame]:
-        """`recommend_all`, the table of PART users after the other: what is in memory stays small.
+        """`recommend_all`, the table of USERS_PER_PART users after the other: what is in memory stays small.
 
         The score is log p(next film), as in `log_probabilities`, less `popularity_penalty` times the log of how many
         people rated the film: at 0 the list has what is likely, at 1 what this history makes more likely than it is for
@@ -165,10 +165,16 @@ class Recommender:
                     of_user[np.isin(series_codes, np.setdiff1d(series_codes[history - 1], [-1]))] = -np.inf
             return scores
 
-        size = max(1, min(256, SCORES // len(self.vocabulary)) // (ORDERS if as_set else 1))
+        size = max(1, min(256, MAX_SCORES // len(self.vocabulary)) // (ORDERS if as_set else 1))
+        return self._parts(histories, k, scores_of, size)
+
+    def _parts(
+        self, histories: Sequences, k: int, scores_of: Callable[[Sequence[np.ndarray]], np.ndarray], size: int
+    ) -> Iterator[pd.DataFrame]:
+        """The tables of `recommend_in_parts`: `scores_of` the histories of `size` users at a time, and the k best."""
         with progress_bar(total=len(histories), desc="recommending", unit="user", delay=1, leave=False) as bar:
-            for start in range(0, len(histories), PART):
-                part = histories.rows(np.arange(start, min(start + PART, len(histories))))
+            for start in range(0, len(histories), USERS_PER_PART):
+                part = histories.rows(np.arange(start, min(start + USERS_PER_PART, len(histories))))
                 lists: list[Any] = [None] * len(part)  # of each user the best columns and their scores
                 order = part.lengths.argsort(kind="stable")  # similar lengths together: little padding
                 for rows in np.split(order, range(size, len(order), size)):
@@ -213,6 +219,9 @@ class Recommender:
         rows = [row for of_history in orders for row in of_history]
         offsets = np.cumsum([0, *(len(row) for row in rows)])
         scores = self.model.score(Sequences(np.concatenate(rows), offsets, np.arange(len(rows))))
+        if np.isnan(scores).any():
+            problem = f"{type(self.model).__name__} gave a score that is NaN"
+            raise ValueError(f"{problem}; train it again, or load another model")
         scores = log_softmax(scores, axis=1)
         if as_set:
             starts = np.cumsum([0, *(len(of_history) for of_history in orders)])[:-1]
@@ -232,7 +241,7 @@ class Recommender:
         """What each film of the history (rows) contributes to each recommended one (columns), item ids both.
 
         That is log p(recommended | history) less the same without that film, however often the history has it: natural
-        logs, so .7 doubles the probability. As a set, the means are over the same orders, with and without the film.
+        logs, so .7 doubles the probability. As a set, each is the mean over its orders, as in `log_probabilities`.
         ValueError if the history has fewer than two films: nothing is left without one.
         """
         different = list(dict.fromkeys(items))

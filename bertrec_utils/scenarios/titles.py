@@ -345,9 +345,7 @@ def _from_archive(data: bytes, path: Path) -> pd.DataFrame:
     if not chosen and len(files) != 1:
         wanted = f"none of {', '.join(LETTERBOXD)}, as Letterboxd's whole export has, and not one .csv alone"
         raise ValueError(f"{path} holds {wanted}; unpack it, and read the file with your history")
-    return pd.concat(
-        [_from_file(files[name], path / name).sort_values("date", kind="stable") for name in chosen or files]
-    )
+    return pd.concat([_from_file(files[name], path / name) for name in chosen or files])
 
 
 def _from_trakt(files: list[bytes], path: Path) -> pd.DataFrame:
@@ -360,7 +358,7 @@ def _from_trakt(files: list[bytes], path: Path) -> pd.DataFrame:
         advice = "ask for CSV, or write its titles into a text file, one a line, oldest first"
         raise ValueError(f"{path} is JSON, but no list of films as Trakt has it ({error}); {advice}") from error
     table = pd.DataFrame(films, columns=["title", "year"]).assign(watchedat=dates).fillna("").astype(str)
-    return _films(table, path).sort_values("date", kind="stable")
+    return _films(table, path)
 
 
 def _from_file(data: bytes, path: Path) -> pd.DataFrame:
@@ -400,7 +398,8 @@ def _from_table(text: str, path: Path) -> pd.DataFrame:
 
 
 def _films(table: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """Titles with their years, and dates, of a table of texts, without episodes: oldest first if it is newest first."""
+    """Titles with their years, and dates, of a table of texts, without episodes: by date, of one day the first
+    viewing first; undated ones last."""
     empty = pd.Series("", table.index, dtype=str)
     found = (next((table[name] for name in names if name in table), empty) for names in (NAMES, DATES))
     titles, dates = (column.str.strip() for column in found)
@@ -412,7 +411,8 @@ def _films(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     titles = titles.where(years.isna(), titles + " (" + years + ")")
     watched = pd.DataFrame({"title": titles, "date": _days(dates, path)})[is_film]
     newest_first = watched.date.is_monotonic_decreasing and not watched.date.is_monotonic_increasing
-    return watched[::-1] if newest_first else watched  # reversed, for of one day the last comes first, too
+    watched = watched[::-1] if newest_first else watched  # reversed, for of one day the last comes first, too
+    return watched.sort_values("date", kind="stable")
 
 
 def _days(texts: pd.Series, path: Path) -> pd.Series:

@@ -34,7 +34,9 @@ class Batch(NamedTuple):
         return self._map(Tensor.pin_memory)
 
     def to(self, device: torch.device) -> "Batch":
-        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+        """On `device`; a copy to a CUDA device is not waited for, since `pin_memory` has prepared it. Elsewhere such a
+        copy could read memory that has been freed (github.com/pytorch/pytorch/issues/189690)."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=device.type == "cuda"))
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
         masked, negatives = MaskedBatch(*map(change, self.masked)), self.negatives

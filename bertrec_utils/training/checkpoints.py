@@ -31,7 +31,7 @@ from .devices import find_device
 MODEL, ITEMS = "model.safetensors", "items.csv"
 FORMAT = 3  # of the description in a file; raise it with any renamed or restructured part, and extend `_migrate`
 LATEST_2K, LATEST_2K_USERS = "ml-latest-2k", 2_148  # once a release, now the first users of ml-5k: the same sequences
-NO_SUM = "0" * 64  # stands in for the checksum of the file while that is computed
+CHECKSUM_PLACEHOLDER = "0" * 64  # stands in for the checksum of the file while that is computed
 
 
 @dataclass(frozen=True)
@@ -67,10 +67,11 @@ class Checkpoint:
                 raise ValueError(f"{problem}; {advice}")
 
     def with_linear(self, dataset: Dataset) -> Mixture:
-        """The network mixed with the linear baseline of `dataset`, which must be what it was trained on. ValueError if
-        the run was not finished, so that the weight is not known."""
+        """The network mixed with the linear baseline of `dataset`. ValueError if that is not what the model was trained
+        on, or if the run was not finished, so that the weight is not known."""
         if self.linear_weight is None:
             raise ValueError("the model's run is not finished; resume it, or leave out the linear baseline")
+        self.check(dataset)
         return Mixture(self.model, linear_baseline(dataset.split.train, len(self.vocabulary)), self.linear_weight)
 
     def load_dataset(self, **log: Unpack[OwnLog]) -> Dataset:
@@ -143,7 +144,7 @@ def save(folder: str | Path, checkpoint: Checkpoint) -> Path:
     weights = {name: value.cpu().contiguous() for name, value in checkpoint.model.state_dict().items()}
     place = uuid4().hex * 2  # holds the place of the checksum; no id of an item is like it
     content = safetensors.torch.save(weights, {"bertrec": json.dumps(description), "sha256": place})
-    digest = hashlib.sha256(content.replace(place.encode(), NO_SUM.encode(), 1)).hexdigest()
+    digest = hashlib.sha256(content.replace(place.encode(), CHECKSUM_PLACEHOLDER.encode(), 1)).hexdigest()
     content = content.replace(place.encode(), digest.encode(), 1)
     replace_file(path, lambda file: file.write_bytes(content))
     return path
@@ -171,13 +172,14 @@ def _home(folder: Path) -> Path:
 def _relative(file: str, folder: Path) -> str:
     """`file` relative to `folder`, so that a published model does not reveal an absolute path."""
     try:
-        return os.path.relpath(file, folder)
+        return os.path.relpath(Path(file).expanduser(), folder)
     except ValueError:  # on another drive of Windows
         return Path(file).name
 
 
 def load(folder: str | Path, device: str | torch.device | None = None) -> Checkpoint:
-    """Read what `save` wrote, onto `device`, else the best there is; a warning if its run is not finished.
+    """Read what `save` wrote, onto `device`, else the best there is; the model is in evaluation mode. A warning is
+    logged if its run is not finished.
     FileNotFoundError if there is nothing, ValueError if the file is damaged or of a newer version, or there is no such
     device."""
     folder = Path(folder)
@@ -189,12 +191,13 @@ def load(folder: str | Path, device: str | torch.device | None = None) -> Checkp
     try:
         metadata = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
         description, digest = json.loads(metadata["bertrec"]), metadata["sha256"]
-        if hashlib.sha256(content.replace(digest.encode(), NO_SUM.encode(), 1)).hexdigest() != digest:
+        if hashlib.sha256(content.replace(digest.encode(), CHECKSUM_PLACEHOLDER.encode(), 1)).hexdigest() != digest:
             raise ValueError("its checksum is wrong")
         description, weights = _migrate(description, safetensors.torch.load(content))
         parts = {name: kind(**description["settings"][name]) for name, kind in GROUPS.items()}
         settings = Settings(description["settings"]["preset"], description["settings"]["recipe"], **parts)
-        vocabulary = Vocabulary(np.array(description["items"]))
+        items = description["items"]
+        vocabulary = Vocabulary(np.array(items, dtype=object if isinstance(items[0], str) else np.int64))
         model = build_network(len(vocabulary), settings.model)
         model.load_state_dict(weights)
     except NewerFormat as error:
@@ -202,7 +205,7 @@ def load(folder: str | Path, device: str | torch.device | None = None) -> Checkp
     except Exception as error:  # whatever a damaged file makes of a header, a JSON text or a tensor
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{path} is damaged or of another version ({reason}); train it again") from error
-    model, history = model.to(find_device(device)), pd.DataFrame(description["history"])
+    model, history = model.to(find_device(device)).eval(), pd.DataFrame(description["history"])
     settings = _with_files(settings, lambda file: os.path.normpath(_home(folder) / file))
     seed, fingerprint, weight = (description[name] for name in ("seed", "fingerprint", "linear_weight"))
     checkpoint = Checkpoint(model, vocabulary, settings, seed, history, fingerprint, weight, folder)

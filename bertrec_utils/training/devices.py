@@ -14,11 +14,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from ..common import is_main_process, leave
+from ..common import is_main_process, raise_quietly
 
 JOIN_TIMEOUT = timedelta(hours=2)  # the first process may have to download a release
-LOST = "another process of this training has ended"
-AGAIN = "the same command, with any number of processes, goes on from the last whole epoch"
+PROCESS_LOST = "another process of this training has ended"
+RESUME_ADVICE = "the same command, with any number of processes, goes on from the last whole epoch"
 DEVICES = ("cpu", "cuda", "mps")
 TORCHRUN = {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}  # what it sets; a cluster may set some of them
 
@@ -34,9 +34,13 @@ def find_device(name: str | torch.device | None) -> torch.device:
     """The device of that name, the best one for None; ValueError if PyTorch does not find it here."""
     if name is None:
         return best_device()
-    device = torch.device(name)
-    if device.type != "cpu" and not getattr(torch, device.type).is_available():
-        raise ValueError(f"PyTorch finds no {device.type} device here; leave --device out, or say --device cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"there is no device {str(name)!r}; choose one of {', '.join(DEVICES)}") from None
+    counts = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if (device.index or 0) >= counts.get(device.type, 0):
+        raise ValueError(f"PyTorch finds no {device} device here; leave --device out, or say --device cpu")
     return device
 
 
@@ -87,7 +91,7 @@ def process_group(device: torch.device) -> Iterator[None]:
     if device.type == "mps":
         raise ValueError("several processes cannot share Apple's GPU; train with one, or with --device cpu")
     if device.type == "cuda":
-        number, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        number, gpus = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()  # none told: a GPU a machine
         if number >= gpus:
             raise ValueError(f"each process needs a GPU, and there are {gpus} here; start fewer, or say --device cpu")
         torch.cuda.set_device(number)
@@ -98,7 +102,7 @@ def process_group(device: torch.device) -> Iterator[None]:
         dist.barrier()  # who leaves while another is still at work may take it down
     except RuntimeError as error:
         if isinstance(error, dist.DistError) or "gloo" in str(error):
-            raise ConnectionError(f"{LOST}; {AGAIN}") from error
+            raise ConnectionError(f"{PROCESS_LOST}; {RESUME_ADVICE}") from error
         raise
     finally:
         dist.destroy_process_group()
@@ -106,7 +110,8 @@ def process_group(device: torch.device) -> Iterator[None]:
 
 def _stop(*_: object) -> NoReturn:
     """SystemExit, which nothing takes for an error of its own."""
-    leave(SystemExit(f"error: this process was told to stop, as torchrun does when another has ended; {AGAIN}"))
+    problem = "this process was told to stop, as torchrun does when another has ended"
+    raise_quietly(SystemExit(f"error: {problem}; {RESUME_ADVICE}"))
 
 
 @contextlib.contextmanager

@@ -36,6 +36,7 @@ from .warm_start import carry_over, warm_start
 UNFINISHED, LOCK = "unfinished.pt", ".lock"
 MAX_GRADIENT_NORM = 5.0
 CONTINUED_RATE = 0.5  # of the learning rate, where a training goes on
+THOSE_BEFORE = "those of the model before"  # where a training goes on from a model
 CHECK_EVERY = 50  # steps between checks that the loss is finite; each check makes a GPU wait
 
 
@@ -55,9 +56,11 @@ def new_model(
     return model.to(device or devices.best_device())
 
 
-def continued_model(checkpoint: Checkpoint, dataset: Dataset, seed: int = 0) -> Network:
+def continued_model(
+    checkpoint: Checkpoint, dataset: Dataset, seed: int = 0, device: torch.device | None = None
+) -> Network:
     """A trained model as it goes on with the items of `dataset`, its log with new rows: those it knows keep their
-    weights (`carry_over`). ValueError if it knows none of them."""
+    weights (`carry_over`). It is on `device`, else on that of the checkpoint. ValueError if it knows no item."""
     before, now = (map(str, each.vocabulary.items.tolist()) for each in (checkpoint, dataset))  # ids may become texts
     known = {item: token for token, item in enumerate(before, 1)}
     tokens = np.array([known.get(item, 0) for item in now])
@@ -66,7 +69,7 @@ def continued_model(checkpoint: Checkpoint, dataset: Dataset, seed: int = 0) -> 
     torch.manual_seed(seed)
     model = build_network(len(tokens), checkpoint.settings.model)
     carry_over(model, checkpoint.model, tokens, dataset.split.train)
-    return model.to(checkpoint.model.device)
+    return model.to(device or checkpoint.model.device)
 
 
 def continued_settings(settings: Settings) -> Settings:
@@ -111,7 +114,7 @@ class Trainer:
         self.best_weights: dict[str, Tensor] = {}
         self.run_key = _run_key(model, dataset, settings, seed)
         if continued:  # by now that model may be set aside
-            self.run_key["initial weights"] = "those of the model before"
+            self.run_key["initial weights"] = THOSE_BEFORE
         self.stateful: dict[str, Any] = {"weights": model, "optimizer": self.optimizer, "schedule": self.schedule}
 
     @property
@@ -195,7 +198,7 @@ class Trainer:
         if hashlib.sha256(content[32:]).digest() != content[:32]:
             raise ValueError(f"{path} is damaged; delete it to start over")
         try:
-            state = torch.load(io.BytesIO(content[32:]), map_location=self.model.device, weights_only=True)
+            state = torch.load(io.BytesIO(content[32:]), map_location="cpu", weights_only=True)
             version = state.get("format", 1)
             there, here = dict(state["run_key"]) if version == FORMAT else {}, self.run_key
         except Exception as error:  # the right checksum of what is no state of a run
@@ -205,7 +208,12 @@ class Trainer:
         names = [name for name, value in here.items() if there.get(name) != value]
         if differing := [f"{name} is {there.get(name)}, not {here[name]}" for name in names]:
             problem = f"{path.parent} holds an unfinished run of another kind ({'; '.join(differing)})"
-            raise ValueError(f"{problem}; choose another folder (--out DIR), or delete {path}")
+            advice = f"choose another folder (--out DIR), or delete {path}"
+            if names == ["initial weights"]:  # of a model that has been trained since, as by the run itself
+                advice = f"to resume it, pass an untrained model of the same seed (new_model); else {advice}"
+            elif here["initial weights"] == THOSE_BEFORE:
+                advice = f"finish it with the command that started it, or delete {path}"
+            raise ValueError(f"{problem}; {advice}")
         self.history, self.best_weights = state["history"], state["best_weights"]
         for name, part in self.stateful.items():
             part.load_state_dict(state[name])
@@ -243,7 +251,8 @@ def fit(
     on_step: Callable[[Trainer, Batch], None] | None = None,
     verbose: bool = True,
 ) -> pd.DataFrame:
-    """Train `model` in place, as `settings` say, and leave it with the weights of the best validation NDCG@10.
+    """Train `model` in place, as `settings` say; leave it in evaluation mode, with the weights of the best validation
+    NDCG@10.
 
     Returns one row per epoch: epoch, loss (mean cross-entropy per target, nats), learning_rate, hit@10 and ndcg@10
     (validation, full ranking), seconds (since the start). With a `folder`, the best epoch is kept there for `load`, at
@@ -259,8 +268,9 @@ def fit(
     with locked(folder):
         if folder:
             trainer.load(folder / UNFINISHED)
-        train_to_the_end(trainer, folder, on_epoch, on_step)
+        run_epochs(trainer, folder, on_epoch, on_step)
         model.load_state_dict(trainer.best_weights)
+        model.eval()
         if folder and is_main_process():
             finalize(trainer, folder)
     return pd.DataFrame(trainer.history)
@@ -301,7 +311,7 @@ def writing_to(folder: Path) -> Iterator[None]:
         raise OSError(f"{problem}; {advice.get(error.errno, goes_on)}") from error
 
 
-def train_to_the_end(
+def run_epochs(
     trainer: Trainer, folder: Path | None, on_epoch: Callable | None = None, on_step: Callable | None = None
 ) -> None:
     """Epoch after epoch, until the run is over."""

@@ -11,7 +11,7 @@ from ..model.layers import Network
 
 WINDOW = 10
 STANDARD_DEVIATION = 0.05
-MOST_PAIRS = 20_000_000  # of items that are factorised: all pairs of 4,000 items, the strongest of a larger catalogue
+MAX_PAIRS = 20_000_000  # of items that are factorised: all pairs of 4,000 items, the strongest of a larger catalogue
 
 
 def cooccurrence(sequences: Sequences, item_count: int, window: int = WINDOW) -> sparse.csr_array:
@@ -63,7 +63,7 @@ def item_vectors(sequences: Sequences, item_count: int, width: int, seed: int = 
     ValueError if no two items occur near each other."""
     half = unordered_pairs(sequences, item_count)
     totals = half.sum(0) + half.sum(1)
-    half = strongest(half, MOST_PAIRS // 2)
+    half = strongest(half, MAX_PAIRS // 2)
     pmi = positive_pmi(half + half.T, totals) if half.nnz else half
     if not pmi.nnz:
         raise ValueError("no two items occur near each other more often than by chance; train with --start random")

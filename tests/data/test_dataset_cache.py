@@ -21,7 +21,7 @@ LOG = "user,item,timestamp\n" + "".join(f"{user},{item},{item}\n" for user in (3
 @pytest.fixture
 def own(tmp_path, monkeypatch):
     """Settings of a log of one's own that counts as big."""
-    monkeypatch.setattr(module, "CACHED_FROM", 1)
+    monkeypatch.setattr(module, "MIN_CACHED_BYTES", 1)
     (tmp_path / "log.csv").write_text(LOG)
     return DataSettings(ratings_file=str(tmp_path / "log.csv"), min_item_ratings=1)
 
@@ -58,7 +58,7 @@ def test_second_start_does_not_read_the_log_before_it_is_asked_for(own):
 
 def test_a_release_is_cached_beside_its_own_file(tmp_path, monkeypatch):
     monkeypatch.setenv("BERTREC_DATA", str(tmp_path))
-    monkeypatch.setattr(module, "CACHED_FROM", 1)
+    monkeypatch.setattr(module, "MIN_CACHED_BYTES", 1)
     (tmp_path / "ml-1m").mkdir()
     (tmp_path / "ml-1m" / "ratings.dat").write_text("".join(f"1::{item}::3::{9 - item}\n" for item in (2, 4, 7)))
     (tmp_path / "ml-1m" / "movies.dat").write_text("2::Two (2002)::Drama\n")
@@ -101,7 +101,7 @@ def test_cached_items_are_those_of_the_log(titles, first_item, own, tmp_path):
 
 def test_small_files_and_the_bundled_data_leave_no_litter(own, monkeypatch):
     monkeypatch.undo()
-    assert module.CACHED_FROM == 50_000_000
+    assert module.MIN_CACHED_BYTES == 50_000_000
     load_dataset(own)
     assert cached(own) == []
 
@@ -196,7 +196,7 @@ FULL = """
 import resource, sys
 from bertrec_utils.data import dataset
 from bertrec_utils.settings import DataSettings
-dataset.CACHED_FROM = 1
+dataset.MIN_CACHED_BYTES = 1
 # no file may grow beyond 500 bytes: the rest is refused, as on a full disk
 resource.setrlimit(resource.RLIMIT_FSIZE, (500, resource.RLIM_INFINITY))
 print(len(dataset.load_dataset(DataSettings(ratings_file=sys.argv[1], min_item_ratings=1)).sequences))
@@ -213,7 +213,7 @@ def test_disk_full_while_sequences_are_cached_is_a_warning_and_leaves_nothing(ow
 
 
 def start(own, barrier, count):
-    module.CACHED_FROM = 1
+    module.MIN_CACHED_BYTES = 1
     for _ in range(count):
         barrier.wait(60)
         Path(own.ratings_file + ".sequences-1-all.npz").unlink(missing_ok=True)

@@ -599,7 +599,7 @@ def test_how_many_items_lack_a_title_is_said(tmp_path, capsys):
 
 
 def test_what_was_cached_is_of_the_same_columns(tmp_path, monkeypatch):
-    monkeypatch.setattr("bertrec_utils.data.dataset.CACHED_FROM", 1)
+    monkeypatch.setattr("bertrec_utils.data.dataset.MIN_CACHED_BYTES", 1)
     path = write(tmp_path, "log.tsv", "who\twith\twhat\n" + "".join(f"a\tb\t{n}\na\tc\t{n}\n" for n in range(4)))
     settings = [
         DataSettings(ratings_file=str(path), columns=f"user={user} item=what timestamp=none")

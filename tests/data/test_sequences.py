@@ -21,6 +21,17 @@ def test_vocabulary_round_trip_and_errors():
             vocabulary.item_ids([token])
 
 
+def test_tokens_of_any_iterable_and_of_ids_of_another_kind():
+    numbers, texts = Vocabulary(np.array([5, 7, 9])), Vocabulary(np.array(["ape", "bee"], object))
+    assert numbers.tokens({9: "a", 5: "b"}.keys()).tolist() == [3, 1]
+    assert numbers.tokens(item for item in (7, 9)).tolist() == [2, 3]
+    assert sorted(texts.tokens({"ape", "bee"}).tolist()) == [1, 2]
+    assert numbers.tokens(np.array([[5, 7], [9, 5]])).tolist() == [[1, 2], [3, 1]]
+    assert numbers.tokens([]).dtype == np.int32 and len(texts.tokens([])) == 0
+    with pytest.raises(KeyError, match="item 5 is not in the vocabulary of 2 items, such as 'ape'"):
+        texts.tokens([5])
+
+
 def test_rows_picks_in_order():
     sequences = rows([1], [2, 3], [4, 5, 6])
     picked = sequences.rows(np.array([2, 0]))

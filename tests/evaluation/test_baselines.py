@@ -6,7 +6,7 @@ from bertrec_utils.data.sequences import Vocabulary
 from bertrec_utils.evaluation import baselines
 from bertrec_utils.evaluation.baselines import (
     EASE,
-    MOST_ITEMS,
+    MAX_ITEMS,
     PCTM,
     ItemKNN,
     LinearNextItem,
@@ -131,10 +131,10 @@ def test_linear_next_item_is_the_ridge_regression_written_out(longest, decays):
 def test_a_matrix_of_all_pairs_has_a_limit(baseline):
     """At once, before any memory is taken."""
     with pytest.raises(ValueError, match=r"^10,001 items are too many for a matrix of all pairs; at most 10,000$"):
-        baseline(rows([1, 2, 3]), MOST_ITEMS + 1)
+        baseline(rows([1, 2, 3]), MAX_ITEMS + 1)
 
 
 @pytest.mark.parametrize("baseline", [EASE, ItemKNN, LinearNextItem])
 def test_as_many_items_as_the_limit_are_not_too_many(baseline, monkeypatch):
-    monkeypatch.setattr(baselines, "MOST_ITEMS", ITEMS)
+    monkeypatch.setattr(baselines, "MAX_ITEMS", ITEMS)
     assert baseline(random_sequences(5, 5), ITEMS).score(rows([1, 2])).shape == (1, ITEMS)

@@ -72,14 +72,14 @@ def test_few_users_are_enough_where_many_do_not_fit(monkeypatch):
     network, baseline = np.zeros(20), np.zeros(20)
     network[2], baseline[1], baseline[2] = 0.01, 1, -1
     assert fit_mixture(Fixed(network), Fixed(baseline), holdout).weight == 0
-    monkeypatch.setattr(mixture, "MOST_SCORES", 20 * 10)
+    monkeypatch.setattr(mixture, "MAX_SCORES", 20 * 10)
     assert fit_mixture(Fixed(network), Fixed(baseline), holdout).weight > 0
 
 
 def test_the_baseline_of_a_large_catalogue_is_the_markov_chain(monkeypatch):
     train = rows([1, 2, 3], [3, 2, 1])
     assert isinstance(linear_baseline(train, 3), LinearNextItem)
-    monkeypatch.setattr(mixture, "MOST_ITEMS", 2)
+    monkeypatch.setattr(mixture, "MAX_ITEMS", 2)
     baseline = linear_baseline(train, 3)
     assert isinstance(baseline, SmoothedMarkovChain)
     assert np.isfinite(

@@ -557,12 +557,31 @@ def test_recorded_ranks_give_the_recorded_table(preset):
 
 
 def test_ranks_are_kept_as_they_are(tmp_path):
-    ranks = {"ours": {"full": np.array([1, 2.5, 70_000]), "uniform-100": np.array([1, 1.5, 101])}}
+    ranks = {"ours": {"full": np.array([1, 2.5, 70_000, np.inf]), "uniform-100": np.array([1, 1.5, 101])}}
     write_ranks(tmp_path / "new" / "ranks.npz", ranks)
     kept = read_ranks(tmp_path / "new" / "ranks.npz")
     assert {scorer: by_protocol.keys() for scorer, by_protocol in kept.items()} == {"ours": ranks["ours"].keys()}
     for protocol, expected in ranks["ours"].items():
         np.testing.assert_array_equal(kept["ours"][protocol], expected)
+
+
+def test_nobody_to_rank_for_is_an_error():
+    class Nothing:
+        def score(self, histories):
+            return np.zeros((len(histories), 3))
+
+    with pytest.raises(ValueError, match="there is no user to rank for"):
+        target_ranks(Nothing(), Holdout(rows(), np.array([], dtype=np.int32)))
+    with pytest.raises(ValueError, match="no histories to recommend for"):
+        top_k(Nothing(), rows())
+
+
+def test_whole_numbers_are_scores_too():
+    class Votes:
+        def score(self, histories):
+            return np.array([[3, 5, 4]] * len(histories))
+
+    assert top_k(Votes(), rows([2], [1]), 2).tolist() == [[3, 1], [2, 3]]
 
 
 def test_files_that_hold_no_ranks_are_named(tmp_path):

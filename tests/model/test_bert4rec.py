@@ -128,12 +128,11 @@ def test_every_recipe_has_the_network_and_the_start_that_its_name_says():
     assert get_preset("tiny", "bert4rec", "counts").start == "counts"
 
 
-def test_a_target_that_is_not_masked_is_refused(bert4rec):
-    tokens = np.array([[3, 4, 5]])
-    masked, next_item = np.array([[[0, 1, 0]], [[0, 0, 1]]], dtype=bool)
-    batch = build_batch(tokens, np.array([2]), masked, next_item, bert4rec.mask_token)
-    with pytest.raises(ValueError, match=r"predicts masked items only; set p_cloze to 1 and p_causal to 0"):
-        bert4rec(batch)
+def test_targets_that_are_not_masked_are_refused():
+    with pytest.raises(ValueError, match=r"predicts masked items only; set p_cloze=1 and p_causal=0"):
+        get_preset("tiny", "bert4rec").change(p_cloze=0.5)
+    with pytest.raises(ValueError, match="predicts masked items only"):
+        get_preset("tiny").change(network="bert4rec")
 
 
 def test_training_drops_embeddings(bert4rec):

@@ -541,3 +541,8 @@ def test_the_map_that_comes_with_the_clone_is_of_the_shipped_weights(tmp_path):
     assert sorted(positions["item"]) == checkpoint.vocabulary.items.tolist()
     assert positions[["x", "y"]].min().tolist() == [0, 0] and positions[["x", "y"]].max().tolist() == [1000, 1000]
     assert kept_positions(tmp_path, b"other weights") is None
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "model.safetensors").write_bytes(b"other weights")  # and a page that is not whole
+    assert kept_positions(tmp_path, b"other weights") is None
+    (tmp_path / "data" / "films.json").write_text("{")
+    assert kept_positions(tmp_path, b"other weights") is None

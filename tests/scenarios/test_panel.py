@@ -22,7 +22,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from bertrec_utils.common import PROJECT
 from bertrec_utils.data.sequences import Vocabulary
-from bertrec_utils.scenarios.panel import MOST_REASONS, NO_FORMULAS, Panel
+from bertrec_utils.scenarios.panel import MAX_REASONS, NO_FORMULAS, Panel
 from bertrec_utils.scenarios.recommender import Recommender
 from bertrec_utils.training.checkpoints import load
 
@@ -52,6 +52,12 @@ def test_an_empty_panel_says_what_to_do(recommender):
     panel = Panel(recommender)
     assert "type a title" in panel.table.value
     assert panel._repr_mimebundle_()["text/html"] == panel.table.value
+
+
+@pytest.mark.parametrize("k", [3, 10, 40])
+def test_a_panel_shows_as_many_films_as_it_was_told(recommender, k):
+    panel = Panel(recommender, ["Toy Story"], k=k)
+    assert panel.k.value == k and len(titles_in(panel)) == k
 
 
 def test_films_are_found_while_they_are_typed(recommender):
@@ -176,14 +182,14 @@ def test_a_click_on_why_shows_what_each_film_contributes(recommender):
 
 
 def test_long_histories_are_explained_too_or_said_not_to_be(recommender):
-    popular = recommender.items.loc[recommender.vocabulary.items].ratings.nlargest(MOST_REASONS + 1).index.tolist()
+    popular = recommender.items.loc[recommender.vocabulary.items].ratings.nlargest(MAX_REASONS + 1).index.tolist()
     panel = Panel(recommender)
     panel.order.value = False
     panel.items = popular[:-1]
     panel.show_chosen()
     assert panel.table.value.count("<summary>") == 10 and "Why is" not in panel.table.value
     panel.add(popular[-1])
-    assert "<summary>" not in panel.table.value and f"up to {MOST_REASONS} films" in panel.table.value
+    assert "<summary>" not in panel.table.value and f"up to {MAX_REASONS} films" in panel.table.value
 
 
 def test_controls_change_the_list(recommender):

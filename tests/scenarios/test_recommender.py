@@ -32,6 +32,16 @@ class CountingUp:
         return np.tile(np.arange(20, dtype=np.float32), (len(histories), 1))
 
 
+class Broken:
+    def score(self, histories):
+        return np.full((len(histories), 20), np.nan)
+
+
+def test_scores_that_are_not_numbers_are_an_error_and_not_an_empty_list():
+    with pytest.raises(ValueError, match="Broken gave a score that is NaN; train it again"):
+        Recommender(Broken(), Vocabulary(np.arange(1, 21)), ITEMS).recommend_items([1])
+
+
 @pytest.fixture
 def recommender():
     return Recommender(CountingUp(), Vocabulary(np.arange(1, 21)), ITEMS)
@@ -237,8 +247,8 @@ def test_all_at_once_as_one_after_the_other(small_model, monkeypatch, options):
     recommender = Recommender(small_model, Vocabulary(np.arange(1, 31)), items)
     random = np.random.default_rng(0)
     tokens = [random.permutation(30)[: random.integers(1, 20)] + 1 for _ in range(20)]
-    monkeypatch.setattr(module, "PART", 7)
-    monkeypatch.setattr(module, "SCORES", 4 * 30)
+    monkeypatch.setattr(module, "USERS_PER_PART", 7)
+    monkeypatch.setattr(module, "MAX_SCORES", 4 * 30)
     users = [f"user {number}" for number in random.permutation(20)]
     table = recommender.recommend_all(histories_of_tokens(*tokens, users=users), 5, **options)
     assert list(table) == ["user", "rank", "item", "title", "score"]

@@ -615,6 +615,17 @@ def test_a_whole_export_of_letterboxd(tmp_path):
     assert read_history(tmp_path / "export.zip") == ["M (1931)", "Alien (1979)", "Up (2009)", "Heat (1995)"]
 
 
+def test_a_diary_has_one_order_alone_and_in_the_archive(tmp_path):
+    """Heat was entered first for its second viewing; its first counts."""
+    days = [("Heat,1995", "2021-01-01"), ("Alien,1979", "2020-06-01"), ("Up,2009", "2020-09-01")]
+    days.append(("Heat,1995", "2019-01-01"))
+    text = "Name,Year,Watched Date\n" + "".join(f"{film},{day}\n" for film, day in days)
+    with zipfile.ZipFile(tmp_path / "export.zip", "w") as archive:
+        archive.writestr("diary.csv", text)
+    for path in (write(tmp_path, "diary.csv", text), tmp_path / "export.zip"):
+        assert read_history(path) == ["Heat (1995)", "Alien (1979)", "Up (2009)"]
+
+
 def test_months_and_days_that_nothing_tells_apart_are_named(tmp_path, caplog):
     told = "Name,Year,Date\nLater,2000,1/12/2020\nFirst,1999,2/11/2020\n"
     assert read_history(write(tmp_path, "a.csv", told)) == [LATER, FIRST]  # January before February

@@ -194,7 +194,10 @@ def test_a_file_of_format_1_that_is_saved_again_is_of_the_newest(tmp_path):
         ({"last_only": 0.2}, {"p_mask_last": 0.2}),
         ({"warmup_share": 0.5}, {"warmup_fraction": 0.5}),
         ({"warm_start": False}, {"start": "random"}),
-        ({"paper": True}, {"network": "bert4rec"}),
+        (
+            {"paper": True, "next_only": 0.0, "cloze_only": 1.0},
+            {"network": "bert4rec", "p_causal": 0.0, "p_cloze": 1.0},
+        ),
         ({"ratings_file": "/log.csv", "negatives": 7}, {"ratings_file": "/log.csv", "negatives": 7}),
     ],
 )
@@ -382,3 +385,36 @@ def test_file_is_on_disk_before_it_gets_its_name(tmp_path, monkeypatch):
     replace_file(tmp_path / "file", lambda partial: partial.write_text("new"))
     assert done[0].startswith("file.") and done[0].endswith(".partial")
     assert done[1:] == ["renamed", tmp_path.name]
+
+
+def test_a_model_is_in_evaluation_mode_after_it_is_trained_or_loaded(trained):
+    """Else two threads that score at once may turn dropout on for each other."""
+    model, _, folder = trained
+    assert not model.training and not load(folder).model.training
+
+
+def test_ids_that_are_texts_are_loaded_as_texts_of_their_own_length(dataset, tmp_path):
+    ids = np.array(sorted(f"item {number}" + "!" * 500 * (number == 7) for number in range(len(dataset.vocabulary))))
+    renamed = Dataset(Vocabulary(ids.astype(object)), dataset.sequences)
+    fit(new_model(renamed, TINY, device=CPU), renamed, TINY, folder=tmp_path)
+    found = load(tmp_path).vocabulary.items
+    assert found.dtype == object and found.tolist() == ids.tolist()
+
+
+def test_a_log_in_the_home_folder_is_found_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    rows = [f"{user},{(user * item) % 7},{item}" for user in range(1, 30) for item in range(1, 6)]
+    (tmp_path / "log.csv").write_text("\n".join(["user,item,timestamp", *rows]))
+    settings = TINY.change(ratings_file="~/log.csv", max_users=None)
+    data = load_dataset(settings.data)
+    settings = settings.change(repeats=data.repeats)
+    fit(new_model(data, settings, device=CPU), data, settings, folder=tmp_path / "model")
+    assert len(load(tmp_path / "model").load_dataset().vocabulary) == len(data.vocabulary)
+
+
+def test_the_linear_baseline_of_other_data_is_refused(trained, dataset):
+    _, _, folder = trained
+    half = Dataset(dataset.vocabulary, dataset.sequences.rows(np.arange(60)))
+    with pytest.raises(ValueError, match="the model was trained on other"):
+        load(folder).with_linear(half)

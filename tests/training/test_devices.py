@@ -129,3 +129,8 @@ def test_a_process_that_a_cluster_has_numbered_trains_alone(dataset, tmp_path, m
 def test_a_device_by_its_name():
     assert devices.find_device("cpu") == devices.find_device(torch.device("cpu")) == torch.device("cpu")
     assert devices.find_device(None) == devices.best_device()
+    with pytest.raises(ValueError, match="there is no device 'gpu'; choose one of cpu, cuda, mps"):
+        devices.find_device("gpu")
+    for name in ("meta", "cuda:99"):
+        with pytest.raises(ValueError, match=f"finds no {name} device here"):
+            devices.find_device(name)
