@@ -229,7 +229,7 @@ def main():
     parser.add_argument("--write", action="store_true", help="put them into docs/")
     if parser.parse_args().write:
         for path in sorted((PROJECT / "docs").glob("*.md")):
-            path.write_text(with_tables(path.read_text()))
+            path.write_text(with_tables(path.read_text(encoding="utf-8")), encoding="utf-8", newline="\n")
     else:
         print("\n\n".join(f"**{table.title}**\n\n{table.markdown()}" for table in tables()))
 

@@ -368,7 +368,8 @@ def is_same(recorded: dict, wanted: dict) -> bool:
     """Whether a run is recorded; some older ones have no settings or no seed, which was 0."""
     settings = settings_of_today(recorded["settings"]) if "settings" in recorded else wanted["settings"]
     known = {"seed": 0} | recorded | {"settings": settings}
-    return wanted.items() <= known.items()
+    is_whole = "history" not in recorded or len(recorded["history"]) == wanted["settings"]["training"]["epochs"]
+    return is_whole and wanted.items() <= known.items()
 
 
 def main():
@@ -382,7 +383,7 @@ def main():
     study, preset = STUDIES[arguments.study], arguments.preset
     for seed in arguments.seeds:
         for name, variant in study.variants.items():
-            if arguments.only and name.partition(",")[0] not in arguments.only:
+            if arguments.only and not {name, name.partition(",")[0]} & set(arguments.only):
                 continue
             file = study.file(preset, name) + (f"-{arguments.name}" if arguments.name else "")
             if seed and not study.runs_key:

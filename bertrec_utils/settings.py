@@ -24,7 +24,7 @@ class DataSettings:
     columns: str | None = None  # what their columns are: user=who item=what timestamp=when
     max_users: int | None = None  # keep the first users only
     min_item_ratings: int = 5  # drop items with fewer ratings
-    repeats: str | None = "first"  # rows of an item that its user has had: dropped, kept ("keep"), or as the log has it
+    repeats: str | None = "first"  # first: an item counts once for a user; keep: every row does; None: as in the log
     time_split: float | None = None  # of your own log: train before this quantile of its timestamps, test after it
 
     def __post_init__(self) -> None:
@@ -115,15 +115,18 @@ NUMBERS: dict[type, tuple[type, str]] = {
 }
 
 
-def _require_number(name: str, value: Any, hint: Any) -> None:
-    """ValueError if `value` is not the number, bool or None that the type `hint` of the setting asks for."""
+def _plain(name: str, value: Any, hint: Any) -> Any:
+    """`value` as Python's own number or bool where the type `hint` of the setting asks for one, since neither JSON nor
+    `torch.load` takes those of NumPy. ValueError if it is of another type, or not finite."""
     kind, *or_none = typing.get_args(hint) or (hint,)  # of `int | None` both parts
     if kind not in NUMBERS or (value is None and or_none):
-        return
+        return value
     abstract, expected = NUMBERS[kind]
-    is_of_kind = isinstance(value, abstract) and isinstance(value, bool) == (kind is bool)
-    if not is_of_kind or not math.isfinite(value):
+    number = value.item() if getattr(value, "shape", None) == () else value  # a scalar of NumPy or PyTorch
+    is_of_kind = isinstance(number, abstract) and isinstance(number, bool) == (kind is bool)
+    if not is_of_kind or not -math.inf < number < math.inf:
         raise ValueError(f"the setting {name} is {value!r}; it must be {expected}")
+    return kind(number)
 
 
 @dataclass(frozen=True)
@@ -146,8 +149,7 @@ class Settings:
         groups: dict[str, dict[str, Any]] = {name: {} for name in GROUPS}
         for name, value in values.items():
             group, hint = _group_and_type(name)
-            _require_number(name, value, hint)
-            groups[group][name] = value
+            groups[group][name] = _plain(name, value, hint)
         return replace(self, **{name: replace(getattr(self, name), **changes) for name, changes in groups.items()})
 
     def flat(self) -> dict[str, Any]:

@@ -45,7 +45,7 @@ async function fromArchive(path, buffer, notes) {
     const wanted = `none of ${LETTERBOXD.join(", ")}, as Letterboxd's whole export has, and not one .csv alone`;
     throw new Error(`${path} holds ${wanted}; unpack it, and read the file with your history`);
   }
-  const readAll = (names) => names.flatMap((name) => byDate(fromFile(`${path}/${name}`, files.get(name), notes).films));
+  const readAll = (names) => names.flatMap((name) => fromFile(`${path}/${name}`, files.get(name), notes).films);
   const watchlist = called((name) => name === "watchlist.csv" && chosen.length);
   return { films: readAll(chosen.length ? chosen : tables), watchlist: readAll(watchlist) };
 }
@@ -110,7 +110,7 @@ function fromTrakt(path, texts, notes) {
     const advice = "ask for CSV, or write its titles into a text file, one a line, oldest first";
     throw new Error(`${path} is JSON, but no list of films as Trakt has it (${error.message}); ${advice}`);
   }
-  return byDate(toFilms(path, rows, ["title", "year", "watchedat"], notes));
+  return toFilms(path, rows, ["title", "year", "watchedat"], notes);
 }
 
 function fromTable(path, text, notes) {
@@ -155,9 +155,10 @@ function toFilms(path, rows, columns, notes) {
     const isEpisode = /episode/i.test(row[type] ?? "") || (row.year === undefined && NETFLIX_EPISODE.test(title));
     return { title: title && year ? `${title} (${year})` : title, date: days[i], isFilm: title && !isEpisode };
   }).filter((film) => film.isFilm);
-  const dates = films.map((film) => film.date), pairs = dates.slice(1).map((day, i) => day - dates[i]);
-  const isNewestFirst = !dates.includes(null) && pairs.every((step) => step <= 0) && pairs.some((step) => step < 0);
-  return isNewestFirst ? films.reverse() : films;  // for of one day the last comes first, too
+  const dated = films.filter((film) => film.date !== null), undated = films.filter((film) => film.date === null);
+  const steps = dated.slice(1).map((film, i) => film.date - dated[i].date);
+  const isNewestFirst = steps.every((step) => step <= 0) && steps.some((step) => step < 0);
+  return [...byDate(isNewestFirst ? dated.reverse() : dated), ...undated];  // for of one day the last comes first, too
 }
 
 // The days that texts of any spelling mean, in milliseconds, null for none. Whether 3/4/2020 is in March or in April is

@@ -1,6 +1,6 @@
 // bertrec_utils/scenarios/recommender.py for the browser: histories of tokens in, films, scores and reasons out.
 
-export const MOST_REASONS = 30;  // films of a history; with more, the reasons would take too long
+export const MAX_REASONS = 30;  // films of a history; with more, the reasons would take too long
 
 // `count` numbers from 0 to 1 in float32, as NumPy's generator PCG64 draws them from this state
 export function* randomNumbers({ state, inc }, count) {

@@ -2,7 +2,7 @@
 
 import { readHistory } from "./exports.js";
 import { Network, readWeights } from "./model.js";
-import { MOST_REASONS, Recommender } from "./recommender.js";
+import { MAX_REASONS, Recommender } from "./recommender.js";
 import { TitleIndex } from "./titles.js";
 
 const get = async (name) => {
@@ -39,7 +39,7 @@ const actions = {
   // there are too few or too many films, or newer reasons have been asked for
   async reasons(tokens, recommended, asSet) {
     const mine = ++latestReasons;
-    if (tokens.length < 2 || tokens.length > MOST_REASONS) return null;
+    if (tokens.length < 2 || tokens.length > MAX_REASONS) return null;
     const steps = (await recommender).explain(tokens, recommended, asSet);
     for (let step = steps.next(); ; step = steps.next()) {
       if (step.done) {

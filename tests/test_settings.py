@@ -1,5 +1,6 @@
+import json
 import re
-from dataclasses import fields
+from dataclasses import asdict, fields
 
 import numpy as np
 import pytest
@@ -114,9 +115,12 @@ def test_values_of_another_type_are_refused(change, expected):
         get_preset("tiny").change(**change)
 
 
-def test_numbers_of_numpy_and_none_are_taken():
-    changed = get_preset("tiny").change(epochs=np.int64(3), learning_rate=1, max_users=None, time_split=None)
-    assert (changed.training.epochs, changed.training.learning_rate, changed.data.max_users) == (3, 1, None)
+def test_numbers_of_numpy_become_pythons_own():
+    numbers = {"epochs": np.int64(3), "learning_rate": np.float32(0.5), "causal": np.True_, "weight_decay": 1}
+    changed = get_preset("tiny").change(**numbers, max_users=None)
+    assert json.loads(json.dumps(asdict(changed))) == asdict(changed)
+    assert (changed.training.epochs, changed.model.causal, changed.data.max_users) == (3, True, None)
+    assert type(changed.training.weight_decay) is float
 
 
 def test_bert4rec_needs_a_position_for_its_mask_and_sees_both_sides():

@@ -79,7 +79,7 @@ def kept_positions(out: Path, model: bytes) -> pd.DataFrame | None:
     """Map positions (item, x, y) from the page already in `out`, or else from POSITIONS, if they belong to the weights
     `model`; None if neither does."""
     if (out / "data/model.safetensors").is_file() and (out / "data/model.safetensors").read_bytes() == model:
-        with contextlib.suppress(OSError, ValueError, KeyError):  # it is not there, or damaged
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # it is not there, or damaged
             films = json.loads((out / "data/films.json").read_bytes())
             return pd.DataFrame({name: films[name] for name in ("item", "x", "y")}).dropna()
     digest, *table = POSITIONS.read_text().splitlines(keepends=True)

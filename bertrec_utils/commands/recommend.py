@@ -52,7 +52,8 @@ def recommend_command(arguments: argparse.Namespace) -> None:
     model: Any = checkpoint.with_linear(dataset) if dataset and arguments.with_linear else checkpoint.model
     items = dataset.items if dataset else checkpoint.load_items(**log)
     data = checkpoint.settings.data
-    noun = "film" if not data.ratings_file and RELEASES[data.release].movies_file else "item"
+    release = RELEASES.get(data.release)  # None: of a version that had another
+    noun = "film" if not data.ratings_file and (release is None or release.movies_file) else "item"
     recommender = Recommender(model, checkpoint.vocabulary, items, noun)
     names = ("as_set", "popularity_penalty", "exclude_series", "allow_seen")
     options = {name: getattr(arguments, name) for name in names}
@@ -72,7 +73,8 @@ def recommend_command(arguments: argparse.Namespace) -> None:
             told = file.read_text(encoding="utf-8-sig", errors="replace").split("\n") if file else [arguments.user]
             users = list(dict.fromkeys(user.strip() for user in told if user.strip()))
             if not users:
-                raise ValueError(f"{file or '--user'} names no user; write one id a line")
+                problem = f"{file} names no user; write one id a line" if file else "--user is empty; give an id"
+                raise ValueError(problem)
             histories = of_users(histories, users)
         if arguments.out:
             parts = recommender.recommend_in_parts(histories, arguments.k, **options)

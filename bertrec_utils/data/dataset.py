@@ -259,7 +259,8 @@ def split_in_time(
     is_early = (log.timestamp < cut).to_numpy()
     users, lengths = np.unique(log.user, return_counts=True)
     vocabulary = Vocabulary(np.unique(log.item[is_early]))
-    whole = Sequences(vocabulary.tokens(log.item), np.concatenate([[0], lengths.cumsum()]), users)
+    codes, items = pd.factorize(log.item)
+    whole = Sequences(vocabulary.tokens(items)[codes], np.concatenate([[0], lengths.cumsum()]), users)
     user_rows = np.repeat(np.arange(len(users)), lengths)
     known = np.bincount(user_rows[is_early], minlength=len(users))  # how many items of each user are before the cut
     first = np.maximum(known, 1)  # the position of the first target after it

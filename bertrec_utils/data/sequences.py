@@ -34,7 +34,7 @@ class Vocabulary:
     def tokens(self, items: Iterable[Any]) -> np.ndarray:
         """Tokens (int32) of item ids, in the shape of an array or the length of any other iterable. KeyError names the
         first id that is not in the vocabulary."""
-        array = np.asarray(items if hasattr(items, "__array__") else list(items))
+        array = np.asarray(items) if hasattr(items, "__array__") else np.array(list(items), dtype=object)
         try:
             tokens = [self._tokens[item] for item in array.ravel().tolist()]
         except KeyError as error:

@@ -105,16 +105,13 @@ def _signals_wait() -> Iterator[None]:
         return
     received: list[int] = []
     before = {sign: signal.getsignal(sign) for sign in (signal.SIGINT, signal.SIGTERM)}
-    before = {sign: handler for sign, handler in before.items() if callable(handler) or handler == signal.SIG_DFL}
-    try:
-        for sign in before:
-            signal.signal(sign, lambda number, _: received.append(number))
-        yield
-    finally:
+    with contextlib.ExitStack() as at_the_end:  # each call is made whatever another raises, the last one first
+        at_the_end.callback(lambda: received and signal.raise_signal(received[0]))
         for sign, handler in before.items():
-            signal.signal(sign, handler)
-        for number in received:  # also if the parser has raised an error of its own
-            signal.raise_signal(number)
+            if callable(handler) or handler == signal.SIG_DFL:  # neither ignored nor set by C
+                at_the_end.callback(signal.signal, sign, handler)
+                signal.signal(sign, lambda number, _: received.append(number))
+        yield
 
 
 def parse_table(path: str | Path, line_count: int | None = None, **options: Any) -> pd.DataFrame | None:

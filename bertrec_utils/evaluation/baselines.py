@@ -44,8 +44,9 @@ class RecentPopularity(Popularity):
 
     def __init__(self, ratings: "pd.DataFrame", vocabulary: Vocabulary, days: float):
         recent = ratings.item[ratings.timestamp > ratings.timestamp.max() - days * 24 * 60 * 60]
-        tokens = vocabulary.tokens(recent[recent.isin(vocabulary.items)])
-        self.counts = np.bincount(tokens, minlength=len(vocabulary) + 1)[1:].astype(np.float32)
+        found = recent[recent.isin(vocabulary.items)].value_counts()
+        self.counts = np.zeros(len(vocabulary), np.float32)
+        self.counts[vocabulary.tokens(found.index) - 1] = found
 
 
 class MarkovChain:

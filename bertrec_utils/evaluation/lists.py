@@ -39,7 +39,7 @@ def best_lists(
     for rows in np.array_split(np.arange(len(histories)), -(-len(histories) // batch_size)):
         batch = histories.rows(rows)
         scores = np.array(scorer.score(batch))  # a copy
-        scores = scores if np.issubdtype(scores.dtype, np.floating) else scores.astype(np.float32)
+        scores = scores if np.issubdtype(scores.dtype, np.floating) else scores.astype(np.float64)
         if not allow_seen:
             scores[np.repeat(np.arange(len(rows)), batch.lengths), batch.tokens - 1] = -np.inf
         for row, columns in zip(scores, best_columns(scores, k), strict=True):
@@ -71,9 +71,10 @@ def write_run(
     trec_eval, ir-measures, pytrec_eval and ranx read. Ids are those of the log; users come in the order of `histories`,
     their items best first, equals in the order of the vocabulary. A warning is logged if an id has a space, at which
     those tools end a value."""
-    with_space = next((name for name in map(str, (*histories.users, *vocabulary.items)) if " " in name), None)
+    ids = map(str, (*histories.users, *vocabulary.items))
+    with_space = next((name for name in ids if len(name.split()) != 1), None)
     if with_space is not None:
-        problem = "%s: ids have spaces, as %r has; trec_eval cannot read it"
+        problem = "%s: trec_eval cannot read ids with spaces, such as %r; give it others, such as numbers"
         logging.getLogger(__name__).warning(problem, path, with_space)
 
     def write(partial: Path) -> None:

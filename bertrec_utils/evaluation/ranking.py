@@ -32,7 +32,7 @@ class Scorer(Protocol):
     """Anything that can be evaluated: a network, a baseline, or your own model."""
 
     def score(self, histories: Sequences, /) -> np.ndarray:
-        """Scores (B, V), of a floating dtype, of every item as the next one after each history; column j is token
+        """Scores (B, V) of every item as the next one after each history; column j is token
         j + 1. -inf marks an item that must not be recommended; NaN is not allowed."""
         ...
 
@@ -216,7 +216,7 @@ def mean_over_seeds(seeds: Sequence[np.ndarray], metric: str) -> np.ndarray:
 
 def write_ranks(path: Path, ranks: dict[str, dict[str, np.ndarray]]) -> None:
     """Keep scorer -> protocol -> ranks (U,) in a .npz file: twice the ranks, whole numbers, since a tie counts half; 0
-    stands for an infinite rank."""
+    stands for an infinite rank. No rank may be NaN."""
     doubled = {
         f"{scorer}/{protocol}": np.rint(2 * np.where(np.isinf(of_users), 0, of_users)).astype(np.uint32)
         for scorer, by_protocol in ranks.items()

@@ -29,6 +29,8 @@ class Panel:
         k: int = 10,
         only: Sequence[str] | None = None,
     ):
+        if k < 1:
+            raise ValueError(f"k is {k}; ask for at least one recommendation")
         named = recommenders if isinstance(recommenders, Mapping) else {"": recommenders}
         self.answered_by = widgets.Dropdown(options=dict(named), description="answered by")
         self.recommender: Recommender = self.answered_by.value
@@ -41,7 +43,7 @@ class Panel:
         self.search = widgets.Text(placeholder=f"Type the title of a {recommender.noun} you like", layout=WIDE)
         self.suggestions = widgets.VBox()
         self.chosen = widgets.HBox(layout=widgets.Layout(flex_flow="row wrap"))
-        self.k = widgets.IntSlider(k, min(k, 5), max(k, 30), description="how many")
+        self.k = widgets.IntSlider(k, min(k, 5), max(k, 30), description="how many", continuous_update=False)
         self.order = widgets.ToggleButtons(options={"in any order": True, "in this order": False})
         self.penalty = widgets.FloatSlider(0.0, min=0, max=1, step=0.25, readout=False)
         self.exclude_series = widgets.Checkbox(description="leave out the same series", indent=False)

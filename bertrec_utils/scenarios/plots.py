@@ -150,4 +150,4 @@ def series_rank(vectors: np.ndarray, series: np.ndarray) -> float:
             similarity = unit @ unit[film]
             similarity[film] = -np.inf
             means.append(np.mean([(similarity >= similarity[other]).sum() for other in others]))
-    return float(np.mean(means))
+    return float(np.mean(means)) if means else float("nan")

@@ -362,7 +362,7 @@ def _from_trakt(files: list[bytes], path: Path) -> pd.DataFrame:
 
 
 def _from_file(data: bytes, path: Path) -> pd.DataFrame:
-    """The titles of a file, as they come, and their dates, NaT for none: columns title and date."""
+    """The titles of a file, those of a table by date as in `_films`, and their dates, NaT for none."""
     if path.suffix.lower() == ".json":
         return _from_trakt([data], path)
     try:
@@ -410,9 +410,10 @@ def _films(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     is_film = (titles != "") & ~is_episode
     titles = titles.where(years.isna(), titles + " (" + years + ")")
     watched = pd.DataFrame({"title": titles, "date": _days(dates, path)})[is_film]
-    newest_first = watched.date.is_monotonic_decreasing and not watched.date.is_monotonic_increasing
-    watched = watched[::-1] if newest_first else watched  # reversed, for of one day the last comes first, too
-    return watched.sort_values("date", kind="stable")
+    dated = watched[watched.date.notna()]
+    newest_first = dated.date.is_monotonic_decreasing and not dated.date.is_monotonic_increasing
+    dated = dated[::-1] if newest_first else dated  # reversed, for of one day the last comes first, too
+    return pd.concat([dated.sort_values("date", kind="stable"), watched[watched.date.isna()]])
 
 
 def _days(texts: pd.Series, path: Path) -> pd.Series:

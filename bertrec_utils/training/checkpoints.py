@@ -197,7 +197,7 @@ def load(folder: str | Path, device: str | torch.device | None = None) -> Checkp
         parts = {name: kind(**description["settings"][name]) for name, kind in GROUPS.items()}
         settings = Settings(description["settings"]["preset"], description["settings"]["recipe"], **parts)
         items = description["items"]
-        vocabulary = Vocabulary(np.array(items, dtype=object if isinstance(items[0], str) else np.int64))
+        vocabulary = Vocabulary(np.array(items, dtype=object if isinstance(items[0], str) else None))
         model = build_network(len(vocabulary), settings.model)
         model.load_state_dict(weights)
     except NewerFormat as error:

@@ -1,5 +1,5 @@
 """Devices, precision, and several processes that train one model (torchrun). Without torchrun there is one process, and
-the functions from `rank` on do nothing."""
+the functions from `rank` on behave as for one."""
 
 import contextlib
 import ctypes
@@ -38,7 +38,8 @@ def find_device(name: str | torch.device | None) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise ValueError(f"there is no device {str(name)!r}; choose one of {', '.join(DEVICES)}") from None
-    counts = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0  # a driver may be too old for those it counts
+    counts = {"cpu": 1, "cuda": gpus, "mps": int(torch.backends.mps.is_available())}
     if (device.index or 0) >= counts.get(device.type, 0):
         raise ValueError(f"PyTorch finds no {device} device here; leave --device out, or say --device cpu")
     return device

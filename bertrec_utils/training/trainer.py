@@ -209,10 +209,12 @@ class Trainer:
         if differing := [f"{name} is {there.get(name)}, not {here[name]}" for name in names]:
             problem = f"{path.parent} holds an unfinished run of another kind ({'; '.join(differing)})"
             advice = f"choose another folder (--out DIR), or delete {path}"
-            if names == ["initial weights"]:  # of a model that has been trained since, as by the run itself
-                advice = f"to resume it, pass an untrained model of the same seed (new_model); else {advice}"
+            if there.get("initial weights") == THOSE_BEFORE != here["initial weights"]:
+                advice = f"to resume it, say train DIR --continue (in Python, fit(..., continued=True)); else {advice}"
             elif here["initial weights"] == THOSE_BEFORE:
                 advice = f"finish it with the command that started it, or delete {path}"
+            elif names == ["initial weights"]:  # of a model that has been trained since, as by the run itself
+                advice = f"to resume it, pass an untrained model of the same seed (new_model); else {advice}"
             raise ValueError(f"{problem}; {advice}")
         self.history, self.best_weights = state["history"], state["best_weights"]
         for name, part in self.stateful.items():

@@ -249,6 +249,8 @@ FILES = {  # beside those in tests/cases
     "days.csv": "\ufeffNAME;YEAR;WATCHED DATE\r\nLater;2000;1.12.2020\r\nFirst;1999;13.1.2020\r\n",
     "open.csv": "Name,Year,Date\nLater,2000,1/12/2020\nFirst,1999,2/11/2020\n",
     "same.csv": "Name,Year,Date\nLater,2000,2/3/2020\nFirst,1999,1/2/2020\n",
+    "again.csv": "Name,Year,Watched Date\nHeat,1995,2021-01-01\nAlien,1979,2020-06-01\nHeat,1995,2019-01-01\n",
+    "some_days.csv": "Name,Year,Date\nHeat,1995,\nC,2003,2021-01-02\nB,2002,2021-01-01\nA,2001,2021-01-01\n",
     "undated.csv": "Name,Year,Date\nLater,2000,2020-01-01\nFirst,1999,\n",
     "lines.csv": 'Name,Year\n"Two ""lines""\nof one title",1999\n\n"A, B",2000\n',
     "mine.txt": "Up\n\n  Alien (1979) \nUp\n#Alive\n# no\n2) 12 Angry Men\n",
