@@ -105,8 +105,12 @@ def _signals_wait() -> Iterator[None]:
         return
     received: list[int] = []
     before = {sign: signal.getsignal(sign) for sign in (signal.SIGINT, signal.SIGTERM)}
+    def deliver() -> None:
+        for number in received:
+            signal.raise_signal(number)
+
     with contextlib.ExitStack() as at_the_end:  # each call is made whatever another raises, the last one first
-        at_the_end.callback(lambda: received and signal.raise_signal(received[0]))
+        at_the_end.callback(deliver)
         for sign, handler in before.items():
             if callable(handler) or handler == signal.SIG_DFL:  # neither ignored nor set by C
                 at_the_end.callback(signal.signal, sign, handler)
