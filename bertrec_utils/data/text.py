@@ -105,6 +105,7 @@ def _signals_wait() -> Iterator[None]:
         return
     received: list[int] = []
     before = {sign: signal.getsignal(sign) for sign in (signal.SIGINT, signal.SIGTERM)}
+
     def deliver() -> None:
         for number in received:
             signal.raise_signal(number)
