@@ -27,7 +27,7 @@ def trainings(preset: str, recipe: str, *seeds: int) -> list[str]:
 
 
 QUEUE = [
-    *trainings("medium", "bert4rec", 0),
+    *trainings("medium", "bert4rec", 0, 1, 2),
     *trainings("medium", "modern-both", 0, 1, 2, 3, 4),
     "baselines.py medium",
     "baselines.py small",
