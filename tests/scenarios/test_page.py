@@ -154,7 +154,7 @@ def other_network(request, medium):
     """A network of another kind, its weights away from the tiny ones it starts from, so that mistakes show; rounded to
     half precision, as those on the page are."""
     changes = {
-        "bert4rec": {"network": "bert4rec", "conv_size": 0, "max_length": 20},
+        "bert4rec": {"network": "bert4rec", "conv_size": 0, "max_length": 20, "p_cloze": 1.0, "p_causal": 0.0},
         "modern": {"layers": 3, "heads": 4, "width": 40},
         "causal": {"causal": True, "max_length": 15},
         "short": {"max_length": 2, "layers": 1},
