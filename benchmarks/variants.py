@@ -249,11 +249,11 @@ CLOZE_TO_NEXT = {
         ("and the items before a target do not see it either", {"causal": True}, "modern-cloze", HidesTheRight),
         (
             "no item is masked: next-item targets at .3 of the positions",
-            {"causal": True, "next_ratio": 0.3},
+            {"next_ratio": 0.3},
             "modern-next",
             build_network,
         ),
-        ("next-item targets at all positions", {"causal": True}, "modern-next", build_network),
+        ("next-item targets at all positions", {}, "modern-next", build_network),
     )
 }
 
