@@ -50,6 +50,13 @@ QUEUE = [
     "variants.py grid small --seeds 0 1",
     "variants.py starting-notebook ml-1m",
     "variants.py test-curve ml-1m",
+    # of results/sealed.md; the tuning comes before
+    "baselines.py movietweetings",
+    "baselines.py beauty",
+    *(run for recipe in list(RECIPES)[1:] for run in trainings("movietweetings", recipe, 0, 1, 2)),
+    *trainings("movietweetings", "bert4rec", 0),
+    *(run for recipe in list(RECIPES)[1:] for run in trainings("beauty", recipe, 0, 1, 2)),
+    *trainings("beauty", "bert4rec", 0),
     "ties.py small",
     "ties.py medium",
     "peers.py small --only rectools-sasrec rectools-bert4rec",

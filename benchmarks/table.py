@@ -6,6 +6,9 @@ data set -> models -> name -> protocol -> metric -> the mean over seeds, `low` a
 over the test users) and `seeds`, the value of each. Beside the protocols, `validation`, the full NDCG@10 there, and
 `minutes` of training.
 
+A network is mixed with the linear baseline (`-with-linear`), or, of more than MAX_ITEMS items, with the smoothed chain
+(`-with-chain`).
+
 data set -> differences -> "modern-both - modern-next" and so on: of the full NDCG@10, user by user, each side averaged
 over its seeds; `low` and `high`, the bootstrap interval over users; `over seeds too`, the interval (normal) when both
 users and seeds are drawn, and its p value. How much a seed changes is pooled over the networks that have several, so
@@ -32,6 +35,7 @@ from tqdm import tqdm
 
 from bertrec_utils.common import PROJECT
 from bertrec_utils.data.dataset import Dataset, load_dataset
+from bertrec_utils.evaluation.baselines import MAX_ITEMS
 from bertrec_utils.evaluation.ranking import (
     PROTOCOLS,
     Interval,
@@ -131,7 +135,8 @@ def runs_of(preset: str) -> Models:
             scorers = {"test": checkpoint.model, "test-with-linear": checkpoint.with_linear(dataset)}
             keep_ranks(path.stem, scorers, dataset)
         ranks = kept_ranks(path.stem, recorded)
-        for test, ending in (("test", ""), ("test-with-linear", "-with-linear")):
+        mixed = "-with-linear" if recorded["data"]["items"] <= MAX_ITEMS else "-with-chain"
+        for test, ending in (("test", ""), ("test-with-linear", mixed)):
             model = models.setdefault(model_name(recorded["recipe"], recorded["start"]) + ending, Model([], [], []))
             model.ranks.append(ranks[test])
             model.minutes.append(recorded["history"][-1]["seconds"] / 60)

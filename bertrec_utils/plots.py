@@ -298,7 +298,7 @@ def plot_differences_by_group(
 
 def kind_of(model: str) -> str:
     """The kind of a model, a key of KINDS, from its name in results/."""
-    if model.endswith("-with-linear"):
+    if model.endswith(("-with-linear", "-with-chain")):
         return "mixture"
     return "network" if model.startswith(("bert4rec", "modern-")) else "baseline"
 
