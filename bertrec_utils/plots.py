@@ -69,7 +69,7 @@ def plot_sittings(seconds: np.ndarray, ax: Axes | None = None) -> Axes:
     ax.minorticks_off()
     at_once = int((np.asarray(seconds) <= 1).sum())
     note = f"{at_once} users:\none rating,\nor all within\none second"
-    ax.annotate(note, (1, at_once), (0, 4), textcoords="offset points", fontsize=9)
+    ax.annotate(note, (1, at_once), (0, 4), textcoords="offset points", fontsize=11)
     ax.set(xlabel="from the first rating to the last (log scale)", ylabel="users")
     ax.set(title="Most people rate in one sitting")
     return ax
@@ -139,7 +139,7 @@ def _grid(
 ) -> Axes:
     rows, columns = values.shape
     ax = _axes(ax, figsize=(min(10, 1.5 + 0.75 * columns), 0.9 + 0.38 * rows))
-    cells = {"annot": texts, "fmt": "", "annot_kws": {"fontsize": 9, "color": "black"}, "linewidths": 0.5}
+    cells = {"annot": texts, "fmt": "", "annot_kws": {"fontsize": 11, "color": "black"}, "linewidths": 0.5}
     sns.heatmap(values, yticklabels=row_labels, cbar=False, linecolor="grey", ax=ax, **cells, **colors)
     ax.set(xlabel="position", title=title)
     ax.tick_params("y", rotation=0)
@@ -217,7 +217,7 @@ def _residual(ax: Axes, start: tuple[float, float], past: float, end: tuple[floa
 
 def _box(ax: Axes, left: float, bottom: float, width: float, text: str, color: Any) -> None:
     ax.add_patch(plt.Rectangle((left, bottom), width, 0.6, facecolor=color, edgecolor="0.3"))
-    ax.text(left + width / 2, bottom + 0.3, text, ha="center", va="center", fontsize=9.5)
+    ax.text(left + width / 2, bottom + 0.3, text, ha="center", va="center", fontsize=11.5)
 
 
 def _arrow(ax: Axes, x: float, start: float, end: float) -> None:
@@ -288,7 +288,7 @@ def plot_differences_by_group(
         ax.errorbar(positions, grouped.mean(), reach, fmt=marker, color=color, capsize=3, label=label_of_pair)
     ax.axhline(0, color="0.4", lw=1)
     for text, side in (("above zero the first is better", "bottom"), ("below zero the second is better", "top")):
-        ax.text(len(names) - 0.45, 0, f" {text} ", ha="right", va=side, fontsize=9, color="0.3")
+        ax.text(len(names) - 0.45, 0, f" {text} ", ha="right", va=side, fontsize=11, color="0.3")
     ax.set_xticks(range(len(names)), names)
     ax.set(xlabel=label, ylabel="difference of NDCG@10", title=title, xlim=(-0.5, len(names) - 0.4))
     ax.margins(y=0.25)  # room for the legend
@@ -352,7 +352,7 @@ def plot_ladder(scores: pd.Series, title: str, ax: Axes | None = None) -> Axes:
     ax.barh(scores.index, scores, color="C0", alpha=0.55)
     for row, (value, step) in enumerate(zip(scores, scores.diff(), strict=True)):
         ax.text(
-            value, row, f" {value:.3f}" + (f"  ({step:+.3f})" if abs(step) >= 0.01 else ""), va="center", fontsize=9
+            value, row, f" {value:.3f}" + (f"  ({step:+.3f})" if abs(step) >= 0.01 else ""), va="center", fontsize=11
         )
     ax.set(xlabel="NDCG@10, full ranking, test", xlim=(0, 1.25 * scores.max()))
     ax.set_title(title, loc="right")

@@ -18,6 +18,8 @@ from bertrec_utils.__main__ import main
 from bertrec_utils.commands.compare import read_run, split_name
 from bertrec_utils.common import PROJECT
 from bertrec_utils.data.dataset import load_dataset
+from bertrec_utils.evaluation import baselines
+from bertrec_utils.evaluation.baselines import PCTM, LinearNextItem, MarkovChain, Popularity
 from bertrec_utils.evaluation.ranking import bootstrap_interval, evaluate
 from bertrec_utils.scenarios.recommender import Recommender
 from bertrec_utils.settings import get_preset
@@ -456,13 +458,28 @@ def test_a_model_in_the_recorded_table(capsys):
     assert rows["popularity"][-3:] == (own, "is", "better")
 
 
+def test_a_model_is_compared_with_baselines_fitted_to_its_data(trained, dataset, capsys, monkeypatch):
+    test, train, count = dataset.split.test, dataset.split.train, len(dataset.vocabulary)
+    expected = {"popularity": Popularity, "markov-chain": MarkovChain, "pctm": PCTM, "linear": LinearNextItem}
+    _, rows = comparison(capsys, trained, "--baselines")
+    assert set(rows) == {str(trained), *expected}
+    for name, kind in expected.items():
+        found = evaluate(kind(train, count), test, ["full"], progress=False)["full"]
+        assert rows[name][1] == pytest.approx(found["ndcg@10"], abs=6e-5)
+        assert rows[name][4] == pytest.approx(found["hit@10"], abs=6e-5)
+    monkeypatch.setattr(baselines, "MAX_ITEMS", count - 1)
+    _, rows = comparison(capsys, trained, "--baselines")
+    assert set(rows) == {str(trained), "popularity", "markov-chain", "pctm", "smoothed-chain"}
+
+
 def test_what_cannot_be_compared_is_explained(trained, own_log, tmp_path, monkeypatch):
     ranks, run = PROJECT / "results" / "ranks", tmp_path / "run.txt"
     same = run.with_name("same.txt")
     for path in (run, same):
         path.write_text("1 2 3\n")
     for arguments, message in (
-        ([trained], "another model, or --against results/"),
+        ([trained], "another model, --baselines, or --against results/"),
+        ([ranks / "small-seed0.npz", "--baselines"], "name the data: --data PRESET, "),
         ([trained / "no", trained], "there is no "),
         ([run, same], "name their data: --data PRESET, --data DIR of a trained model, or --ratings FILE"),
         ([ranks / "small-seed0.npz", ranks / "ml-1m-seed0.npz"], "small-seed0.npz has 2,061 test users, "),

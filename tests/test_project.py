@@ -53,7 +53,7 @@ def markdown(cells):
 @pytest.mark.parametrize("path", [*NOTEBOOKS, *PAGES], ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_lead_somewhere(path):
     text = markdown(json.loads(path.read_text())["cells"]) if path.suffix == ".ipynb" else path.read_text()
-    for target in re.findall(r"\]\(([^)#]+)\)", text):
+    for target in re.findall(r"\]\(([^)#]+)\)", text) + re.findall(r'src="([^"]+)"', text):
         assert target.startswith("https://") or (path.parent / target).exists(), target
 
 
@@ -177,6 +177,20 @@ def test_recorded_runs_are_those_of_the_preset():
         runs = [results(path.stem) for path in (ROOT / "results").glob(f"{preset}-seed*.json")]
         assert sorted(run["seed"] for run in runs) == list(range(len(runs))) and len(runs) >= at_least
         assert all(settings_of_today(run["settings"]) == asdict(get_preset(preset)) for run in runs)
+
+
+def test_the_readme_says_what_mixtures_gain():
+    readme, table = (ROOT / "README.md").read_text(), json.loads((ROOT / "results" / "table.json").read_text())
+    gains = {}
+    for data in ("ml-1m", "medium"):
+        test = {name: row["full"]["ndcg@10"]["mean"] for name, row in table[data]["models"].items()}
+        networks = [test[name] for name in test if re.match("(bert4rec|modern-).*-with-linear", name)]
+        for other in ("linear", "pctm-with-linear"):
+            percent = [100 * (score / test[other] - 1) for score in networks]
+            gains[data, other] = f"{min(percent):.0f} to {max(percent):.0f} %"
+    above = f"{gains['ml-1m', 'linear']} above the regression alone, and {gains['ml-1m', 'pctm-with-linear']} above counts"
+    assert above in readme
+    assert f"ratings {gains['medium', 'linear']}, and {gains['medium', 'pctm-with-linear']})" in readme
 
 
 def test_the_short_table_of_the_readme_is_a_part_of_the_long_one():

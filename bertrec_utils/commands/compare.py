@@ -12,11 +12,14 @@ import pandas as pd
 from ..data.dataset import Dataset, load_dataset
 from ..data.text import DAMAGED, open_packed
 from ..evaluation import ranking
+from ..evaluation.baselines import default_baselines
 from ..evaluation.lists import run_ranks
 from ..evaluation.ranking import MARGIN, bootstrap_interval
 from ..settings import PRESETS, get_preset
 from ..training.checkpoints import Checkpoint, load
 from . import check_output, log_arguments, own_log
+
+WHOSE_DATA = "--data PRESET, --data DIR of a trained model, or --ratings FILE"
 
 
 def add_compare(commands: "argparse._SubParsersAction") -> None:
@@ -26,6 +29,8 @@ def add_compare(commands: "argparse._SubParsersAction") -> None:
     comparison.add_argument("model", metavar="MODEL", help=kinds)
     comparison.add_argument("others", nargs="*", metavar="OTHER", help="what it is compared with")
     comparison.add_argument("--against", type=Path, metavar="DIR", help="with all that is recorded there: results/")
+    baselines = "and with baselines that take seconds, at their default settings"
+    comparison.add_argument("--baselines", action="store_true", help=baselines)
     data = "which data the lists of a run file are for: a preset, or the folder of a trained model"
     comparison.add_argument("--data", "--preset", metavar="NAME", help=data)
     comparison.add_argument("--margin", type=float, default=MARGIN, help=f"of equivalence, in NDCG@10: {MARGIN}")
@@ -99,8 +104,7 @@ def ranks_of(
             raise ValueError(f"{path} has ranks of {', '.join(ranks)}; name one of them, as in {path}:{min(ranks)}")
         return ranks[name]["full"], []
     if dataset is None:
-        options = "--data PRESET, --data DIR of a trained model, or --ratings FILE"
-        raise ValueError(f"what the lists of {path} should hold is not known; name their data: {options}")
+        raise ValueError(f"what the lists of {path} should hold is not known; name their data: {WHOSE_DATA}")
     if part and not (trained and part == "with-linear"):
         raise ValueError(f"there is no {path}:{part}; of a trained model there is DIR:with-linear")
     if trained:
@@ -127,9 +131,19 @@ def ranks_of_all(arguments: argparse.Namespace) -> dict[str, list[np.ndarray]]:
         models[model] = [ranks]
         for note in notes:
             print(f"{model}: {note}")
+    if arguments.baselines:
+        models |= ranks_of_baselines(dataset)
     if arguments.against:
-        models |= ranking.recorded_ranks(arguments.against, arguments.data)
+        models |= ranking.recorded_ranks(arguments.against, arguments.data)  # baselines at their tuned settings
     return models
+
+
+def ranks_of_baselines(dataset: Dataset | None) -> dict[str, list[np.ndarray]]:
+    if dataset is None:
+        raise ValueError(f"what the baselines should be fitted to is not known; name the data: {WHOSE_DATA}")
+    test = dataset.split.test
+    baselines = default_baselines(dataset.split.train, len(dataset.vocabulary), test.seen_are_candidates)
+    return {name: [ranking.target_ranks(scorer, test, ["full"])["full"]] for name, scorer in baselines}
 
 
 def users_in_all(models: dict[str, list[np.ndarray]]) -> np.ndarray:
@@ -150,8 +164,9 @@ def users_in_all(models: dict[str, list[np.ndarray]]) -> np.ndarray:
 
 
 def compare_command(arguments: argparse.Namespace) -> None:
-    if not arguments.others and not arguments.against:
-        raise ValueError(f"name what {arguments.model} is compared with: another model, or --against results/")
+    if not (arguments.others or arguments.against or arguments.baselines):
+        options = "another model, --baselines, or --against results/"
+        raise ValueError(f"name what {arguments.model} is compared with: {options}")
     named = [arguments.model, *arguments.others]
     if twice := {name for name in named if named.count(name) > 1}:
         raise ValueError(f"{min(twice)} is named twice; name each model once")

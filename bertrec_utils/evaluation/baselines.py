@@ -3,6 +3,7 @@
 Shapes: U users, V items, a batch of B histories.
 """
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +14,8 @@ from ..data.sequences import Sequences, Vocabulary
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from .ranking import Scorer
 
 MAX_ITEMS = 10_000  # an items x items matrix, and what solving for it takes, is 4 GB here
 
@@ -200,6 +203,21 @@ class LinearNextItem:
     def score(self, histories: Sequences) -> np.ndarray:
         rows = [decayed_history(histories, self.item_count, decay) for decay in self.decays]
         return sparse.hstack(rows, format="csr") @ self.weights
+
+
+def default_baselines(train: Sequences, item_count: int, allow_seen: bool) -> Iterator[tuple[str, "Scorer"]]:
+    """Name and scorer of the baselines that are worth a look before any network, one after the other, each at its
+    default settings: popularity, a Markov chain, PCTM, the linear model (the smoothed chain if there are more than
+    MAX_ITEMS items), and, if seen items may be recommended, what a user has had most often."""
+    yield "popularity", Popularity(train, item_count)
+    if allow_seen:
+        yield "most-repeated", MostRepeated(train, item_count)
+    yield "markov-chain", MarkovChain(train, item_count)
+    yield "pctm", PCTM(train, item_count)
+    if item_count <= MAX_ITEMS:
+        yield "linear", LinearNextItem(train, item_count)
+    else:
+        yield "smoothed-chain", SmoothedMarkovChain(train, item_count)
 
 
 def popularity_tie_break(train: Sequences, item_count: int) -> np.ndarray:

@@ -73,7 +73,7 @@ def plot_map(films: pd.DataFrame, colour: str, title: str, named: tuple[str, ...
     sizes = 4 + 86 * films.ratings / films.ratings.max()
     dots = ax.scatter(films.x, films.y, sizes, films[colour].astype(float), cmap="viridis_r", alpha=0.8)
     ax.figure.colorbar(dots, ax=ax, label=colour)
-    look: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "va": "center", "fontsize": 9}
+    look: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "va": "center", "fontsize": 11}
     for number, (series, line, color) in enumerate(
         zip(named, cycle(("-", "--", ":")), cycle(("C3", "black", "C4")), strict=False)
     ):
