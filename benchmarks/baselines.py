@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from recording import path_of, read_result, write_result
+from recording import SEALED, path_of, read_result, require_plan, write_result
 from tqdm import tqdm
 
 from bertrec_utils.data.dataset import Dataset, load_dataset
@@ -82,7 +82,6 @@ BASELINES = {
 }
 
 WITH_LINEAR = "pctm-with-linear"
-SEALED = ("movietweetings", "beauty")
 ALL_PAIRS = ("item-knn", "ease", "linear", WITH_LINEAR)  # they need a matrix of all pairs of items
 
 
@@ -171,6 +170,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("preset", choices=PRESETS)
     name = parser.parse_args().preset
+    require_plan(name)
     file, preset = f"baselines-{name}", get_preset(name)
     dataset, table = load_dataset(preset.data), read_result(file)["models"] if path_of(file).exists() else {}
     names = [*BASELINES, WITH_LINEAR]

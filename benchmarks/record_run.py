@@ -4,16 +4,17 @@
     python benchmarks/record_run.py ml-1m --recipe modern-next --start random --seeds 0 1 2
 
 One file per seed, results/NAME-seedN.json, NAME as in runs/: settings, one row per epoch, and the test metrics of all
-protocols, `test` of the network alone, `test-with-linear` of its mixture with the linear baseline. The trained model
-stays in runs/, under the same name; an interrupted run goes on where it stopped, a finished one is only tested, and one
-that is recorded with today's settings is not repeated.
+protocols, `test` of the network alone, `test-with-linear` of its mixture with the linear baseline (`test-with-chain` of
+that with the smoothed chain, where there are too many items for the linear one). The trained model stays in runs/,
+under the same name; an interrupted run goes on where it stopped, a finished one is only tested, and one that is
+recorded with today's settings is not repeated.
 """
 
 import argparse
 from dataclasses import asdict
 from pathlib import Path
 
-from recording import path_of, read_result, settings_of_today, write_result
+from recording import mixture_name, path_of, read_result, require_plan, settings_of_today, write_result
 
 from bertrec_utils.common import PROJECT
 from bertrec_utils.data.dataset import Dataset, load_dataset
@@ -47,6 +48,7 @@ def record(settings: Settings, seed: int, folder: Path) -> dict:
         fit(new_model(dataset, settings, seed), dataset, settings, seed=seed, folder=folder)
     checkpoint = load(folder)
     model, mixture, sequences = checkpoint.model, checkpoint.with_linear(dataset), dataset.sequences
+    mixed = mixture_name(len(dataset.vocabulary))
     return {
         "recipe": settings.recipe,
         "start": settings.start,
@@ -57,8 +59,8 @@ def record(settings: Settings, seed: int, folder: Path) -> dict:
         "history": checkpoint.history.to_dict("records"),
         "test": evaluate(model, dataset.split.test),
         "linear_weight": mixture.weight,
-        "validation-with-linear": evaluate(mixture, dataset.split.validation, ["full"]),
-        "test-with-linear": evaluate(mixture, dataset.split.test),
+        f"validation-{mixed}": evaluate(mixture, dataset.split.validation, ["full"]),
+        f"test-{mixed}": evaluate(mixture, dataset.split.test),
     }
 
 
@@ -75,6 +77,7 @@ def main():
     parser.add_argument("--start", choices=STARTS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     arguments = parser.parse_args()
+    require_plan(arguments.preset)
     settings = get_preset(arguments.preset, arguments.recipe, arguments.start)
     for seed in arguments.seeds:
         name = f"{settings.name}-seed{seed}"
@@ -84,7 +87,7 @@ def main():
         result = record(settings, seed, PROJECT / "runs" / name)
         write_result(name, command_of(settings, seed), **result)
         print(f"{name}: {result['history'][-1]['seconds'] / 60:.1f} min")
-        for test in ("test", "test-with-linear"):
+        for test in ("test", f"test-{mixture_name(result['data']['items'])}"):
             full = result[test]["full"]
             print(f"  {test}, full: NDCG@10 {full['ndcg@10']:.4f}, Hit@10 {full['hit@10']:.4f}")
 

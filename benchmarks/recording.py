@@ -11,11 +11,13 @@ from pathlib import Path
 import torch
 
 from bertrec_utils.common import PROJECT, replace_file
+from bertrec_utils.evaluation.baselines import MAX_ITEMS
 from bertrec_utils.settings import DEFAULT_STARTS, GROUPS
 from bertrec_utils.training.checkpoints import update_settings
 from bertrec_utils.training.devices import best_device
 
 RESULTS = PROJECT / "results"
+SEALED = ("movietweetings", "beauty")  # data on which nothing is chosen
 
 
 def machine() -> dict:
@@ -50,6 +52,17 @@ CODE = code_version()  # when a run starts: it takes long, and files may change 
 def model_name(recipe: str, start: str) -> str:
     """What tables call a model: its recipe, and its start if that is not the recipe's own."""
     return recipe if start == DEFAULT_STARTS[recipe] else f"{recipe}-{start}"
+
+
+def mixture_name(item_count: int) -> str:
+    """What a network is mixed with: a chain where there are too many items for the linear baseline."""
+    return "with-linear" if item_count <= MAX_ITEMS else "with-chain"
+
+
+def require_plan(preset: str) -> None:
+    """ValueError if a preset is one of SEALED and nothing in results/ says beforehand what will be tested on it."""
+    if preset in SEALED and not (RESULTS / "sealed.md").exists():
+        raise ValueError(f"{preset} is sealed: write results/sealed.md and commit it, then test")
 
 
 def path_of(name: str) -> Path:

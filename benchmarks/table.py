@@ -3,8 +3,7 @@
     BERTREC_DATA=FOLDER python benchmarks/table.py
 
 data set -> models -> name -> protocol -> metric -> the mean over seeds, `low` and `high` (its 95 % bootstrap interval
-over the test users) and `seeds`, the value of each. Beside the protocols, `validation`, the full NDCG@10 there, and
-`minutes` of training.
+over the test users) and `seeds`, the value of each. Beside the protocols, `validation`, the full NDCG@10 there.
 
 A network is mixed with the linear baseline (`-with-linear`), or, of more than MAX_ITEMS items, with the smoothed chain
 (`-with-chain`).
@@ -29,13 +28,12 @@ from typing import NamedTuple
 import numpy as np
 import recording
 from baselines import BASELINES, WITH_LINEAR, build
-from recording import model_name, path_of, read_result, write_result
+from recording import mixture_name, model_name, path_of, read_result, write_result
 from scipy.stats import norm
 from tqdm import tqdm
 
 from bertrec_utils.common import PROJECT
 from bertrec_utils.data.dataset import Dataset, load_dataset
-from bertrec_utils.evaluation.baselines import MAX_ITEMS
 from bertrec_utils.evaluation.ranking import (
     PROTOCOLS,
     Interval,
@@ -57,8 +55,8 @@ PRESETS = [
 CUTOFF = 10
 LEVEL = 0.05  # of a p value after Holm's correction, below which a difference is shown
 RESAMPLES = 2000
-# The copy of ML-1M that was at hand has the exact order, but placeholders for the times of half of its users.
-LEFT_OUT = {"ml-1m": ["recent-popularity"]}
+# The copy of ML-1M that was at hand has the exact order, but placeholders for half of its times. Beauty has no times.
+LEFT_OUT = {"ml-1m": ["recent-popularity"], "beauty": ["recent-popularity"]}
 TOLD = [  # in docs/results.md, README and the notebooks, wherever both were run
     ("modern-both", "bert4rec"),
     ("modern-both", "modern-cloze"),
@@ -76,6 +74,8 @@ TOLD = [  # in docs/results.md, README and the notebooks, wherever both were run
     ("modern-both-with-linear", "pctm-with-linear"),
     ("bert4rec-with-linear", "pctm-with-linear"),
     ("bert4rec-with-linear", "modern-both-with-linear"),
+    ("modern-both-with-chain", "smoothed-chain"),
+    ("modern-both-with-chain", "modern-both"),
 ]
 
 
@@ -84,7 +84,6 @@ class Model(NamedTuple):
 
     ranks: list[dict[str, np.ndarray]]  # protocol -> of the test users (U,)
     validation: list[float]  # full NDCG@10
-    minutes: list[float]
     is_trained: bool = True  # another seed would have other ranks
 
 
@@ -132,16 +131,16 @@ def runs_of(preset: str) -> Models:
         if not path_of_ranks(path.stem).exists():
             checkpoint, dataset = load(PROJECT / "runs" / path.stem), data_of(preset)
             checkpoint.check(dataset)
-            scorers = {"test": checkpoint.model, "test-with-linear": checkpoint.with_linear(dataset)}
+            mixed = f"test-{mixture_name(len(dataset.vocabulary))}"
+            scorers = {"test": checkpoint.model, mixed: checkpoint.with_linear(dataset)}
             keep_ranks(path.stem, scorers, dataset)
         ranks = kept_ranks(path.stem, recorded)
-        mixed = "-with-linear" if recorded["data"]["items"] <= MAX_ITEMS else "-with-chain"
-        for test, ending in (("test", ""), ("test-with-linear", mixed)):
-            model = models.setdefault(model_name(recorded["recipe"], recorded["start"]) + ending, Model([], [], []))
+        mixed = mixture_name(recorded["data"]["items"])
+        for test, ending in (("test", ""), (f"test-{mixed}", f"-{mixed}")):
+            model = models.setdefault(model_name(recorded["recipe"], recorded["start"]) + ending, Model([], []))
             model.ranks.append(ranks[test])
-            model.minutes.append(recorded["history"][-1]["seconds"] / 60)
             best = max(row["ndcg@10"] for row in recorded["history"])
-            model.validation.append(recorded["validation-with-linear"]["full"]["ndcg@10"] if ending else best)
+            model.validation.append(recorded[f"validation-{mixed}"]["full"]["ndcg@10"] if ending else best)
     return models
 
 
@@ -155,8 +154,7 @@ def baselines_of(preset: str) -> Models:
         keep_ranks(name, {each: build(each, dataset, recorded[each]["settings"])}, dataset)
     ranks = kept_ranks(name, {each: row["test"] for each, row in recorded.items()})
     return {
-        each: Model([ranks[each]], [row["validation"]["ndcg@10"]], [row["seconds"] / 60], is_trained=False)
-        for each, row in recorded.items()
+        each: Model([ranks[each]], [row["validation"]["ndcg@10"]], is_trained=False) for each, row in recorded.items()
     }
 
 
@@ -169,7 +167,7 @@ def row_of(model: Model) -> dict:
             | {"seeds": [each[metric].mean() for each in by_seed]}
             for metric in by_seed[0]
         }
-    return row | {"validation": float(np.mean(model.validation)), "minutes": float(np.mean(model.minutes))}
+    return row | {"validation": float(np.mean(model.validation))}
 
 
 def resampled_means(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

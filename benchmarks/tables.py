@@ -45,11 +45,8 @@ def models(data: str) -> Table:
             f"{full['low']:.3f} to {full['high']:.3f}".replace("0.", "."),
             f"{row['validation']:.4f}".removeprefix("0"),
             "-" if name in (*BASELINES, WITH_LINEAR) else str(len(full["seeds"])),
-            f"{row['minutes']:.0f}" if row["minutes"] >= 1 else "under 1",
         ]
-    return Table(
-        f"models, {data}", ["model", *PROTOCOLS, "NDCG@10 (full), 95 %", "validation", "seeds", "minutes"], rows
-    )
+    return Table(f"models, {data}", ["model", *PROTOCOLS, "NDCG@10 (full), 95 %", "validation", "seeds"], rows)
 
 
 def ends(interval: dict) -> str:

@@ -19,8 +19,9 @@ TOKEN_COLORS = ListedColormap(["#f0f0f0", BLUE, ORANGE])  # PAD, item, [MASK]: t
 
 
 def use_style() -> None:
-    """Colour-blind safe colours on a quiet grid, sharp on screen; $ in a displayed table is a dollar, no formula."""
-    pd.set_option("display.html.use_mathjax", False)
+    """Colour-blind safe colours on a quiet grid, sharp on screen. In a displayed table no text is cut, and $ means a
+    dollar, not a formula."""
+    pd.set_option("display.html.use_mathjax", False, "display.max_colwidth", None)
     figures = {"figure.figsize": (7, 3.6), "figure.dpi": 80, "figure.constrained_layout.use": True}
     sns.set_theme(style="whitegrid", palette="colorblind", rc=figures | {"axes.titleweight": "bold"})
 

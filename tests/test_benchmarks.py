@@ -310,7 +310,7 @@ def two_models():
     """Of 300 users: one model with three seeds, one with a single seed."""
     random = np.random.default_rng(0)
     ranks = [{"full": random.integers(1, 30, 300)} for _ in range(4)]
-    return {"one": table.Model(ranks[:3], [], []), "other": table.Model(ranks[3:], [], [])}
+    return {"one": table.Model(ranks[:3], []), "other": table.Model(ranks[3:], [])}
 
 
 def values_of(models, metric="ndcg@10"):
@@ -426,8 +426,13 @@ def test_on_sealed_data_a_baseline_has_the_settings_of_small_and_large_catalogue
     tried = {"ease": baselines.Baseline(baselines.EASE, [{"ridge": 50.0}]), "pctm": baselines.Baseline(PCTM, [{}])}
     monkeypatch.setattr(baselines, "BASELINES", tried)
     monkeypatch.setattr(baselines, "SEALED", ("tiny",))
+    monkeypatch.setattr(recording, "SEALED", ("tiny",))
     chosen = {"ease": {"ridge": 70.0}, "pctm": {"window": 9}}
     recording.write_result("baselines-small", "", models={name: {"settings": each} for name, each in chosen.items()})
+    for module in (baselines, record_run):
+        with pytest.raises(ValueError, match=r"tiny is sealed: write results/sealed\.md"):
+            call(monkeypatch, module, "tiny")
+    (results / "sealed.md").touch()
     call(monkeypatch, baselines, "tiny")
     recorded = recording.read_result("baselines-tiny")["models"]
     assert {name: recorded[name]["settings"] for name in tried} == chosen

@@ -100,6 +100,7 @@ class InteractiveMap:
         of_lit_series = {"test": "search && indexof(lower(datum.series), lower(search)) >= 0", "value": 1}
         position = {axis: {"field": axis, "type": "quantitative", "axis": None} for axis in ("x", "y")}
         opacity = {"condition": of_lit_series, "value": 0.2}
+        scheme = "colour == 'decade' ? 'viridis' : 'tableau20'"  # in order, or told apart
         series = {
             "transform": [{"filter": "datum.series"}],
             "mark": {"type": "line", "color": "gray", "strokeWidth": 1},
@@ -112,7 +113,7 @@ class InteractiveMap:
             "mark": {"type": "circle"},
             "encoding": position
             | {
-                "color": {"field": "group", "type": "nominal", "title": None, "scale": {"scheme": "tableau20"}},
+                "color": {"field": "group", "type": "ordinal", "title": None, "scale": {"scheme": {"expr": scheme}}},
                 "size": ratings | {"condition": {"test": f"search && {is_lit}", "value": 300}},
                 "opacity": {"condition": {"test": f"!search || {is_lit}", "value": 0.8}, "value": 0.1},
                 "tooltip": [{"field": name} for name in ("title", "year", "genre", "ratings", "series")],
