@@ -28,7 +28,7 @@ import tempfile
 import venv
 from pathlib import Path
 
-from recording import path_of, read_result, write_result
+from recording import path_of, read_result, require_plan, write_result
 from table import path_of_ranks
 
 from bertrec_utils.common import PROJECT
@@ -76,6 +76,7 @@ def main():
     parser.add_argument("--only", nargs="+", choices=PEERS, default=list(PEERS), metavar="MODEL", help=", ".join(PEERS))
     parser.add_argument("--epochs", type=int, help="at most, to try it out")
     arguments = parser.parse_args()
+    require_plan(arguments.preset)
     dataset, file = load_dataset(get_preset(arguments.preset).data), f"peers-{arguments.preset}"
     for name in arguments.only:
         library, model = PEERS[name]

@@ -10,6 +10,7 @@ would take it for its own module of that name.)
 
 import argparse
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -59,13 +60,15 @@ QUEUE = [
     *trainings("beauty", "bert4rec", 0),
     "ties.py small",
     "ties.py medium",
+    "time_split.py small",
     "peers.py small --only rectools-sasrec rectools-bert4rec",
+    "peers.py movietweetings --only rectools-sasrec rectools-bert4rec",
 ]
 
 
 def work(job: str, logs: Path) -> bool:
     started = time.monotonic()
-    script, *options = job.split()
+    script, *options = shlex.split(job)
     with open(logs / f"{job.replace(' --', '-').replace(' ', '-')}.log", "w") as log:
         command = [sys.executable, str(BENCHMARKS / script), *options]
         threads = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
