@@ -355,7 +355,7 @@ def plot_ladder(scores: pd.Series, title: str, ax: Axes | None = None) -> Axes:
         ax.text(
             value, row, f" {value:.3f}" + (f"  ({step:+.3f})" if abs(step) >= 0.01 else ""), va="center", fontsize=11
         )
-    ax.set(xlabel="NDCG@10, full ranking, test", xlim=(0, 1.25 * scores.max()))
+    ax.set(xlabel="NDCG@10, full ranking, test", xlim=(0, 1.45 * scores.max()))
     ax.set_title(title, loc="right")
     ax.invert_yaxis()
     return ax

@@ -83,7 +83,7 @@ def plot_map(films: pd.DataFrame, colour: str, title: str, named: tuple[str, ...
         look["arrowprops"] = {"arrowstyle": "-", "color": color}
         for end, up in ((0, 1), (-1, -1)) if len(of_series) else ():
             film = of_series.iloc[end]
-            ax.annotate(label_of(f"{series} {film.year}", 60), (film.x, film.y), (0, up * (14 + 24 * number)), **look)
+            ax.annotate(label_of(f"{series} {film.year}", 60), (film.x, film.y), (0, up * (16 + 28 * number)), **look)
     ax.set(title=title, xlabel="", ylabel="", xticks=[], yticks=[])
     return ax
 
