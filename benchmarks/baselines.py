@@ -7,8 +7,9 @@ the ratings are read to the metrics of the test, for that one setting. Writes re
 baseline; settings that are recorded there are not tried again, and `date` says when a baseline was tested.
 `pctm-with-linear` is mixed as the networks are, to see whether any two models would gain as much from it.
 
-On SEALED data (results/sealed.md) nothing is tried: a baseline has the settings that were chosen on `small`. Where the
-items are more than MAX_ITEMS, those that need a matrix of all pairs are left out.
+On SEALED data (results/sealed.md) a baseline has the settings that were chosen on `small`; only the weight of
+`pctm-with-linear` is chosen there, as that of a network is. Where there are more than MAX_ITEMS items, baselines that
+need a matrix of all pairs are left out.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from recording import SEALED, path_of, read_result, require_plan, write_result
+from recording import SEALED, mixture_name, path_of, read_result, require_plan, write_result
 from tqdm import tqdm
 
 from bertrec_utils.data.dataset import Dataset, load_dataset
@@ -36,8 +37,9 @@ from bertrec_utils.evaluation.baselines import (
     Popularity,
     RecentPopularity,
     SmoothedMarkovChain,
+    linear_baseline,
 )
-from bertrec_utils.evaluation.mixture import Mixture, linear_baseline, ndcg_by_weight
+from bertrec_utils.evaluation.mixture import Mixture, ndcg_by_weight
 from bertrec_utils.evaluation.ranking import Scorer, evaluate, metrics, target_ranks
 from bertrec_utils.settings import PRESETS, Settings, get_preset
 
@@ -81,13 +83,13 @@ BASELINES = {
     "linear": Baseline(LinearNextItem, grid(decays=[(0.8,), (0.5, 0.9)], ridge=[100.0, 200.0, 400.0, 800.0])),
 }
 
-WITH_LINEAR = "pctm-with-linear"
-ALL_PAIRS = ("item-knn", "ease", "linear", WITH_LINEAR)  # they need a matrix of all pairs of items
+MIXTURES = ("pctm-with-linear", "pctm-with-chain")
+ALL_PAIRS = ("item-knn", "ease", "linear")  # they need a matrix of all pairs of items
 
 
 def build(name: str, dataset: Dataset, settings: dict[str, Any]) -> Scorer:
-    """A baseline at given settings; of WITH_LINEAR they are those of pctm, and the weight."""
-    if name != WITH_LINEAR:
+    """A baseline at given settings; of MIXTURES they are those of pctm, and the weight."""
+    if name not in MIXTURES:
         return BASELINES[name].build(dataset, **settings)
     pctm = BASELINES["pctm"].build(dataset, **{key: value for key, value in settings.items() if key != "weight"})
     return Mixture(pctm, linear_baseline(dataset.split.train, len(dataset.vocabulary)), settings["weight"])
@@ -143,15 +145,15 @@ def row_of(name: str, preset: Settings, dataset: Dataset, recorded: dict) -> dic
     return tested(name, preset, dataset, best, tried)
 
 
-def mixed_row(preset: Settings, dataset: Dataset, pctm: dict, recorded: dict) -> dict:
-    """What is recorded of WITH_LINEAR, whose weight is chosen as that of a network is."""
+def mixed_row(name: str, preset: Settings, dataset: Dataset, pctm: dict, recorded: dict) -> dict:
+    """What is recorded of one of MIXTURES, whose weight is chosen as that of a network is."""
     if recorded and recorded["settings"].items() >= pctm["settings"].items():
         return recorded
-    mixture = build(WITH_LINEAR, dataset, pctm["settings"] | {"weight": 0.0})
+    mixture = build(name, dataset, pctm["settings"] | {"weight": 0.0})
     by_weight = ndcg_by_weight(mixture.network, mixture.baseline, dataset.split.validation)
     tried = [(found, pctm["settings"] | {"weight": weight}) for weight, found in by_weight.items()]
     _, best = max(tried, key=lambda pair: pair[0])
-    return tested(WITH_LINEAR, preset, dataset, best, tried)
+    return tested(name, preset, dataset, best, tried)
 
 
 def tested(name: str, preset: Settings, dataset: Dataset, settings: dict, tried: list) -> dict:
@@ -173,14 +175,14 @@ def main():
     require_plan(name)
     file, preset = f"baselines-{name}", get_preset(name)
     dataset, table = load_dataset(preset.data), read_result(file)["models"] if path_of(file).exists() else {}
-    names = [*BASELINES, WITH_LINEAR]
+    names = [*BASELINES, f"pctm-{mixture_name(len(dataset.vocabulary))}"]
     if len(dataset.vocabulary) > MAX_ITEMS:
         names = [each for each in names if each not in ALL_PAIRS]
         print(f"{len(dataset.vocabulary):,} items are too many for {', '.join(ALL_PAIRS)}")
     for each in tqdm(names, desc="baselines"):
         recorded = table.get(each, {})
-        if each == WITH_LINEAR:
-            row = mixed_row(preset, dataset, table["pctm"], recorded)
+        if each in MIXTURES:
+            row = mixed_row(each, preset, dataset, table["pctm"], recorded)
         else:
             row = row_of(each, preset, dataset, recorded)
         if row is not table.get(each):

@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
-from recording import write_result
+from recording import require_plan, write_result
 
 from bertrec_utils.data.dataset import Dataset, build_dataset, load_dataset
 from bertrec_utils.data.logs import Interactions
@@ -102,6 +102,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("preset", choices=PRESETS)
     arguments = parser.parse_args()
+    require_plan(arguments.preset)
     settings = get_preset(arguments.preset)
     today = load_dataset(settings.data)
     test, cuts = today.split.test, {}

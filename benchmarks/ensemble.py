@@ -15,13 +15,14 @@ from dataclasses import replace
 
 import numpy as np
 from baselines import quality
-from recording import write_result
+from recording import require_plan, write_result
 from scipy.special import log_softmax
 
 from bertrec_utils.common import PROJECT
 from bertrec_utils.data.dataset import load_dataset
 from bertrec_utils.data.sequences import Holdout
-from bertrec_utils.evaluation.mixture import WEIGHTS, PrecomputedScores, linear_baseline, standardise
+from bertrec_utils.evaluation.baselines import linear_baseline
+from bertrec_utils.evaluation.mixture import WEIGHTS, PrecomputedScores, standardise
 from bertrec_utils.evaluation.ranking import Scorer, evaluate
 from bertrec_utils.settings import PRESETS, get_preset
 from bertrec_utils.training.checkpoints import load
@@ -50,6 +51,7 @@ def main():
     parser.add_argument("--seeds", type=int, nargs="+", required=True)
     parser.add_argument("--sizes", type=int, nargs="+", default=[2, 3, 5], help="so many networks together")
     arguments = parser.parse_args()
+    require_plan(arguments.preset)
     settings = get_preset(arguments.preset)
     dataset = load_dataset(settings.data)
     checkpoints = {seed: load(PROJECT / "runs" / f"{settings.name}-seed{seed}") for seed in arguments.seeds}

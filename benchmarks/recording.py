@@ -17,7 +17,7 @@ from bertrec_utils.training.checkpoints import update_settings
 from bertrec_utils.training.devices import best_device
 
 RESULTS = PROJECT / "results"
-SEALED = ("movietweetings", "beauty")  # data on which nothing is chosen
+SEALED = ("movietweetings", "beauty")  # data on which no settings are chosen
 
 
 def machine() -> dict:
@@ -55,7 +55,7 @@ def model_name(recipe: str, start: str) -> str:
 
 
 def mixture_name(item_count: int) -> str:
-    """What a network is mixed with: a chain where there are too many items for the linear baseline."""
+    """What is added to the name of a network that is mixed: with a chain if there are too many items for `linear`."""
     return "with-linear" if item_count <= MAX_ITEMS else "with-chain"
 
 

@@ -5,8 +5,8 @@
 data set -> models -> name -> protocol -> metric -> the mean over seeds, `low` and `high` (its 95 % bootstrap interval
 over the test users) and `seeds`, the value of each. Beside the protocols, `validation`, the full NDCG@10 there.
 
-A network is mixed with the linear baseline (`-with-linear`), or, of more than MAX_ITEMS items, with the smoothed chain
-(`-with-chain`).
+A network is mixed with the linear baseline (`-with-linear`) or, where there are more than MAX_ITEMS items, with the
+smoothed chain (`-with-chain`).
 
 data set -> differences -> "modern-both - modern-next" and so on: of the full NDCG@10, user by user, each side averaged
 over its seeds; `low` and `high`, the bootstrap interval over users; `over seeds too`, the interval (normal) when both
@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 import numpy as np
 import recording
-from baselines import BASELINES, WITH_LINEAR, build
+from baselines import BASELINES, MIXTURES, build
 from recording import mixture_name, model_name, path_of, read_result, write_result
 from scipy.stats import norm
 from tqdm import tqdm
@@ -76,6 +76,7 @@ TOLD = [  # in docs/results.md, README and the notebooks, wherever both were run
     ("bert4rec-with-linear", "modern-both-with-linear"),
     ("modern-both-with-chain", "smoothed-chain"),
     ("modern-both-with-chain", "modern-both"),
+    ("modern-both-with-chain", "pctm-with-chain"),
 ]
 
 
@@ -128,14 +129,13 @@ def runs_of(preset: str) -> Models:
     models = {}
     for path in tqdm(sorted(recording.RESULTS.glob(f"{preset}-*seed*.json")), desc=preset):
         recorded = read_result(path.stem)
+        mixed = mixture_name(recorded["data"]["items"])
         if not path_of_ranks(path.stem).exists():
             checkpoint, dataset = load(PROJECT / "runs" / path.stem), data_of(preset)
             checkpoint.check(dataset)
-            mixed = f"test-{mixture_name(len(dataset.vocabulary))}"
-            scorers = {"test": checkpoint.model, mixed: checkpoint.with_linear(dataset)}
+            scorers = {"test": checkpoint.model, f"test-{mixed}": checkpoint.with_linear(dataset)}
             keep_ranks(path.stem, scorers, dataset)
         ranks = kept_ranks(path.stem, recorded)
-        mixed = mixture_name(recorded["data"]["items"])
         for test, ending in (("test", ""), (f"test-{mixed}", f"-{mixed}")):
             model = models.setdefault(model_name(recorded["recipe"], recorded["start"]) + ending, Model([], []))
             model.ranks.append(ranks[test])
@@ -147,7 +147,7 @@ def runs_of(preset: str) -> Models:
 def baselines_of(preset: str) -> Models:
     """The baselines, at the settings that baselines.py has chosen."""
     name = f"baselines-{preset}"
-    wanted = {*BASELINES, WITH_LINEAR} - set(LEFT_OUT.get(preset, []))
+    wanted = {*BASELINES, *MIXTURES} - set(LEFT_OUT.get(preset, []))
     recorded = {each: row for each, row in read_result(name)["models"].items() if each in wanted}
     for each in recorded.keys() - all_ranks(name).keys():
         dataset = data_of(preset)

@@ -9,7 +9,7 @@ import re
 from typing import NamedTuple
 
 import numpy as np
-from baselines import BASELINES, WITH_LINEAR
+from baselines import BASELINES, MIXTURES
 from recording import read_result
 from table import PRESETS
 
@@ -44,7 +44,7 @@ def models(data: str) -> Table:
             *(pair({metric: value["mean"] for metric, value in row[protocol].items()}) for protocol in PROTOCOLS),
             f"{full['low']:.3f} to {full['high']:.3f}".replace("0.", "."),
             f"{row['validation']:.4f}".removeprefix("0"),
-            "-" if name in (*BASELINES, WITH_LINEAR) else str(len(full["seeds"])),
+            "-" if name in (*BASELINES, *MIXTURES) else str(len(full["seeds"])),
         ]
     return Table(f"models, {data}", ["model", *PROTOCOLS, "NDCG@10 (full), 95 %", "validation", "seeds"], rows)
 

@@ -11,7 +11,7 @@ import argparse
 
 import numpy as np
 from baselines import BASELINES, full_ranks
-from recording import read_result, write_result
+from recording import read_result, require_plan, write_result
 from tqdm import tqdm
 
 from bertrec_utils.data.dataset import Dataset, build_sequences, leave_one_out, load_dataset
@@ -32,6 +32,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("preset", choices=PRESETS)
     name = parser.parse_args().preset
+    require_plan(name)
     settings = get_preset(name).data
     dataset, chosen = load_dataset(settings), read_result(f"baselines-{name}")["models"]
     found = {each: [] for each in BASELINES if each in chosen}

@@ -17,7 +17,7 @@ import sys
 import numpy as np
 import pandas as pd
 from baselines import BASELINES, full_ranks, quality
-from recording import write_result
+from recording import require_plan, write_result
 from tqdm import tqdm
 
 from bertrec_utils.data.dataset import Dataset, load_dataset, split_in_time
@@ -81,6 +81,7 @@ def main():
     parser.add_argument("preset", choices=PRESETS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     arguments = parser.parse_args()
+    require_plan(arguments.preset)
     log = load_dataset(get_preset(arguments.preset).data).log
     vocabulary, split = split_in_time(log.ratings, QUANTILE)
     dataset = Dataset(vocabulary, split.train, log, other_split=split)

@@ -14,7 +14,7 @@ import argparse
 
 import numpy as np
 import pandas as pd
-from recording import write_result
+from recording import require_plan, write_result
 from scipy.special import log_softmax
 
 from bertrec_utils.data.sequences import Holdout, Sequences
@@ -57,6 +57,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("preset", choices=PRESETS)
     name = parser.parse_args().preset
+    require_plan(name)
     checkpoint = load_trained(get_preset(name))
     dataset, item_count = checkpoint.load_dataset(), len(checkpoint.vocabulary)
     recommender = Recommender(checkpoint.model, checkpoint.vocabulary, dataset.items)

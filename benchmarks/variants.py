@@ -11,9 +11,8 @@
 
 `ablations` takes one ingredient out at a time; validation data, alone and mixed with the linear baseline.
 `tuning` tries ten settings of each recipe, the modern recipes for 8 epochs each on `small`, bert4rec for 32; validation
-data. The best trial replaces the recipe if it is ahead by more than .003, the margin below which `compare` calls two
-models equivalent, and, since the best of ten owes something to chance, is still so with a second seed, in the mean of
-both.
+data. The best trial replaces the recipe if it is ahead by more than .003, the margin of `compare`. Since the best of
+ten owes something to chance, it must still be so in the mean of two seeds.
 `grid` crosses network, objective and start at one width and one number of epochs; validation data. It measures how far
 one comes in that time: the authors' network, the cloze and random starts have not come to their end.
 `mistakes` puts the mistakes of the notebook this project started from into a good model, one at a time; test, and
@@ -50,11 +49,12 @@ from mistakes import (
     split_of_the_notebook,
     ties_by_id,
 )
-from recording import path_of, read_result, settings_of_today, write_result
+from recording import path_of, read_result, require_plan, settings_of_today, write_result
 from torch import nn
 
 from bertrec_utils.data.dataset import Dataset, load_dataset
-from bertrec_utils.evaluation.mixture import linear_baseline, ndcg_by_weight
+from bertrec_utils.evaluation.baselines import linear_baseline
+from bertrec_utils.evaluation.mixture import ndcg_by_weight
 from bertrec_utils.evaluation.ranking import Scorer, evaluate
 from bertrec_utils.model.modern import ModernTransformer, build_network
 from bertrec_utils.settings import DEFAULT_RECIPE, PRESETS, RECIPES, Settings, get_preset
@@ -148,7 +148,7 @@ ABLATIONS = {
 
 # Tuning
 
-TUNING_EPOCHS = dict.fromkeys(RECIPES, 8) | {"bert4rec": 32}  # of every trial; after 8 it has hardly begun
+TUNING_EPOCHS = dict.fromkeys(RECIPES, 8) | {"bert4rec": 32}  # of every trial; bert4rec has hardly begun after 8
 TRIALS: dict[str, list[dict[str, Any]]] = {  # what each changes in its recipe: ten, the recipe itself among them
     "bert4rec": [
         *({"learning_rate": rate} for rate in (1e-3, 4e-3)),
@@ -382,6 +382,7 @@ def main():
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--name", help="of the machine, say")
     arguments = parser.parse_args()
+    require_plan(arguments.preset)
     study, preset = STUDIES[arguments.study], arguments.preset
     for seed in arguments.seeds:
         for name, variant in study.variants.items():

@@ -288,12 +288,10 @@ def plot_differences_by_group(
         label_of_pair, reach = f"{one} - {other}", 1.96 * grouped.sem()
         ax.errorbar(positions, grouped.mean(), reach, fmt=marker, color=color, capsize=3, label=label_of_pair)
     ax.axhline(0, color="0.4", lw=1)
-    for text, side in (("above zero the first is better", "bottom"), ("below zero the second is better", "top")):
-        ax.text(len(names) - 0.45, 0, f" {text} ", ha="right", va=side, fontsize=11, color="0.3")
     ax.set_xticks(range(len(names)), names)
     ax.set(xlabel=label, ylabel="difference of NDCG@10", title=title, xlim=(-0.5, len(names) - 0.4))
     ax.margins(y=0.25)  # room for the legend
-    ax.legend(loc="upper left")
+    ax.legend(loc="upper left", title="above zero, the first is better")
     return ax
 
 
@@ -355,7 +353,7 @@ def plot_ladder(scores: pd.Series, title: str, ax: Axes | None = None) -> Axes:
         ax.text(
             value, row, f" {value:.3f}" + (f"  ({step:+.3f})" if abs(step) >= 0.01 else ""), va="center", fontsize=11
         )
-    ax.set(xlabel="NDCG@10, full ranking, test", xlim=(0, 1.45 * scores.max()))
+    ax.set(xlabel="NDCG@10, full ranking, test", xlim=(0, 1.75 * scores.max()))
     ax.set_title(title, loc="right")
     ax.invert_yaxis()
     return ax

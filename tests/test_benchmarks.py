@@ -26,8 +26,9 @@ from scipy import stats
 from scipy.special import log_softmax
 
 from bertrec_utils.common import PROJECT
-from bertrec_utils.evaluation.baselines import PCTM
-from bertrec_utils.evaluation.mixture import fit_mixture, linear_baseline, standardise
+from bertrec_utils.evaluation import baselines as evaluation_baselines
+from bertrec_utils.evaluation.baselines import PCTM, linear_baseline
+from bertrec_utils.evaluation.mixture import fit_mixture, standardise
 from bertrec_utils.evaluation.ranking import PROTOCOLS, bootstrap_interval, evaluate, per_user_metrics, target_ranks
 from bertrec_utils.model.losses import cross_entropy
 from bertrec_utils.model.masking import build_batch, training_batches
@@ -439,10 +440,11 @@ def test_on_sealed_data_a_baseline_has_the_settings_of_small_and_large_catalogue
     assert [each for _, each in recorded["ease"]["tried"]] == [{"ridge": 70.0}]
 
     recording.path_of("baselines-tiny").unlink()
-    monkeypatch.setattr(baselines, "MAX_ITEMS", 10)
+    for module in (baselines, recording, evaluation_baselines):
+        monkeypatch.setattr(module, "MAX_ITEMS", 10)
     call(monkeypatch, baselines, "tiny")
-    assert list(recording.read_result("baselines-tiny")["models"]) == ["pctm"]
-    assert "too many for item-knn, ease, linear, pctm-with-linear" in capsys.readouterr().out
+    assert list(recording.read_result("baselines-tiny")["models"]) == ["pctm", "pctm-with-chain"]
+    assert "too many for item-knn, ease, linear" in capsys.readouterr().out
 
 
 def test_pctm_is_mixed_as_a_network_is(results, monkeypatch, dataset):

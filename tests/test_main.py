@@ -480,6 +480,7 @@ def test_what_cannot_be_compared_is_explained(trained, own_log, tmp_path, monkey
     for arguments, message in (
         ([trained], "another model, --baselines, or --against results/"),
         ([ranks / "small-seed0.npz", "--baselines"], "name the data: --data PRESET, "),
+        ([trained, "--baselines", "--against", PROJECT / "results"], "leave --baselines out"),
         ([trained / "no", trained], "there is no "),
         ([run, same], "name their data: --data PRESET, --data DIR of a trained model, or --ratings FILE"),
         ([ranks / "small-seed0.npz", ranks / "ml-1m-seed0.npz"], "small-seed0.npz has 2,061 test users, "),
@@ -492,6 +493,9 @@ def test_what_cannot_be_compared_is_explained(trained, own_log, tmp_path, monkey
         ([run, trained, run], f"{run} is named twice"),
     ):
         assert message in error_of("compare", *arguments)
+    monkeypatch.chdir(tmp_path)
+    run.rename("popularity").with_name("run.txt").touch()
+    assert "popularity is the name of a baseline, too" in error_of("compare", "popularity", trained, "--baselines")
     for text in ("1 2\n", "", "x 2 3\n", "1 2 x\n", "1,2,3,4\n", "1 2 3\n1 2 3 4\n", "1 2 3\n1 2\n"):
         run.write_text(text)
         assert f"{run}: " in error_of("compare", run, trained)

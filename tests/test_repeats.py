@@ -13,7 +13,7 @@ from bertrec_utils.__main__ import main
 from bertrec_utils.data import dataset as module
 from bertrec_utils.data.dataset import build_dataset, build_sequences, load_dataset, split_in_time
 from bertrec_utils.data.logs import from_frame
-from bertrec_utils.evaluation.baselines import MarkovChain, MostRepeated, Popularity
+from bertrec_utils.evaluation.baselines import MarkovChain, MostRepeated, Popularity, default_baselines
 from bertrec_utils.evaluation.lists import beyond_accuracy, run_ranks, top_k, write_run
 from bertrec_utils.evaluation.mixture import ndcg_by_weight
 from bertrec_utils.evaluation.ranking import TooFewItems, metrics, target_ranks
@@ -61,6 +61,14 @@ def test_five_users_by_hand(five):
     found = metrics(most_repeated)
     assert (found["hit@1"], found["mrr@5"]) == (pytest.approx(3 / 5), pytest.approx((3 + 1 / 2 + 1 / 3.5) / 5))
     assert found["ndcg@10"] == pytest.approx((3 + 1 / np.log2(3) + 1 / np.log2(4.5)) / 5)
+
+
+def test_what_was_had_most_often_is_a_baseline_where_items_come_back(five):
+    baselines = dict(default_baselines(five.split.train, 5, allow_seen=True))
+    assert set(baselines) == {"popularity", "most-repeated", "markov-chain", "pctm", "linear"}
+    ranks = target_ranks(baselines["most-repeated"], five.split.test, ["full"])["full"]
+    assert ranks.tolist() == [1, 1, 2, 1, 3.5]
+    assert "most-repeated" not in dict(default_baselines(five.split.train, 5, allow_seen=False))
 
 
 def test_the_first_alone_leaves_two_users_too_short():

@@ -19,7 +19,7 @@ from ..settings import PRESETS, get_preset
 from ..training.checkpoints import Checkpoint, load
 from . import check_output, log_arguments, own_log
 
-WHOSE_DATA = "--data PRESET, --data DIR of a trained model, or --ratings FILE"
+HOW_TO_NAME_DATA = "--data PRESET, --data DIR of a trained model, or --ratings FILE"
 
 
 def add_compare(commands: "argparse._SubParsersAction") -> None:
@@ -29,9 +29,9 @@ def add_compare(commands: "argparse._SubParsersAction") -> None:
     comparison.add_argument("model", metavar="MODEL", help=kinds)
     comparison.add_argument("others", nargs="*", metavar="OTHER", help="what it is compared with")
     comparison.add_argument("--against", type=Path, metavar="DIR", help="with all that is recorded there: results/")
-    baselines = "and with baselines that take seconds, at their default settings"
+    baselines = "and with baselines that need no training, fitted to the same data at their default settings"
     comparison.add_argument("--baselines", action="store_true", help=baselines)
-    data = "which data the lists of a run file are for: a preset, or the folder of a trained model"
+    data = "which data the run files and baselines are for: a preset, or the folder of a trained model"
     comparison.add_argument("--data", "--preset", metavar="NAME", help=data)
     comparison.add_argument("--margin", type=float, default=MARGIN, help=f"of equivalence, in NDCG@10: {MARGIN}")
     comparison.add_argument("--plot", type=Path, metavar="FILE", help="draw the differences: a .png, .svg or .pdf")
@@ -104,7 +104,7 @@ def ranks_of(
             raise ValueError(f"{path} has ranks of {', '.join(ranks)}; name one of them, as in {path}:{min(ranks)}")
         return ranks[name]["full"], []
     if dataset is None:
-        raise ValueError(f"what the lists of {path} should hold is not known; name their data: {WHOSE_DATA}")
+        raise ValueError(f"what the lists of {path} should hold is not known; name their data: {HOW_TO_NAME_DATA}")
     if part and not (trained and part == "with-linear"):
         raise ValueError(f"there is no {path}:{part}; of a trained model there is DIR:with-linear")
     if trained:
@@ -132,18 +132,16 @@ def ranks_of_all(arguments: argparse.Namespace) -> dict[str, list[np.ndarray]]:
         for note in notes:
             print(f"{model}: {note}")
     if arguments.baselines:
-        models |= ranks_of_baselines(dataset)
+        if dataset is None:
+            raise ValueError(f"what the baselines should be fitted to is not known; name the data: {HOW_TO_NAME_DATA}")
+        test = dataset.split.test
+        for name, scorer in default_baselines(dataset.split.train, len(dataset.vocabulary), test.seen_are_candidates):
+            if name in models:
+                raise ValueError(f"{name} is the name of a baseline, too; rename what you compare with it")
+            models[name] = [ranking.target_ranks(scorer, test, ["full"])["full"]]
     if arguments.against:
-        models |= ranking.recorded_ranks(arguments.against, arguments.data)  # baselines at their tuned settings
+        models |= ranking.recorded_ranks(arguments.against, arguments.data)
     return models
-
-
-def ranks_of_baselines(dataset: Dataset | None) -> dict[str, list[np.ndarray]]:
-    if dataset is None:
-        raise ValueError(f"what the baselines should be fitted to is not known; name the data: {WHOSE_DATA}")
-    test = dataset.split.test
-    baselines = default_baselines(dataset.split.train, len(dataset.vocabulary), test.seen_are_candidates)
-    return {name: [ranking.target_ranks(scorer, test, ["full"])["full"]] for name, scorer in baselines}
 
 
 def users_in_all(models: dict[str, list[np.ndarray]]) -> np.ndarray:
@@ -157,9 +155,12 @@ def users_in_all(models: dict[str, list[np.ndarray]]) -> np.ndarray:
     in_all = ~np.isnan(sum(seeds[0] for seeds in models.values()))
     if in_all.sum() < 2:
         raise ValueError("fewer than two test users have a list of every model; compare lists of the same users")
+    left_out: dict[int, list[str]] = {}
     for model, seeds in models.items():
-        if left_out := (~np.isnan(seeds[0]) & ~in_all).sum():
-            print(f"{model}: {left_out:,} users are left out, for whom another model has no list")
+        left_out.setdefault(int((~np.isnan(seeds[0]) & ~in_all).sum()), []).append(model)
+    left_out.pop(0, None)
+    for count, names in left_out.items():
+        print(f"{', '.join(names)}: {count:,} users are left out, for whom another model has no list")
     return in_all
 
 
@@ -167,6 +168,8 @@ def compare_command(arguments: argparse.Namespace) -> None:
     if not (arguments.others or arguments.against or arguments.baselines):
         options = "another model, --baselines, or --against results/"
         raise ValueError(f"name what {arguments.model} is compared with: {options}")
+    if arguments.baselines and arguments.against:
+        raise ValueError("what is recorded has the baselines, at their best settings; leave --baselines out")
     named = [arguments.model, *arguments.others]
     if twice := {name for name in named if named.count(name) > 1}:
         raise ValueError(f"{min(twice)} is named twice; name each model once")

@@ -11,9 +11,10 @@ from .baselines import (
     Popularity,
     RecentPopularity,
     SmoothedMarkovChain,
+    linear_baseline,
 )
 from .lists import top_k
-from .mixture import Mixture, fit_mixture, linear_baseline
+from .mixture import Mixture, fit_mixture
 from .ranking import Scorer, bootstrap_interval, evaluate, metrics, per_user_metrics, target_ranks
 
 __all__ = ["EASE", "PCTM", "ItemKNN", "LinearNextItem", "MarkovChain", "Mixture", "MostRepeated", "Popularity"]

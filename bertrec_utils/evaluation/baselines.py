@@ -214,10 +214,15 @@ def default_baselines(train: Sequences, item_count: int, allow_seen: bool) -> It
         yield "most-repeated", MostRepeated(train, item_count)
     yield "markov-chain", MarkovChain(train, item_count)
     yield "pctm", PCTM(train, item_count)
+    linear = linear_baseline(train, item_count)
+    yield "linear" if isinstance(linear, LinearNextItem) else "smoothed-chain", linear
+
+
+def linear_baseline(train: Sequences, item_count: int) -> LinearNextItem | SmoothedMarkovChain:
+    """The baseline to mix with a network: `LinearNextItem` up to MAX_ITEMS items, else `SmoothedMarkovChain`."""
     if item_count <= MAX_ITEMS:
-        yield "linear", LinearNextItem(train, item_count)
-    else:
-        yield "smoothed-chain", SmoothedMarkovChain(train, item_count)
+        return LinearNextItem(train, item_count)
+    return SmoothedMarkovChain(train, item_count)
 
 
 def popularity_tie_break(train: Sequences, item_count: int) -> np.ndarray:

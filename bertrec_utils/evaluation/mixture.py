@@ -6,19 +6,11 @@ import numpy as np
 from scipy.special import log_softmax
 
 from ..data.sequences import Holdout, Sequences
-from .baselines import MAX_ITEMS, LinearNextItem, SmoothedMarkovChain
 from .ranking import Scorer, metrics, target_ranks
 
 WEIGHTS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7, 1.0)  # of the baseline, tried on validation data
 MAX_SCORES = 50_000_000  # of each part, for which they are tried
 BATCH_USERS = 64  # whose scores of many items are in memory while they are tried
-
-
-def linear_baseline(train: Sequences, item_count: int) -> LinearNextItem | SmoothedMarkovChain:
-    """The baseline to mix with a network: `LinearNextItem` up to MAX_ITEMS items, else `SmoothedMarkovChain`."""
-    if item_count <= MAX_ITEMS:
-        return LinearNextItem(train, item_count)
-    return SmoothedMarkovChain(train, item_count)
 
 
 class Mixture:

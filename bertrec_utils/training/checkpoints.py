@@ -22,7 +22,8 @@ from ..common import PROJECT, display_path, move_file, replace_file
 from ..data.dataset import Dataset, histories_of, load_dataset
 from ..data.logs import load_interactions
 from ..data.sequences import Sequences, Vocabulary
-from ..evaluation.mixture import Mixture, linear_baseline
+from ..evaluation.baselines import linear_baseline
+from ..evaluation.mixture import Mixture
 from ..model.layers import Network
 from ..model.modern import build_network
 from ..settings import GROUPS, OwnLog, Settings, get_preset

@@ -22,7 +22,8 @@ from tqdm.auto import tqdm
 from ..common import display_path, is_interactive, is_main_process, partials, print_status, progress_bar, replace_file
 from ..data.dataset import Dataset
 from ..data.sequences import Holdout
-from ..evaluation.mixture import fit_mixture, linear_baseline
+from ..evaluation.baselines import linear_baseline
+from ..evaluation.mixture import fit_mixture
 from ..evaluation.ranking import metrics, target_ranks
 from ..model.layers import Network
 from ..model.masking import batch_count

@@ -267,8 +267,8 @@ def order_in_a_dict_of_python_2(keys):
 
 
 def test_ml_1m_is_the_published_benchmark_to_the_last_byte(ml_1m_folder, monkeypatch):
-    """Of the file `ml-1m.txt` of the papers on SASRec and BERT4Rec. Its users are in the order of a dict, its films are
-    numbered as they first occur. The checksum is that of its copies, for example in git-lfs in
+    """The file is `ml-1m.txt` of the papers on SASRec and BERT4Rec: users in the order of a dict of Python 2, films
+    numbered as they first occur. The checksum is that of its copies, such as the git-lfs pointer in
     github.com/WhiteGiveFive/SASRecAE."""
     monkeypatch.setenv("BERTREC_DATA", str(ml_1m_folder))
     vocabulary, sequences, _ = build_sequences(load_movielens("ml-1m").ratings, min_item_ratings=5)

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from bertrec_utils.data.sequences import Holdout
-from bertrec_utils.evaluation import mixture
-from bertrec_utils.evaluation.baselines import LinearNextItem, SmoothedMarkovChain
-from bertrec_utils.evaluation.mixture import Mixture, fit_mixture, linear_baseline, standardise
+from bertrec_utils.evaluation import baselines, mixture
+from bertrec_utils.evaluation.baselines import LinearNextItem, SmoothedMarkovChain, linear_baseline
+from bertrec_utils.evaluation.mixture import Mixture, fit_mixture, standardise
 from bertrec_utils.evaluation.ranking import metrics, target_ranks
 from bertrec_utils.model.modern import ModernTransformer
 from bertrec_utils.training.trainer import new_model
@@ -79,7 +79,7 @@ def test_few_users_are_enough_where_many_do_not_fit(monkeypatch):
 def test_the_baseline_of_a_large_catalogue_is_the_markov_chain(monkeypatch):
     train = rows([1, 2, 3], [3, 2, 1])
     assert isinstance(linear_baseline(train, 3), LinearNextItem)
-    monkeypatch.setattr(mixture, "MAX_ITEMS", 2)
+    monkeypatch.setattr(baselines, "MAX_ITEMS", 2)
     baseline = linear_baseline(train, 3)
     assert isinstance(baseline, SmoothedMarkovChain)
     assert np.isfinite(

@@ -15,7 +15,8 @@ from bertrec_utils.__main__ import main
 from bertrec_utils.common import replace_file
 from bertrec_utils.data.dataset import Dataset, load_dataset
 from bertrec_utils.data.sequences import Vocabulary
-from bertrec_utils.evaluation.mixture import fit_mixture, linear_baseline
+from bertrec_utils.evaluation.baselines import linear_baseline
+from bertrec_utils.evaluation.mixture import fit_mixture
 from bertrec_utils.settings import GROUPS, get_preset
 from bertrec_utils.training import checkpoints
 from bertrec_utils.training.checkpoints import (

@@ -11,9 +11,9 @@ import torch
 
 from bertrec_utils.data.dataset import Dataset, load_dataset
 from bertrec_utils.data.sequences import PAD, Holdout, Split, Vocabulary
-from bertrec_utils.evaluation.baselines import Popularity
+from bertrec_utils.evaluation.baselines import Popularity, linear_baseline
 from bertrec_utils.evaluation.lists import top_k
-from bertrec_utils.evaluation.mixture import fit_mixture, linear_baseline
+from bertrec_utils.evaluation.mixture import fit_mixture
 from bertrec_utils.evaluation.ranking import evaluate
 from bertrec_utils.model.masking import training_batches
 from bertrec_utils.settings import PRESETS, RECIPES, get_preset
