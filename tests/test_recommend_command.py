@@ -144,6 +144,11 @@ def test_some_users_in_the_order_of_their_file(home, capsys):
     assert not Path("none.csv").exists()
 
 
+def test_items_without_genres_have_no_column_for_them(home, capsys):
+    main(["recommend", "model", "--history", "p3"])
+    assert capsys.readouterr().out.splitlines()[0].split() == ["rank", "item", "title", "score"]
+
+
 def test_what_was_trained_on_can_be_asked_for(home):
     """By --strict; and a linear baseline of other rows would be another one."""
     main(["recommend", "model", "--user", "u12", "--strict", "--with-linear"])

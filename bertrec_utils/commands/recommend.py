@@ -95,7 +95,7 @@ def recommend_command(arguments: argparse.Namespace) -> None:
         return
     table = table.assign(**{name: table[name].astype(str).map(printable) for name in ("item", "title", "genres")})
     with pd.option_context("display.max_colwidth", None):
-        columns = ["rank", "item", "title", "genres", "score"]
+        columns = ["rank", "item", "title", *(["genres"] if table.genres.any() else []), "score"]
         print(table[columns].to_string(index=False, float_format="%.2f"))
 
 
