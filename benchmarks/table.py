@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 import numpy as np
 import recording
-from baselines import BASELINES, MIXTURES, build
+from baselines import BASELINES, LEFT_OUT, MIXTURES, build
 from recording import mixture_name, model_name, path_of, read_result, write_result
 from scipy.stats import norm
 from tqdm import tqdm
@@ -55,8 +55,6 @@ PRESETS = [
 CUTOFF = 10
 LEVEL = 0.05  # of a p value after Holm's correction, below which a difference is shown
 RESAMPLES = 2000
-# The copy of ML-1M that was at hand has the exact order, but placeholders for half of its times. Beauty has no times.
-LEFT_OUT = {"ml-1m": ["recent-popularity"], "beauty": ["recent-popularity"]}
 TOLD = [  # in docs/results.md, README and the notebooks, wherever both were run
     ("modern-both", "bert4rec"),
     ("modern-both", "modern-cloze"),
