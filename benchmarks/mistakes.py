@@ -33,7 +33,7 @@ class TheNotebooks(BERT4Rec):
     def encode(self, tokens: Tensor) -> Tensor:
         states = self.embed(tokens)
         for block in self.blocks:
-            states = block(states, states, torch.ones_like(tokens, dtype=torch.bool))
+            states = block(states, states, torch.ones_like(tokens, dtype=torch.bool)[:, None])
         return states
 
     def target_states(self, tokens: Tensor, positions: Tensor) -> Tensor:

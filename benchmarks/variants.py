@@ -13,8 +13,9 @@
 `tuning` tries ten settings of each recipe, the modern recipes for 8 epochs each on `small`, bert4rec for 32; validation
 data. The best trial replaces the recipe if it is ahead by more than .003, the margin of `compare`. Since the best of
 ten owes something to chance, it must still be so in the mean of two seeds.
-`grid` crosses network, objective and start at one width and one number of epochs; validation data. It measures how far
-one comes in that time: the authors' network, the cloze and random starts have not come to their end.
+`grid` crosses network, objective and start at one width, learning rate and number of epochs; validation data, and the
+ranks of its users. It measures how far one comes in that time: a random start and the authors' network have not come to
+their end.
 `mistakes` puts the mistakes of the notebook this project started from into a good model, one at a time; test, and
 nothing is chosen by it.
 `starting-notebook` is that notebook, with all of them.
@@ -50,12 +51,16 @@ from mistakes import (
     ties_by_id,
 )
 from recording import path_of, read_result, require_plan, settings_of_today, write_result
-from torch import nn
+from table import all_ranks, path_of_ranks
+from torch import Tensor, nn
 
 from bertrec_utils.data.dataset import Dataset, load_dataset
+from bertrec_utils.data.sequences import PAD, Sequences
 from bertrec_utils.evaluation.baselines import linear_baseline
 from bertrec_utils.evaluation.mixture import ndcg_by_weight
-from bertrec_utils.evaluation.ranking import Scorer, evaluate
+from bertrec_utils.evaluation.ranking import Scorer, evaluate, target_ranks, write_ranks
+from bertrec_utils.model.bert4rec import BERT4Rec
+from bertrec_utils.model.masking import append_mask
 from bertrec_utils.model.modern import ModernTransformer, build_network
 from bertrec_utils.settings import DEFAULT_RECIPE, PRESETS, RECIPES, Settings, get_preset
 from bertrec_utils.training.trainer import Trainer, new_model, run_epochs
@@ -194,7 +199,32 @@ TUNING = [
 
 # What brings what: network x objective x start
 
-GRID_BUDGET = {"epochs": 24}
+
+class NextItems(BERT4Rec):
+    """The authors' network with next items as targets, as SASRec is trained: the items are read from left to right, and
+    the state of each predicts the one after it. There is no [MASK]."""
+
+    def encode(self, tokens: Tensor) -> Tensor:
+        columns = torch.arange(tokens.shape[1], device=tokens.device)
+        is_before, is_itself = columns < columns[:, None], columns == columns[:, None]  # padding sees itself alone
+        states, visible = self.embed(tokens), is_before & (tokens != PAD)[:, None] | is_itself
+        for block in self.blocks:
+            states = block(states, states, visible)
+        return states
+
+    def target_states(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        """(B, M, D): the final states of the items before `positions`, the newest of which has the last position, as in
+        the test."""
+        items_before = F.pad(tokens, (1, 0), value=PAD)[:, :-1]
+        return self.encode(items_before).take_along_dim(positions[:, :, None], 1)
+
+    def user_vectors(self, histories: Sequences) -> Tensor:
+        tokens = append_mask(histories, self.settings.max_length).history.to(self.device)
+        return self.transform(self.encode(tokens)[:, -1])
+
+
+GRID_BUDGET = {"epochs": 16, "learning_rate": 1e-3}
+AUTHORS = {"conv_size": 0, "bucket_by_length": False}  # learns better from batches of users drawn at random
 NETWORKS: dict[str, tuple[Callable, dict[str, Any]]] = {  # each has one thing more than the one before it
     "norm first": (LearnedPositions, {"conv_size": 0}),
     "+ rotary": (build_network, {"conv_size": 0}),
@@ -208,10 +238,15 @@ GRID = [
 ] + [
     Variant("+ convolution, both, counts", GRID_BUDGET, "modern-both"),
     *(
-        Variant(f"authors', cloze, {start}", GRID_BUDGET, "bert4rec", start)  # at its own rate, in its own batches
+        Variant(f"authors', {objective}, {start}", AUTHORS | GRID_BUDGET, recipe, start, build)
+        for objective, recipe, build in (("cloze", "bert4rec", BERT4Rec), ("next", "modern-next", NextItems))
         for start in ("random", "counts")
     ),
 ]
+
+
+def validation_ranks(model: Scorer, dataset: Dataset) -> dict:
+    return {"ranks": target_ranks(model, dataset.split.validation, ["full"], progress=False)}
 
 
 # From the cloze to next-item targets
@@ -330,7 +365,7 @@ STUDIES = {
         lambda *_: {},
     ),
     "grid": Study(
-        {variant.title: variant for variant in GRID}, lambda preset, name: f"grid-{preset}", "runs", lambda *_: {}
+        {variant.title: variant for variant in GRID}, lambda preset, name: f"grid-{preset}", "runs", validation_ranks
     ),
     "cloze-to-next": Study(CLOZE_TO_NEXT, lambda preset, name: f"cloze-to-next-{preset}", "runs", lambda *_: {}),
     "sampled-softmax": Study(SOFTMAX, lambda preset, name: f"sampled-softmax-{preset}", "rows", full_test),
@@ -396,6 +431,9 @@ def main():
             if any(is_same(recorded, wanted) for recorded in recorded_runs(file, study.runs_key)):
                 continue
             found = wanted | run(study, variant, settings, seed)
+            if "ranks" in found:
+                ranks = all_ranks(file) | {f"{variant.title}, seed {seed}": found.pop("ranks")}
+                write_ranks(path_of_ranks(file), ranks)
             runs = recorded_runs(file, study.runs_key)  # again: another process may have added its own meanwhile
             command = f"python benchmarks/variants.py {shlex.join(sys.argv[1:])}"
             write_result(file, command, **({study.runs_key: [*runs, found]} if study.runs_key else found))

@@ -1,5 +1,6 @@
 """The parts of benchmarks/ that decide what a table says."""
 
+import itertools
 import json
 import time
 from dataclasses import asdict
@@ -217,6 +218,59 @@ def test_what_follows_a_target_is_hidden_from_it():
         one, other = losses(causal, share)
         assert (one == pytest.approx(other, abs=1e-6)) == is_hidden
     assert losses(False, 0) != losses(False, 1)
+
+
+def next_items() -> variants.NextItems:
+    torch.manual_seed(0)
+    model = variants.NextItems(ITEMS, model_settings(width=8, heads=1, dropout=0.0))
+    for parameter in model.parameters():  # away from the tiny initial weights, so that mistakes show
+        torch.nn.init.normal_(parameter, std=0.3)
+    return model.eval()
+
+
+def test_the_authors_network_predicts_each_next_item_from_those_before_it():
+    """The loss is the mean of -log p of each item, scored after the items before it."""
+    model, items = next_items(), [5, 9, 2, 7]
+
+    def loss_and_scores(targets):
+        is_next = np.array([[position in targets for position in range(4)]])
+        batch = build_batch(np.array([items]), np.array([1]), np.zeros_like(is_next), is_next, ITEMS + 1)
+        scores = log_softmax(model.score(rows(*(items[:position] for position in targets))), axis=1)
+        expected = -np.mean([scores[row, items[position] - 1] for row, position in enumerate(targets)])
+        with torch.no_grad():
+            return model(batch).item(), pytest.approx(expected, abs=1e-5)
+
+    loss, expected = loss_and_scores([3])
+    assert loss == expected
+    torch.nn.init.zeros_(model.position_embedding.weight)  # the newest of a shorter history has the last position, too
+    loss, expected = loss_and_scores([1, 2, 3])
+    assert loss == expected
+
+
+def test_padding_changes_nothing_in_the_authors_network_with_next_items():
+    model = next_items()
+    alone, beside_longer = model.score(rows([1, 2, 3])), model.score(rows([1, 2, 3], [9, 8, 7, 6, 5]))[:1]
+    np.testing.assert_allclose(alone, beside_longer, atol=1e-5)
+
+
+def test_the_grid_crosses_every_network_objective_and_start():
+    cells = [tuple(variant.title.split(", ")) for variant in variants.GRID]
+    networks, objectives, starts = map(set, zip(*cells, strict=True))
+    assert set(cells) >= set(itertools.product(networks, objectives - {"both"}, starts)) and len(networks) == 4
+    settings_of_all = [variant.settings("small") for variant in variants.GRID]
+    assert len({(each.model.width, each.training.learning_rate, each.training.epochs) for each in settings_of_all}) == 1
+
+
+def test_the_grid_keeps_the_ranks_of_the_validation_users(results, monkeypatch, dataset):
+    name = "authors', next, counts"
+    study = variants.STUDIES["grid"]
+    variant = study.variants[name]._replace(changes=study.variants[name].changes | {"epochs": 1})
+    monkeypatch.setitem(study.variants, name, variant)
+    call(monkeypatch, variants, "grid", "tiny", "--only", name)
+    [run] = recording.read_result("grid-tiny")["runs"]
+    ranks = table.all_ranks("grid-tiny")[f"{name}, seed 0"]["full"]
+    found = per_user_metrics(ranks, [10])["ndcg@10"].mean()
+    assert found == pytest.approx(run["history"][0]["ndcg@10"]) and len(ranks) == len(dataset.split.validation)
 
 
 def test_the_starting_notebook_trains_at_one_learning_rate():

@@ -33,11 +33,11 @@ class Block(nn.Module):
         self.dropout = Dropout(settings.dropout)
 
     def forward(self, queries: Tensor, states: Tensor, visible: Tensor) -> Tensor:
-        """New states (B, Q, D) of `queries` (B, Q, D), which attend to `states` (B, T, D) where `visible` (B, T) bool
-        is True. To update all states, pass them as queries, too."""
+        """New states (B, Q, D) of `queries` (B, Q, D), which attend to `states` (B, T, D) where `visible` is True:
+        (B, Q, T) bool, or (B, 1, T) if it is the same for all queries. To update all states, pass them as queries."""
         parts = (self.query(queries), self.key(states), self.value(states))
         query, key, value = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts)  # (B, H, ., D / H)
-        attended = scaled_dot_product(query, key, value, visible[:, None, None])  # equations 1 and 2
+        attended = scaled_dot_product(query, key, value, visible[:, None])  # equations 1 and 2
         attended = self.project(attended.transpose(1, 2).flatten(2))
         states = self.attention_norm(queries + self.dropout(attended))  # equation 6: the norm comes after the sum
         processed = self.contract(F.gelu(self.expand(states)))  # equation 3
@@ -62,7 +62,7 @@ class BERT4Rec(Network):
 
     def encode(self, tokens: Tensor) -> Tensor:
         """Final states (B, T, D) of `tokens` (B, T), T at most `max_length`. The newest item has the last position."""
-        states, visible = self.embed(tokens), tokens != PAD
+        states, visible = self.embed(tokens), (tokens != PAD)[:, None]
         for block in self.blocks:
             states = block(states, states, visible)
         return states
@@ -110,7 +110,7 @@ class BERT4Rec(Network):
         return torch.cat(parts)
 
     def _target_states(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        states, visible = self.embed(tokens), tokens != PAD
+        states, visible = self.embed(tokens), (tokens != PAD)[:, None]
         for block in self.blocks[:-1]:
             states = block(states, states, visible)
         rows = positions + tokens.shape[1] * torch.arange(len(tokens), device=tokens.device)[:, None]

@@ -44,7 +44,9 @@ def test_block_equals_pytorchs_encoder_layer_with_the_norm_last():
     reference.load_state_dict(weights)
     states, padding = torch.randn(2, 5, 24), torch.tensor([[1, 1, 0, 0, 0], [0, 0, 0, 0, 0]]).bool()
     expected = reference(states, src_key_padding_mask=padding)
-    torch.testing.assert_close(block(states, states, ~padding)[~padding], expected[~padding], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        block(states, states, ~padding[:, None])[~padding], expected[~padding], rtol=1e-4, atol=1e-5
+    )
 
 
 @torch.no_grad()
@@ -158,7 +160,7 @@ def test_training_drops_what_attention_and_feed_forward_add(silent):
     for parameter in part.parameters():
         nn.init.zeros_(parameter)
     block.attention_norm = block.feed_forward_norm = nn.Identity()
-    states, visible = torch.randn(20, 12, 24), torch.ones(20, 12, dtype=torch.bool)
+    states, visible = torch.randn(20, 12, 24), torch.ones(20, 1, 12, dtype=torch.bool)
     whole = block.eval()(states, states, visible) - states
     added = block.train()(states, states, visible) - states
     is_dropped = added == 0
