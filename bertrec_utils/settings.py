@@ -219,14 +219,28 @@ RECIPES: dict[str, dict[str, Any]] = {  # network-objective
 }
 DEFAULT_RECIPE = "modern-both"
 DEFAULT_STARTS = dict.fromkeys(RECIPES, "counts") | {"bert4rec": "random"}  # the paper's
-# a random start takes longer, and so does the cloze, which has fewer targets in a pass
-EPOCHS = {
-    "small": {"bert4rec": 100, "modern-cloze": 16, "modern-next-random": 32},
-    "medium": {"bert4rec": 80, "modern-cloze": 24, "modern-next-random": 24},
-    "ml-1m": {"bert4rec": 100, "modern-cloze": 60, "modern-next-random": 36},
+# What a recipe, or a recipe from this start, changes in a preset. A random start takes longer, and so does the cloze,
+# which has fewer targets in a pass.
+CHANGES: dict[str, dict[str, dict[str, Any]]] = {
+    "small": {
+        "bert4rec": {"epochs": 100},
+        "modern-cloze": {"epochs": 16},
+        "modern-next-random": {"epochs": 32},
+    },
+    "medium": {
+        "bert4rec": {"epochs": 80},
+        "modern-cloze": {"epochs": 24},
+        "modern-next-random": {"epochs": 24},
+    },
+    "ml-1m": {
+        "bert4rec": {"epochs": 100},
+        "modern-cloze": {"epochs": 60},
+        "modern-next-random": {"epochs": 36},
+    },
 }
-EPOCHS["movietweetings"] = EPOCHS["small"]
-EPOCHS["beauty"] = EPOCHS["small"] | {"bert4rec": 40}  # about as many steps as there
+CHANGES["movietweetings"] = CHANGES["small"]
+CHANGES["beauty"] = {recipe: dict(changes) for recipe, changes in CHANGES["small"].items()}
+CHANGES["beauty"]["bert4rec"]["epochs"] = 40  # about as many steps as there
 
 
 def get_preset(name: str | None = None, recipe: str = DEFAULT_RECIPE, start: str | None = None) -> Settings:
@@ -245,10 +259,9 @@ def get_preset(name: str | None = None, recipe: str = DEFAULT_RECIPE, start: str
     if recipe not in RECIPES:
         raise ValueError(f"there is no recipe {recipe!r}; choose one of {', '.join(RECIPES)} (--recipe)")
     start = start or DEFAULT_STARTS[recipe]
-    settings = Settings(name, recipe).change(**PRESETS[name] | RECIPES[recipe], start=start)
-    longer = EPOCHS.get(name, {})
-    epochs = longer.get(f"{recipe}-{start}") or longer.get(recipe) or settings.training.epochs
-    return settings.change(epochs=epochs)
+    of_preset = CHANGES.get(name, {})
+    changes = of_preset.get(recipe, {}) | of_preset.get(f"{recipe}-{start}", {})
+    return Settings(name, recipe).change(**PRESETS[name] | RECIPES[recipe] | changes, start=start)
 
 
 def suffix(recipe: str, start: str) -> str:
