@@ -171,7 +171,7 @@ class ItemKNN:
     ):
         self.decay = decay
         shared = shared_users(train, item_count)
-        norms = np.sqrt(np.diag(shared))
+        norms = np.sqrt(np.diag(shared).clip(min=1))  # an item that nobody has is like no other
         similarities = shared / (np.outer(norms, norms) + shrinkage)
         np.fill_diagonal(similarities, 0)
         if neighbours < item_count:

@@ -1,3 +1,5 @@
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -101,6 +103,16 @@ def test_item_knn_by_hand():
     assert with_three > with_four
     scores = model.score(rows([1, 3]))[0]
     np.testing.assert_allclose(scores, 0.5 * model.similarities[0] + model.similarities[2], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "baseline",
+    [Popularity, MarkovChain, SmoothedMarkovChain, PCTM, EASE, LinearNextItem, partial(ItemKNN, shrinkage=0.0)],
+)
+def test_an_item_that_nobody_has_in_training_has_a_score_all_the_same(baseline):
+    """All who have it may have it last, where it is held out; then others may meet it in a history."""
+    scores = baseline(rows([1, 2, 3], [2, 1], [3, 2]), 4).score(rows([1, 4], [4]))
+    assert np.isfinite(scores).all()
 
 
 @pytest.mark.parametrize("longest", [1, 9, 60])
