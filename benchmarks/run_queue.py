@@ -24,8 +24,9 @@ from bertrec_utils.settings import RECIPES
 BENCHMARKS = Path(__file__).parent
 
 
-def trainings(preset: str, recipe: str, *seeds: int) -> list[str]:
-    return [f"record_run.py {preset} --recipe {recipe} --seeds {seed}" for seed in seeds]
+def trainings(preset: str, recipe: str, *seeds: int, start: str = "") -> list[str]:
+    start = f" --start {start}" if start else ""
+    return [f"record_run.py {preset} --recipe {recipe}{start} --seeds {seed}" for seed in seeds]
 
 
 QUEUE = [
@@ -39,9 +40,10 @@ QUEUE = [
     *trainings("ml-1m", "bert4rec", 0, 1, 2),
     *trainings("ml-1m", "modern-cloze", 0, 1, 2),
     *trainings("ml-1m", "modern-next", 0, 1, 2),
-    "record_run.py ml-1m --recipe modern-next --start random --seeds 0",
+    *trainings("ml-1m", "modern-next", 0, start="random"),
     *trainings("ml-1m", "modern-both", 0, 1, 2),
     *trainings("small", "bert4rec", 0, 1, 2),
+    *(run for preset in ("small", "medium", "ml-1m") for run in trainings(preset, "bert4rec", 0, start="counts")),
     *trainings("small", "modern-cloze", 0, 1, 2),
     *trainings("small", "modern-next", 0, 1, 2),
     *trainings("small", "modern-both", 0, 1, 2),
@@ -60,6 +62,7 @@ QUEUE = [
         for recipe in RECIPES
         for run in trainings(preset, recipe, *((0,) if recipe == "bert4rec" else (0, 1, 2)))
     ),
+    *(run for preset in SEALED for run in trainings(preset, "bert4rec", 0, start="counts")),
     "ties.py small",
     "ties.py medium",
     "time_split.py small",

@@ -15,6 +15,7 @@ from table import PRESETS
 
 from bertrec_utils.common import PROJECT
 from bertrec_utils.evaluation.ranking import PROTOCOLS
+from bertrec_utils.settings import RECIPES
 
 SCALE_RUNS = ("", "-h100-2-epochs-sampled", "-h100-2-epochs-all", "-h100")
 
@@ -107,6 +108,31 @@ def ensembles() -> Table:
         for size, found in groups.items()
     }
     return Table("several `modern-both`, averaged, ml-1m", ["networks", "groups", "alone", "with linear"], rows)
+
+
+def tuning() -> Table:
+    """What each change of a setting did to each recipe: the best epoch of each trial, averaged over its seeds."""
+    halves = dict.fromkeys(("learning_rate 0.0005", "learning_rate 0.001"), "half the learning rate")
+    doubles = dict.fromkeys(("learning_rate 0.002", "learning_rate 0.004"), "twice the learning rate")
+    words = {"as it is": "none"} | halves | doubles
+    found: dict[str, dict[str, list[float]]] = {}  # change -> recipe -> a value for each seed
+    for recipe in RECIPES:
+        for run in read_result(f"tuning/small-{recipe}")["tried"]:
+            change = run["title"].partition(", ")[2]
+            change = words.get(change) or f"`{change.replace(' ', '=')}`"
+            best = max(epoch["ndcg@10"] for epoch in run["history"])
+            found.setdefault(change, {}).setdefault(recipe, []).append(best)
+    rows = {
+        change: [mean_and_seeds(by_recipe.get(recipe, [])) for recipe in RECIPES] for change, by_recipe in found.items()
+    }
+    return Table("tuning, small", ["change", *(f"`{recipe}`" for recipe in RECIPES)], rows)
+
+
+def mean_and_seeds(values: list[float]) -> str:
+    if not values:
+        return ""
+    mean = f"{np.mean(values):.4f}".removeprefix("0")
+    return mean if len(values) == 1 else f"{mean} ({len(values)} seeds)"
 
 
 def scaling() -> Table:
@@ -202,6 +228,7 @@ def tables() -> list[Table]:
             published("ml-1m"),
             published("beauty"),
             ensembles(),
+            tuning(),
             scaling(),
             sampled_softmax_at_scale(),
             sampled_softmax(),

@@ -185,10 +185,13 @@ TRIALS: dict[str, list[dict[str, Any]]] = {  # what each changes in its recipe: 
         {"weight_decay": 0.1},
     ],
 }
+BEFORE = {"bert4rec": {"learning_rate": 2e-3}}  # what a recipe had when its trials were run
 TUNING = [
     Variant(
         f"{recipe}, {', '.join(f'{name} {value}' for name, value in changes.items()) or 'as it is'}",
-        {name: value for name, value in changes.items() if name != "start"} | {"epochs": TUNING_EPOCHS[recipe]},
+        BEFORE.get(recipe, {})
+        | {name: value for name, value in changes.items() if name != "start"}
+        | {"epochs": TUNING_EPOCHS[recipe]},
         recipe,
         changes.get("start"),
     )

@@ -224,6 +224,7 @@ DEFAULT_STARTS = dict.fromkeys(RECIPES, "counts") | {"bert4rec": "random"}  # th
 CHANGES: dict[str, dict[str, dict[str, Any]]] = {
     "small": {
         "bert4rec": {"epochs": 100},
+        "bert4rec-random": {"learning_rate": 1e-3},
         "modern-cloze": {"epochs": 16},
         "modern-next-random": {"epochs": 32},
     },
