@@ -343,17 +343,3 @@ def plot_comparison(
     xlabel = f"NDCG@10 of {own} minus that of the row\n(grey: too small to matter)"
     axes[1].set(xlabel=xlabel, title=f"Right of 0 {own} is better")
     return axes
-
-
-def plot_ladder(scores: pd.Series, title: str, ax: Axes | None = None) -> Axes:
-    """One bar for the NDCG@10 of each rung of `scores`, in order, labelled with the changes of .01 or more."""
-    ax = _axes(ax, figsize=(8, 0.9 + 0.36 * len(scores)))
-    ax.barh(scores.index, scores, color="C0", alpha=0.55)
-    for row, (value, step) in enumerate(zip(scores, scores.diff(), strict=True)):
-        ax.text(
-            value, row, f" {value:.3f}" + (f"  ({step:+.3f})" if abs(step) >= 0.01 else ""), va="center", fontsize=11
-        )
-    ax.set(xlabel="NDCG@10, full ranking, test", xlim=(0, 1.75 * scores.max()))
-    ax.set_title(title, loc="right")
-    ax.invert_yaxis()
-    return ax

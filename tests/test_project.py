@@ -172,7 +172,7 @@ def test_the_notebooks_show_the_recorded_run_of_the_bundled_data():
 
 
 def test_recorded_runs_are_those_of_the_preset():
-    for preset, at_least in (("ml-1m", 5), ("small", 5), ("medium", 3)):
+    for preset, at_least in (("ml-1m", 5), ("small", 5), ("medium", 3), ("movietweetings", 3)):
         runs = [results(path.stem) for path in (ROOT / "results").glob(f"{preset}-seed*.json")]
         assert sorted(run["seed"] for run in runs) == list(range(len(runs))) and len(runs) >= at_least
         assert all(settings_of_today(run["settings"]) == asdict(get_preset(preset)) for run in runs)
