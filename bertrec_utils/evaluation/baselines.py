@@ -77,20 +77,27 @@ class SmoothedMarkovChain:
         weights: tuple[float, ...] = (0.6, 0.25, 0.15),  # of the last item, the one before it, ...
         pseudo_counts: float = 20.0,
     ):
-        self.weights, self.pseudo_counts = weights, pseudo_counts
+        self.weights = weights
         counts = train.counts(item_count) + 1
         self.popularity = (counts / counts.sum()).astype(np.float32)  # (V,), each item counted once more
-        self.followers = [pair_counts(train, item_count, distance) for distance in range(1, len(weights) + 1)]
+        shares = []
+        for distance, weight in enumerate(weights, 1):
+            followers = pair_counts(train, item_count, distance)
+            factors = weight / (followers.sum(1) + pseudo_counts)
+            shares.append(sparse.diags_array(factors.astype(np.float32)) @ followers)
+        self.followers = sparse.vstack(shares, format="csr")  # (K V, V): what is not from popularity
+        self.observed = self.followers.sum(1)  # (K V,)
 
     def score(self, histories: Sequences) -> np.ndarray:
-        scores = np.zeros((len(histories), len(self.popularity)), dtype=np.float32)
-        for back, (weight, followers) in enumerate(zip(self.weights, self.followers, strict=True)):
-            known = np.flatnonzero(histories.lengths > back)
-            counts = np.zeros_like(scores)
-            counts[known] = followers[histories.tokens[histories.offsets[1:][known] - 1 - back] - 1].toarray()
-            counts += self.pseudo_counts * self.popularity
-            scores += weight * counts / counts.sum(1, keepdims=True)
-        return np.log(scores)
+        item_count = len(self.popularity)
+        rows, ages = rows_and_ages(histories)
+        kept = ages < len(self.weights)
+        entries = rows[kept], ages[kept] * item_count + histories.tokens[kept] - 1
+        shape = len(histories), len(self.weights) * item_count
+        newest = sparse.coo_array((np.ones(kept.sum(), dtype=np.float32), entries), shape).tocsr()
+        scores = (newest @ self.followers).toarray()
+        scores += (sum(self.weights) - newest @ self.observed)[:, None] * self.popularity
+        return np.log(scores, out=scores)
 
 
 class PCTM:
