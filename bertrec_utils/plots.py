@@ -76,7 +76,7 @@ def plot_sittings(seconds: np.ndarray, ax: Axes | None = None) -> Axes:
     return ax
 
 
-PARTS = {"training": ("C0", "o"), "validation": ("C1", "s"), "test": ("C3", "D"), "not used": ("0.8", "o")}
+PARTS = {"training": ("C0", "o"), "validation": ("C1", "s"), "test": ("C3", "D")}
 
 
 def plot_splits(weeks: Mapping[str, Sequence[float]], cut: float, title: str) -> np.ndarray:
@@ -88,9 +88,8 @@ def plot_splits(weeks: Mapping[str, Sequence[float]], cut: float, title: str) ->
         for row, of_user in enumerate(weeks.values()):
             ax.plot([of_user[0], of_user[-1]], [row, row], color="0.75", zorder=0)
             before = sum(week <= cut for week in of_user) if number else len(of_user) - 1  # the test comes after these
-            parts = ["training"] * (before - 1) + ["validation"] * (before > 0) + ["test"]
-            parts += ["not used"] * (len(of_user) - before - 1)
-            for part, week in zip(parts, of_user, strict=False):  # without an item after the cut there is no test
+            parts = ["training"] * (before - 1) + ["validation"] * (before > 0) + ["test"] * (len(of_user) - before)
+            for part, week in zip(parts, of_user, strict=True):
                 color, marker = PARTS[part]
                 ax.scatter(week, row, 80, color=color, marker=marker, edgecolor="black", linewidth=0.6)
         ax.set(xlabel="week", yticks=range(len(weeks)), yticklabels=weeks, ylim=(len(weeks) - 0.5, -0.5))
@@ -175,18 +174,19 @@ def plot_network(ax: Axes | None = None) -> Axes:
 
 
 ATTENTION, FEED_FORWARD, CONVOLUTION = "attention", "feed-forward, at each position", "convolution: films just before"
-BLOCKS = {  # title -> its layers from the bottom up, and what goes past them: from a height, past x, to a + at a height
+# title -> the layers from the bottom up, and what goes past them: from a height, past x, to a + at a height; its name
+BLOCKS = {
     "The paper's block": (
         [ATTENTION, "+", "layer norm", FEED_FORWARD, "+", "layer norm"],
-        [(-0.3, 4.7, 1.3), (2.75, 4.7, 4.3)],
+        [(-0.3, 4.7, 1.3, ""), (2.75, 4.7, 4.3, "")],
     ),
     "Norm first": (
         ["layer norm", ATTENTION, "+", "layer norm", FEED_FORWARD, "+"],
-        [(-0.3, 4.7, 2.3), (2.75, 4.7, 5.3)],
+        [(-0.3, 4.7, 2.3, ""), (2.75, 4.7, 5.3, "")],
     ),
     "With a convolution": (
         ["layer norm", CONVOLUTION, "+", ATTENTION, "+", "layer norm", FEED_FORWARD, "+"],
-        [(-0.3, 4.9, 4.45), (0.75, 0.3, 2.3), (1.75, 4.7, 4.15), (4.75, 4.7, 7.3)],
+        [(-0.3, 5.15, 4.45, "input"), (0.75, 0.3, 2.3, ""), (1.75, 4.7, 4.15, "convolution"), (4.75, 4.7, 7.3, "")],
     ),
 }
 
@@ -203,9 +203,10 @@ def plot_blocks(message: str, *titles: str) -> np.ndarray:
             if layer:
                 left, width = (2.2, 0.6) if layer == "+" else (0.5, 4)
                 _box(ax, left, height, width, layer, "white" if layer in ("+", "layer norm") else "0.88")
-        for start, past, end in residuals:
+        for start, past, end, name in residuals:
             _residual(ax, (2.5, start), past, (2.2 if past < 2.5 else 2.8, end))
-        ax.set(xlim=(0, 5), ylim=(-0.6, top + 0.1))
+            ax.text(past + 0.06, (start + end) / 2, name, color="C0", rotation=90, va="center")
+        ax.set(xlim=(0, 5.5), ylim=(-0.6, top + 0.1))
         ax.set_title(title, weight="normal")
         ax.axis("off")
     return axes
@@ -291,7 +292,7 @@ def plot_differences_by_group(
     ax.set_xticks(range(len(names)), names)
     ax.set(xlabel=label, ylabel="difference of NDCG@10", title=title, xlim=(-0.5, len(names) - 0.4))
     ax.margins(y=0.25)  # room for the legend
-    ax.legend(loc="upper left", title="above zero, the first is better")
+    ax.legend(loc="best", title="above zero, the first is better")
     return ax
 
 

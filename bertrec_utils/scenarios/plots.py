@@ -43,7 +43,7 @@ def plot_contributions(gains: pd.DataFrame, titles: Mapping[int, str], title: st
     named = named.rename(lambda item: label_of(titles[item], 34), axis=1)
     label = {"label": "change of log-probability"}
     sns.heatmap(named, center=0, cmap="RdBu", annot=True, fmt=".1f", ax=ax, cbar_kws=label)
-    ax.set(title=title, xlabel="recommended", ylabel="of the history")
+    ax.set(title=title, xlabel="recommended film", ylabel="film of the history")
     ax.set_xticklabels(ax.get_xticklabels(), rotation=35, ha="right")
     return ax
 
