@@ -322,7 +322,8 @@ def run_epochs(
     if verbose:
         processes = f" in {devices.world_size()} processes" if devices.world_size() > 1 else ""
         where = f"{trainer.model.device}{processes} in {'bfloat16' if trainer.is_bfloat16 else 'float32'}"
-        what = f"{epochs} epoch{'s' if epochs > 1 else ''} of {trainer.steps_per_epoch} batches, {trainer.model.item_count:,} items"
+        length = f"{epochs} epoch{'s' if epochs > 1 else ''} of {trainer.steps_per_epoch} batches"
+        what = f"{length}, {trainer.model.item_count:,} items"
         print_status(f"Training on {where}: {what}; the time left is known after the first epoch.")
     bar = progress_bar(initial=len(trainer.history), total=epochs, desc="epochs", unit="epoch", show=verbose)
     before = trainer.history[-1]["seconds"] if trainer.history else 0.0
