@@ -50,6 +50,21 @@ def models(data: str) -> Table:
     return Table(f"models, {data}", ["model", *PROTOCOLS, "NDCG@10 (full), 95 %", "validation", "seeds"], rows)
 
 
+def mixtures() -> Table:
+    """Test NDCG@10 of a closed-form baseline alone, and of counts and networks mixed with it: how far above it."""
+    rows, others = {}, ("pctm", "bert4rec", "modern-both")
+    for data in PRESETS:
+        found = {name: row["full"]["ndcg@10"]["mean"] for name, row in read_result("table")[data]["models"].items()}
+        baseline, ending = ("linear", "linear") if "linear" in found else ("smoothed-chain", "chain")
+        cells = [f"`{baseline}` {found[baseline]:.4f}".replace(" 0.", " .")]
+        for other in others:
+            score = found.get(f"{other}-with-{ending}")
+            gain = f" ({100 * (score / found[baseline] - 1):+.0f} %)" if score else ""
+            cells.append(f"{score:.4f}{gain}".removeprefix("0") if score else "")
+        rows[f"`{data}`"] = cells
+    return Table("mixtures", ["data", "alone", *(f"mixed with `{other}`" for other in others)], rows)
+
+
 def ends(interval: dict) -> str:
     return f"{interval['low']:+.4f} to {interval['high']:+.4f}"
 
@@ -225,6 +240,7 @@ def tables() -> list[Table]:
         *(models(data) for data in PRESETS),
         *told(),
         *(
+            mixtures(),
             published("ml-1m"),
             published("beauty"),
             ensembles(),
