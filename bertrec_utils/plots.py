@@ -162,13 +162,15 @@ def plot_network(ax: Axes | None = None) -> Axes:
         _box(ax, 0.1, height, 4.8, layer, "white" if "norm" in layer else "0.88")
     for height in layers[1::2]:
         _residual(ax, (4.5, height - 0.2), 5.1, (4.9, height + 1.3))
-    ax.text(5.25, 4.9, "one block;\nthe paper\nstacks two\n\nblue: what\ncame in\nis added", va="center")
+    ax.plot([5.25, 5.35, 5.35, 5.25], [3.2, 3.2, 6.8, 6.8], color="0.3", lw=1)
+    ax.text(5.45, 5, "one block\n(the paper\nstacks two)", va="center")
+    ax.text(5.2, 2.5, "blue: what\ncame in is\nadded", va="center", color="C0")
     _arrow(ax, masked + 0.5, 7.8, 8.2)
     output = "project, layer norm, then a dot product with every film's vector: V scores (equation 7)"
     _box(ax, 0.1, 8.2, 4.8, output, "white")
     _arrow(ax, masked + 0.5, 8.8, 9.2)
     _box(ax, 1.3, 9.2, 2.4, "softmax: P(film at the [MASK])", colors[masked])
-    ax.set(xlim=(0, 6.1), ylim=(-0.1, 9.9), title="From a history (below) to a guess at the [MASK]")
+    ax.set(xlim=(0, 6.4), ylim=(-0.1, 9.9), title="From a history (below) to a guess at the [MASK]")
     ax.axis("off")
     return ax
 
