@@ -189,7 +189,7 @@ def test_the_readme_says_what_mixtures_gain():
     of_network, of_counts = ([gain(each, model) for each in data] for model in ("modern-both", "pctm"))
     on_beauty, of_counts_there = (gain("beauty", model, "smoothed-chain", "chain") for model in ("modern-both", "pctm"))
     assert "{} % on ML-1M, {} % on all bundled MovieLens ratings, {} % on MovieTweetings".format(*of_network) in readme
-    assert f"{on_beauty} % above that chain alone" in readme
+    assert f"{on_beauty} % above our best chain alone" in readme
     assert "({}, {}, {} and {} %)".format(*of_counts, of_counts_there) in readme
 
 

@@ -586,7 +586,7 @@ def test_whole_numbers_are_scores_too():
 
 def test_files_that_hold_no_ranks_are_named(tmp_path):
     with pytest.raises(
-        ValueError, match=r"results has ranks of medium, ml-1m, movietweetings, small; name one: --preset NAME"
+        ValueError, match=r"results has ranks of beauty, medium, ml-1m, movietweetings, small; name one: --preset NAME"
     ):
         recorded_ranks(PROJECT / "results", "tiny")
     with pytest.raises(ValueError, match="has ranks of no preset"):
