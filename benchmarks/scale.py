@@ -37,7 +37,7 @@ from bertrec_utils.settings import Settings, get_preset
 from bertrec_utils.training import warm_start
 from bertrec_utils.training.batches import epoch_batches, prefetch
 from bertrec_utils.training.devices import best_device, process_group, world_size
-from bertrec_utils.training.trainer import Trainer, fit, new_model, sample_holdout
+from bertrec_utils.training.trainer import Trainer, fit, new_model
 
 PARTS = ("start", "warm-start", "training", "two-processes", "ranking", "learning", "growth", "compiled")
 GROWTH = (
@@ -179,7 +179,7 @@ def learning(settings: Settings, _):
         "history": history.to_dict("records"),
         "peak GB of epochs": peaks,
     } | peak()
-    holdout = sample_holdout(dataset.split.validation, training.validation_users, seed=0)
+    holdout = dataset.split.validation.sample(training.validation_users, seed=0)
     scores = {}
     for name in ("popularity", "markov-chain"):
         ranks = target_ranks(BASELINES[name].build(dataset), holdout, ["full"])["full"]

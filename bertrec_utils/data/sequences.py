@@ -125,6 +125,12 @@ class Holdout:
         """The histories and targets at row numbers `rows` (R,) int, in that order."""
         return replace(self, histories=self.histories.rows(rows), targets=self.targets[rows])
 
+    def sample(self, most: int, seed: int) -> "Holdout":
+        """All rows, or a random sample of `most` if there are more, in their order."""
+        if len(self) <= most:
+            return self
+        return self.rows(np.sort(np.random.default_rng(seed).choice(len(self), most, replace=False)))
+
 
 @dataclass(frozen=True)
 class Split:

@@ -42,13 +42,13 @@ def fit_mixture(network: Scorer, baseline: Scorer, holdout: Holdout) -> Mixture:
 
 
 def ndcg_by_weight(network: Scorer, baseline: Scorer, holdout: Holdout) -> dict[float, float]:
-    """weight -> NDCG@10 (full ranking) of the mixture, for each of WEIGHTS. Uses the first MAX_SCORES // V users of
+    """weight -> NDCG@10 (full ranking) of the mixture, for each of WEIGHTS. Uses MAX_SCORES // V random users of
     `holdout` if there are more: enough to choose a single number by."""
     mixture = Mixture(network, baseline, 0.0)
     item_count = baseline.score(holdout.histories.rows(np.arange(1))).shape[1]
-    users = np.arange(min(len(holdout), max(1, MAX_SCORES // item_count)))
+    holdout = holdout.sample(max(1, MAX_SCORES // item_count), seed=0)
     ranks: dict[float, list[np.ndarray]] = {weight: [] for weight in WEIGHTS}
-    for batch in np.array_split(users, -(-len(users) // BATCH_USERS)):
+    for batch in np.array_split(np.arange(len(holdout)), -(-len(holdout) // BATCH_USERS)):
         histories = replace(holdout.histories.rows(batch), users=np.arange(len(batch)))
         log_probabilities, standardised = mixture.parts(histories)
         part = replace(holdout.rows(batch), histories=histories)

@@ -21,7 +21,6 @@ from tqdm.auto import tqdm
 
 from ..common import display_path, is_interactive, is_main_process, partials, print_status, progress_bar, replace_file
 from ..data.dataset import Dataset
-from ..data.sequences import Holdout
 from ..evaluation.baselines import linear_baseline
 from ..evaluation.mixture import fit_mixture
 from ..evaluation.ranking import metrics, target_ranks
@@ -104,7 +103,7 @@ class Trainer:
         self.ddp_model = devices.wrap_ddp(model)
         auto = training.precision == "auto"
         self.is_bfloat16 = devices.multiplies_bfloat16(model.device) if auto else training.precision == "bfloat16"
-        self.holdout = sample_holdout(dataset.split.validation, training.validation_users, seed)
+        self.holdout = dataset.split.validation.sample(training.validation_users, seed)
         self.steps_per_epoch = batch_count(dataset.split.train, training.batch_size)
         if len(dataset.split.train) // self.steps_per_epoch < (processes := devices.world_size()):
             raise ValueError(f"a batch of {training.batch_size} users is too small for {processes} processes")
@@ -408,11 +407,3 @@ def warmup_cosine(training: TrainingSettings, steps: int) -> Callable[[int], flo
         return 0.5 * (1 + math.cos(math.pi * min(1, (step - warmup) / max(1, total - warmup))))
 
     return share
-
-
-def sample_holdout(holdout: Holdout, most: int, seed: int) -> Holdout:
-    """All of `holdout`, or a random sample of `most` users of it."""
-    if len(holdout) <= most:
-        return holdout
-    rows = np.sort(np.random.default_rng(seed).choice(len(holdout), most, replace=False))
-    return holdout.rows(rows)

@@ -3,7 +3,7 @@ import time
 import numpy as np
 import pytest
 
-from bertrec_utils.data.sequences import Vocabulary
+from bertrec_utils.data.sequences import Holdout, Vocabulary
 from conftest import rows
 
 
@@ -67,3 +67,13 @@ def test_the_last_token_of_each_row_and_none_of_an_empty_one():
 def test_pairs_do_not_cross_from_one_row_to_the_next():
     earlier, later = rows([1, 2, 3, 4], [5], [6, 7, 8]).pairs(2)
     assert list(zip(earlier.tolist(), later.tolist(), strict=True)) == [(1, 3), (2, 4), (6, 8)]
+
+
+def test_sample_of_a_holdout_keeps_pairs():
+    holdout = Holdout(rows(*([token] for token in range(1, 51))), np.arange(1, 51))
+    sample = holdout.sample(10, seed=0)
+    assert len(sample.targets) == 10 and sample.targets.tolist() != list(range(1, 11))
+    assert [sample.histories[row].tolist() for row in range(10)] == [[target] for target in sample.targets]
+    assert holdout.sample(50, seed=0) is holdout
+    # anybody may be in it
+    assert len({user for seed in range(60) for user in holdout.sample(10, seed).targets}) == 50

@@ -21,8 +21,10 @@ class Fixed:
 
     def __init__(self, scores):
         self.scores, self.item_count = np.array(scores, dtype=np.float32), len(scores)
+        self.users_scored = 0
 
     def score(self, histories):
+        self.users_scored += len(histories)
         return np.tile(self.scores, (len(histories), 1))
 
 
@@ -66,14 +68,18 @@ def test_the_weight_is_the_best_of_those_tried(dataset):
 
 
 def test_few_users_are_enough_where_many_do_not_fit(monkeypatch):
-    """The baseline knows what the first ten users take; all others take what the network says, by a hair."""
-    targets = np.array([2] * 10 + [3] * 30)
+    """The baseline knows what the first ten users take; all others take what the network says, by a hair. A log may be
+    in any order: those who stand for all must not be the first ones."""
+    targets = np.array([2] * 10 + [3] * 90)
     holdout = Holdout(rows(*([1] for _ in targets)), targets)
     network, baseline = np.zeros(20), np.zeros(20)
     network[2], baseline[1], baseline[2] = 0.01, 1, -1
+    assert fit_mixture(Fixed(network), Fixed(baseline), holdout.rows(np.arange(10))).weight > 0
     assert fit_mixture(Fixed(network), Fixed(baseline), holdout).weight == 0
     monkeypatch.setattr(mixture, "MAX_SCORES", 20 * 10)
-    assert fit_mixture(Fixed(network), Fixed(baseline), holdout).weight > 0
+    few = Fixed(network)
+    assert fit_mixture(few, Fixed(baseline), holdout).weight == 0
+    assert few.users_scored == 10
 
 
 def test_the_baseline_of_a_large_catalogue_is_the_markov_chain(monkeypatch):

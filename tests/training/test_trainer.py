@@ -25,7 +25,6 @@ from bertrec_utils.training.trainer import (
     fit,
     new_model,
     parameter_groups,
-    sample_holdout,
     warmup_cosine,
 )
 from conftest import rows
@@ -427,16 +426,6 @@ def test_weight_decay_spares_biases_and_norms(small_model):
     assert not any("norm" in names[id(p)] or "bias" in names[id(p)] for p in decayed["params"])
     assert len(decayed["params"]) + len(spared["params"]) == len(names)
     assert (decayed["weight_decay"], spared["weight_decay"]) == (0.1, 0)
-
-
-def test_sample_of_a_holdout_keeps_pairs():
-    holdout = Holdout(rows(*([token] for token in range(1, 51))), np.arange(1, 51))
-    sample = sample_holdout(holdout, 10, seed=0)
-    assert len(sample.targets) == 10 and sample.targets.tolist() != list(range(1, 11))
-    assert [sample.histories[row].tolist() for row in range(10)] == [[target] for target in sample.targets]
-    assert sample_holdout(holdout, 50, seed=0) is holdout
-    # anybody may be in it
-    assert len({user for seed in range(60) for user in sample_holdout(holdout, 10, seed).targets}) == 50
 
 
 def test_validation_is_on_a_random_sample_of_the_users(dataset):
