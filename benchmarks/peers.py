@@ -28,12 +28,11 @@ import tempfile
 import venv
 from pathlib import Path
 
-from recording import path_of, read_result, require_plan, write_result
-from table import path_of_ranks
+from recording import add_run, path_of, read_result, require_plan
 
 from bertrec_utils.common import PROJECT
 from bertrec_utils.data.dataset import Dataset, load_dataset
-from bertrec_utils.evaluation.ranking import metrics, write_ranks
+from bertrec_utils.evaluation.ranking import metrics
 from bertrec_utils.settings import PRESETS, get_preset
 
 REQUIREMENTS = {
@@ -87,10 +86,8 @@ def main():
             continue
         found = run(library, model, dataset, {}, **limits)
         ranks = found.pop("ranks")
-        write_ranks(path_of_ranks(f"{file}-{name}"), {"test": ranks})
         found = wanted | found | {"test": {protocol: metrics(of_users) for protocol, of_users in ranks.items()}}
-        command = f"python benchmarks/peers.py {shlex.join(sys.argv[1:])}"
-        write_result(file, command, models=[*recorded(file), found])
+        add_run(file, "models", found, f"python benchmarks/peers.py {shlex.join(sys.argv[1:])}", {name: ranks})
         print(f"{name}: test NDCG@10 {found['test']['full']['ndcg@10']:.4f}", flush=True)
 
 

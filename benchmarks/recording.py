@@ -8,13 +8,16 @@ from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
+import filelock
+import numpy as np
 import torch
 
 from bertrec_utils.common import PROJECT, replace_file
 from bertrec_utils.evaluation.baselines import MAX_ITEMS
+from bertrec_utils.evaluation.ranking import read_ranks, write_ranks
 from bertrec_utils.settings import DEFAULT_STARTS, GROUPS
 from bertrec_utils.training.checkpoints import update_settings
-from bertrec_utils.training.devices import best_device
+from bertrec_utils.training.devices import best_device, multiplies_bfloat16
 
 RESULTS = PROJECT / "results"
 SEALED = ("movietweetings", "beauty")  # data on which no settings are chosen
@@ -29,6 +32,7 @@ def machine() -> dict:
         "cores": len(names) or None,
         "threads": torch.get_num_threads(),
         "device": str(best_device()),
+        "precision": "bfloat16" if multiplies_bfloat16(best_device()) else "float32",  # of products, unless set
         "system": platform.system(),
     }
 
@@ -79,11 +83,35 @@ def settings_of_today(recorded: dict) -> dict:
     return updated | {name: asdict(kind(**updated[name])) for name, kind in GROUPS.items()}
 
 
-def write_result(name: str, command: str, **contents) -> None:
-    """Write results/NAME.json: the command, date, code, machine and versions, then `contents`."""
+def origin_of(command: str) -> dict:
+    """The command, today's date, code, machine and versions."""
     versions = {"python": platform.python_version()} | {name: version(name) for name in ("torch", "numpy", "pandas")}
     today = datetime.date.today().isoformat()
-    origin = {"command": command, "date": today, "code": CODE, "machine": machine(), "versions": versions}
-    text = json.dumps(origin | contents, indent=1) + "\n"
+    return {"command": command, "date": today, "code": CODE, "machine": machine(), "versions": versions}
+
+
+def write_result(name: str, command: str, **contents) -> None:
+    """Write results/NAME.json: its origin, then `contents`."""
+    text = json.dumps(origin_of(command) | contents, indent=1) + "\n"
     path_of(name).parent.mkdir(parents=True, exist_ok=True)
     replace_file(path_of(name), lambda path: path.write_text(text))
+
+
+def add_run(name: str, key: str, run: dict, command: str, ranks: dict[str, dict] | None = None) -> None:
+    """Add `run`, with an origin of its own, to the list `key` of results/NAME.json, and its `ranks` (scorer -> protocol
+    -> (U,)) to those in results/ranks. Several processes may do so, one after the other."""
+    path_of(name).parent.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(path_of(name).with_suffix(".lock")):
+        if ranks:
+            write_ranks(path_of_ranks(name), all_ranks(name) | ranks)
+        before = read_result(name)[key] if path_of(name).exists() else []
+        write_result(name, command, **{key: [*before, run | {"origin": origin_of(command)}]})
+
+
+def path_of_ranks(name: str) -> Path:
+    return RESULTS / "ranks" / f"{name}.npz"
+
+
+def all_ranks(name: str) -> dict[str, dict[str, np.ndarray]]:
+    """What results/ranks/NAME.npz holds, nothing if it is not there."""
+    return read_ranks(path_of_ranks(name)) if path_of_ranks(name).exists() else {}

@@ -10,8 +10,9 @@ smoothed chain (`-with-chain`).
 
 data set -> differences -> "modern-both - modern-next" and so on: of the full NDCG@10, user by user, each side averaged
 over its seeds; `low` and `high`, the bootstrap interval over users; `over seeds too`, the interval (normal) when both
-users and seeds are drawn, and its p value. How much a seed changes is pooled over the networks that have several, so
-that a network of a single seed has its share as well. The verdict is that of the wider interval. Beside it, hit@10.
+users and seeds are drawn, and its p value. How much a seed changes is pooled over the networks that have several, and
+over the mixtures, so that a model of a single seed has its share as well. Where no model has several, it is not known,
+and not counted. The verdict is that of the wider interval. Beside it, hit@10.
 
 told -> the pairs that the prose speaks of, with their p values before and after Holm's correction for all of them.
 Where that is .05 or more, "better" and "worse" are "undecided after Holm".
@@ -28,7 +29,7 @@ from typing import NamedTuple
 import numpy as np
 import recording
 from baselines import BASELINES, LEFT_OUT, MIXTURES, build
-from recording import mixture_name, model_name, path_of, read_result, write_result
+from recording import all_ranks, mixture_name, model_name, path_of, path_of_ranks, read_result, write_result
 from scipy.stats import norm
 from tqdm import tqdm
 
@@ -42,7 +43,6 @@ from bertrec_utils.evaluation.ranking import (
     mean_over_seeds,
     metrics,
     per_user_metrics,
-    read_ranks,
     target_ranks,
     write_ranks,
 )
@@ -99,15 +99,6 @@ def keep_ranks(name: str, scorers: dict[str, Scorer], dataset: Dataset) -> None:
     """Write the ranks of the test users as results/ranks/NAME.npz, beside those that are there."""
     new = {key: target_ranks(scorer, dataset.split.test, progress=False) for key, scorer in scorers.items()}
     write_ranks(path_of_ranks(name), all_ranks(name) | new)
-
-
-def all_ranks(name: str) -> dict[str, dict[str, np.ndarray]]:
-    """What results/ranks/NAME.npz holds, nothing if it is not there."""
-    return read_ranks(path_of_ranks(name)) if path_of_ranks(name).exists() else {}
-
-
-def path_of_ranks(name: str):
-    return recording.RESULTS / "ranks" / f"{name}.npz"
 
 
 def kept_ranks(name: str, recorded: dict[str, dict]) -> dict[str, dict[str, np.ndarray]]:
@@ -177,22 +168,33 @@ def resampled_means(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: drawn / users @ of_users for name, of_users in values.items()}
 
 
-def seed_variance(models: Models, metric: str) -> float:
-    """Of a network's score, from one seed to another: pooled over the networks that have several."""
-    scores = [
-        [per_user_metrics(ranks["full"], [CUTOFF])[metric].mean() for ranks in model.ranks] for model in models.values()
-    ]
-    several = [of_seeds for of_seeds in scores if len(of_seeds) > 1]
-    squares = sum(np.var(of_seeds) * len(of_seeds) for of_seeds in several)
-    return squares / max(1, sum(len(of_seeds) - 1 for of_seeds in several))
+def is_mixture(name: str) -> bool:
+    return "-with-" in name
+
+
+def seed_variances(models: Models, metric: str) -> dict[str, float]:
+    """name -> the variance of its score from one seed to another, 0 for what is not trained: pooled over the networks
+    that have several seeds or, for a mixture, over the mixtures, which vary less. It is 0 where none has several."""
+    found = {}
+    for mixed in (False, True):
+        trained = {name: model for name, model in models.items() if model.is_trained and is_mixture(name) == mixed}
+        scores = [
+            [per_user_metrics(ranks["full"], [CUTOFF])[metric].mean() for ranks in model.ranks]
+            for model in trained.values()
+        ]
+        several = [of_seeds for of_seeds in scores if len(of_seeds) > 1]
+        squares = sum(np.var(of_seeds) * len(of_seeds) for of_seeds in several)
+        found |= dict.fromkeys(trained, squares / max(1, sum(len(of_seeds) - 1 for of_seeds in several)))
+    return dict.fromkeys(models, 0.0) | found
 
 
 def difference(one: np.ndarray, other: np.ndarray, variance_of_seeds: float) -> dict:
-    """Of two models' values of the same users, (U,) each, and its standard error's interval and p value."""
+    """Of two models' values of the same users, (U,) each, and its standard error's interval and p value; with
+    `variance_of_seeds`, what other seeds would add to the variance of the mean."""
     found = one - other
     mean, error = found.mean(), np.sqrt(found.var(ddof=1) / len(found) + variance_of_seeds)
     low, high = mean + norm.ppf([0.025, 0.975]) * error
-    p = 2 * norm.sf(abs(mean) / error) if error else 1.0
+    p = 2 * norm.sf(abs(mean) / error) if error else float(mean == 0)
     return {"mean": float(mean), "over seeds too": {"low": float(low), "high": float(high)}, "p": float(p)}
 
 
@@ -203,11 +205,15 @@ def differences_of(models: Models) -> dict[str, dict]:
         }
         for metric in ("ndcg@10", "hit@10")
     }
-    of_seeds = {metric: seed_variance(models, metric) for metric in values}
+    of_seeds = {metric: seed_variances(models, metric) for metric in values}
     resampled, found = resampled_means(values["ndcg@10"]), {}
     for one, other in itertools.combinations(models, 2):
-        share = sum(models[name].is_trained / len(models[name].ranks) for name in (one, other))
-        ndcg, hit = (difference(of[one], of[other], of_seeds[metric] * share) for metric, of in values.items())
+        ndcg, hit = (
+            difference(
+                of[one], of[other], sum(of_seeds[metric][name] / len(models[name].ranks) for name in (one, other))
+            )
+            for metric, of in values.items()
+        )
         low, high = np.percentile(resampled[one] - resampled[other], [2.5, 97.5])
         found[f"{one} - {other}"] = {
             "mean": ndcg["mean"],

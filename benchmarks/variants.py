@@ -50,15 +50,14 @@ from mistakes import (
     split_of_the_notebook,
     ties_by_id,
 )
-from recording import path_of, read_result, require_plan, settings_of_today, write_result
-from table import all_ranks, path_of_ranks
+from recording import add_run, path_of, read_result, require_plan, settings_of_today, write_result
 from torch import Tensor, nn
 
 from bertrec_utils.data.dataset import Dataset, load_dataset
 from bertrec_utils.data.sequences import PAD, Sequences
 from bertrec_utils.evaluation.baselines import linear_baseline
 from bertrec_utils.evaluation.mixture import ndcg_by_weight
-from bertrec_utils.evaluation.ranking import Scorer, evaluate, target_ranks, write_ranks
+from bertrec_utils.evaluation.ranking import Scorer, evaluate, target_ranks
 from bertrec_utils.model.bert4rec import BERT4Rec
 from bertrec_utils.model.masking import append_mask
 from bertrec_utils.model.modern import ModernTransformer, build_network
@@ -434,12 +433,12 @@ def main():
             if any(is_same(recorded, wanted) for recorded in recorded_runs(file, study.runs_key)):
                 continue
             found = wanted | run(study, variant, settings, seed)
-            if "ranks" in found:
-                ranks = all_ranks(file) | {f"{variant.title}, seed {seed}": found.pop("ranks")}
-                write_ranks(path_of_ranks(file), ranks)
-            runs = recorded_runs(file, study.runs_key)  # again: another process may have added its own meanwhile
             command = f"python benchmarks/variants.py {shlex.join(sys.argv[1:])}"
-            write_result(file, command, **({study.runs_key: [*runs, found]} if study.runs_key else found))
+            if study.runs_key:
+                ranks = {f"{variant.title}, seed {seed}": found.pop("ranks")} if "ranks" in found else None
+                add_run(file, study.runs_key, found, command, ranks)
+            else:
+                write_result(file, command, **found)
             best = max(row["ndcg@10"] for row in found["history"])
             print(f"{variant.title}: validation NDCG@10 {best:.4f}", flush=True)
 

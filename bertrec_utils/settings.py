@@ -214,7 +214,7 @@ CLOZE = {"p_causal": 0.0, "p_cloze": 1.0, "p_mask_last": 0.1}
 RECIPES: dict[str, dict[str, Any]] = {  # network-objective
     "bert4rec": {"network": "bert4rec", "conv_size": 0, **CLOZE, "bucket_by_length": False} | {"learning_rate": 2e-3},
     "modern-cloze": CLOZE,
-    "modern-next": {"p_causal": 1.0, "causal": True},
+    "modern-next": {"p_causal": 1.0, "causal": True, "next_ratio": 1.0},
     "modern-both": {},
 }
 DEFAULT_RECIPE = "modern-both"

@@ -34,7 +34,7 @@ from bertrec_utils.evaluation.ranking import PROTOCOLS, bootstrap_interval, eval
 from bertrec_utils.model.losses import cross_entropy
 from bertrec_utils.model.masking import build_batch, training_batches
 from bertrec_utils.model.modern import build_network
-from bertrec_utils.settings import PRESETS, get_preset
+from bertrec_utils.settings import DEFAULT_RECIPE, PRESETS, get_preset
 from bertrec_utils.training.checkpoints import load
 from conftest import model_settings, rows, settings
 
@@ -346,6 +346,13 @@ def test_the_queue_names_what_can_be_run(monkeypatch, capsys):
         assert preset in PRESETS and (study is None or study in variants.STUDIES)
 
 
+def test_the_queue_has_every_recorded_run():
+    commands = {recording.read_result(path.stem)["command"] for path in recording.RESULTS.glob("*-seed*.json")}
+    assert len(commands) > 40
+    queue = {f"python benchmarks/{job}".replace(f" --recipe {DEFAULT_RECIPE}", "") for job in run_queue.QUEUE}
+    assert commands <= queue
+
+
 def test_recorded_runs_are_what_their_commands_make():
     runs = [path for preset in ("small", "medium", "ml-1m") for path in recording.RESULTS.glob(f"{preset}-*seed*.json")]
     assert len(runs) >= 21
@@ -388,7 +395,7 @@ def test_a_difference_has_the_interval_of_its_users_and_a_wider_one_of_its_seeds
 
 def test_a_model_of_one_seed_has_the_variance_of_those_with_several_and_a_baseline_has_none(two_models):
     by_hand = np.var([values.mean() for values in values_of(two_models)[0]], ddof=1)
-    assert table.seed_variance(two_models, "ndcg@10") == pytest.approx(by_hand)
+    assert table.seed_variances(two_models, "ndcg@10") == pytest.approx({"one": by_hand, "other": by_hand})
     one, [other] = values_of(two_models)
     users = np.var(np.mean(one, axis=0) - other, ddof=1) / 300
     for is_trained, of_seeds in ((True, by_hand / 3 + by_hand), (False, by_hand / 3)):
@@ -396,6 +403,15 @@ def test_a_model_of_one_seed_has_the_variance_of_those_with_several_and_a_baseli
         seeds_too = table.differences_of(models)["one - other"]["over seeds too"]
         width = 2 * 1.959964 * np.sqrt(users + of_seeds)
         assert seeds_too["high"] - seeds_too["low"] == pytest.approx(width)
+
+
+def test_networks_and_mixtures_vary_each_in_their_own_way(two_models):
+    """The mixtures of one network do not change with its seed."""
+    same = two_models["one"]._replace(ranks=two_models["one"].ranks[:1] * 3)
+    mixtures = {"one-with-linear": same, "other-with-linear": two_models["other"]}
+    alone, of_all = table.seed_variances(two_models, "ndcg@10"), table.seed_variances(two_models | mixtures, "ndcg@10")
+    assert alone["one"] > 0
+    assert of_all == pytest.approx(alone | dict.fromkeys(mixtures, 0), abs=1e-12)
 
 
 def test_without_seeds_a_p_value_is_that_of_a_paired_test(two_models):
@@ -406,6 +422,7 @@ def test_without_seeds_a_p_value_is_that_of_a_paired_test(two_models):
         assert shown["p"] == pytest.approx(stats.ttest_rel(one, other).pvalue, rel=0.01)  # 300 users: nearly normal
         assert shown["mean"] == pytest.approx(np.mean(one - other))
     assert table.difference(one, one, 0.0)["p"] == 1
+    assert table.difference(one + 0.25, one, 0.0)["p"] == pytest.approx(0)
 
 
 @pytest.mark.parametrize(
@@ -589,8 +606,9 @@ def test_a_peer_is_recorded_once(results, monkeypatch, capsys):
     [model] = recording.read_result("peers-tiny")["models"]
     assert model["settings"] == {"epochs": 1, "patience": 11}
     assert model["test"]["full"]["ndcg@10"] == pytest.approx((1 + 1 / np.log2(3.5)) / 3)
-    kept = table.kept_ranks("peers-tiny-recbole-sasrec", {"test": model["test"]})
-    np.testing.assert_array_equal(kept["test"]["full"], ranks["full"])
+    assert model["origin"]["command"] == "python benchmarks/peers.py tiny --only recbole-sasrec --epochs 1"
+    kept = table.kept_ranks("peers-tiny", {"recbole-sasrec": model["test"]})
+    np.testing.assert_array_equal(kept["recbole-sasrec"]["full"], ranks["full"])
 
 
 def test_operations_by_hand():

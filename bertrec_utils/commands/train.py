@@ -76,6 +76,11 @@ def train_command(arguments: argparse.Namespace) -> None:
             rows = dataset.items.ratings.sum() - before.load_items().ratings.sum()
             changes = f"{rows:+,} rows; items: {len(items - known):,} new, {len(known - items):,} gone"
             print_status(f"since the training of {before.folder}: {changes}")
+            if rows < 0 or known - items:
+                leak = "what is validated and tested on now may have been trained on then"
+                print_status(
+                    f"rows are gone: {leak}, so compare no scores of this model; a new one has no such problem"
+                )
         if before:
             model = continued_model(before, dataset, seed, device)
             rate, epochs = settings.training.learning_rate, settings.training.epochs

@@ -19,13 +19,15 @@ RUN_LENGTH = 100  # items of a user in a run file
 
 def best_columns(scores: np.ndarray, k: int) -> Iterator[np.ndarray]:
     """The columns of the k highest of each row of `scores` (B, V), best first, the first of equals first; fewer if
-    fewer are finite. Much faster than sorting whole rows."""
+    fewer are above -inf. Much faster than sorting whole rows. ValueError if a score is NaN."""
     k = min(k, scores.shape[1])
     if not k:
         return
-    lowest = np.partition(scores, -k, axis=1)[:, -k]
+    lowest = np.partition(scores, -k, axis=1)[:, -k]  # NaN counts as the highest
+    if np.isnan(scores).any():
+        raise ValueError("a score is NaN; give numbers, or -inf to items to leave out")
     for row, limit in zip(scores, lowest, strict=True):
-        columns = np.flatnonzero((row >= limit) & np.isfinite(row))
+        columns = np.flatnonzero((row >= limit) & (row > -np.inf))
         yield columns[np.lexsort((columns, -row[columns]))][:k]
 
 
@@ -33,7 +35,7 @@ def best_lists(
     scorer: Scorer, histories: Sequences, k: int, batch_size: int = 256, *, allow_seen: bool = False
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """For each history the tokens of the best items, best first, without those of the history unless `allow_seen`, and
-    their scores: k of them, or fewer if fewer are finite."""
+    their scores: k of them, or fewer if fewer are above -inf. ValueError if a score is NaN."""
     if not len(histories):
         return
     for rows in np.array_split(np.arange(len(histories)), -(-len(histories) // batch_size)):

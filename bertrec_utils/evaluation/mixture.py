@@ -8,7 +8,7 @@ from scipy.special import log_softmax
 from ..data.sequences import Holdout, Sequences
 from .ranking import Scorer, metrics, target_ranks
 
-WEIGHTS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7, 1.0)  # of the baseline, tried on validation data
+WEIGHTS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0)  # tried on validation data
 MAX_SCORES = 50_000_000  # of each part, for which they are tried
 BATCH_USERS = 64  # whose scores of many items are in memory while they are tried
 
@@ -30,9 +30,14 @@ class Mixture:
 
 
 def standardise(scores: np.ndarray) -> np.ndarray:
-    """`scores` (B, V) less their mean, over their standard deviation, row by row; 0 where all are equal."""
-    deviations = scores.std(1, keepdims=True)
-    return (scores - scores.mean(1, keepdims=True)) / np.where(deviations > 0, deviations, 1)
+    """`scores` (B, V) less their mean, over their standard deviation, row by row; 0 where all are equal. ValueError if
+    one is not finite."""
+    if not np.isfinite(scores).all():
+        raise ValueError(
+            "a baseline of a mixture gave a score that is not finite; give numbers, to items to leave out too"
+        )
+    deviations = np.where(np.ptp(scores, axis=1, keepdims=True) > 0, scores.std(1, keepdims=True), 1)
+    return (scores - scores.mean(1, keepdims=True)) / deviations
 
 
 def fit_mixture(network: Scorer, baseline: Scorer, holdout: Holdout) -> Mixture:

@@ -128,7 +128,7 @@ class Trainer:
 
     def train_epoch(self, on_step: Callable[["Trainer", Batch], None] | None = None) -> float:
         """One pass over the training sequences; the mean loss per target. All its randomness is that of (seed, epoch).
-        FloatingPointError if a loss is not finite."""
+        FloatingPointError if a loss or, in the end, a weight is not finite."""
         epoch = len(self.history)
         # each process has dropout of its own; a CPU's generator takes only 32 bits of a seed
         torch.manual_seed(self.seed * 100_003 + epoch + devices.rank() * 10_000_019)
@@ -148,6 +148,8 @@ class Trainer:
                 devices.release_memory()
             if on_step:
                 on_step(self, batch)
+        if not all(parameter.isfinite().all() for parameter in self.model.parameters()):  # the last step did that
+            raise FloatingPointError(f"a weight is not finite after epoch {epoch + 1}; {lower_rate(epoch + 1)}")
         return float(np.average(devices.all_reduce_sum(torch.stack(losses)).cpu(), weights=target_counts))
 
     def train_step(self, batch: Batch) -> Tensor:
@@ -263,7 +265,8 @@ def fit(
     `continued_model` made of it). `on_step` is called after each batch, `on_epoch` after each epoch. Of several
     processes (devices.py) the main one writes. Nothing is printed unless `verbose`.
     ValueError if the folder holds the unfinished run of other settings or data, or another training is at work in it;
-    FloatingPointError if the loss is not finite; OSError if the folder cannot be written; what it holds is kept.
+    FloatingPointError if the loss or a weight is not finite; OSError if the folder cannot be written; what it holds is
+    kept.
     """
     trainer = Trainer(model, dataset, settings, seed, verbose, continued)
     folder = Path(folder) if folder else None
@@ -383,10 +386,13 @@ def require_finite(losses: Tensor, epoch: int, first: int) -> None:
     """Raise FloatingPointError if one of `losses` (steps,) is not finite; `first` is the number of the first step."""
     for step, loss in enumerate(losses.tolist(), start=first):
         if not math.isfinite(loss):
-            advice = "train with a lower learning rate"
-            if epoch > 1:
-                advice = f"the best model so far is kept; {advice}, into another folder"
-            raise FloatingPointError(f"the loss is {loss} in step {step} of epoch {epoch}; {advice}")
+            raise FloatingPointError(f"the loss is {loss} in step {step} of epoch {epoch}; {lower_rate(epoch)}")
+
+
+def lower_rate(epoch: int) -> str:
+    """What to do about numbers that are not finite in `epoch`, from 1."""
+    advice = "train with a lower learning rate"
+    return advice if epoch == 1 else f"the best model so far is kept; {advice}, into another folder"
 
 
 def parameter_groups(model: Network, weight_decay: float) -> list[dict[str, Any]]:

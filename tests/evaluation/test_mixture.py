@@ -14,6 +14,12 @@ from conftest import model_settings, rows, settings
 def test_standardised_by_hand():
     scores = standardise(np.array([[1.0, 2.0, 3.0], [5.0, 5.0, 5.0]], dtype=np.float32))
     np.testing.assert_allclose(scores, [[-np.sqrt(1.5), 0, np.sqrt(1.5)], [0, 0, 0]], rtol=1e-6)
+    np.testing.assert_allclose(standardise(np.full((1, 5000), 0.1, dtype=np.float32)), 0, atol=1e-6)
+
+
+def test_a_mixture_takes_finite_scores_only():
+    with pytest.raises(ValueError, match="a score that is not finite; give numbers, to items to leave out too"):
+        Mixture(Fixed([0, 1, 2]), Fixed([1, -np.inf, 2]), 0.5).score(rows([1]))
 
 
 class Fixed:

@@ -8,8 +8,12 @@ import torch
 from bertrec_utils.training.devices import multiplies_bfloat16, release_memory
 
 
-def test_bfloat16_is_for_devices_that_multiply_it():
-    assert multiplies_bfloat16(torch.device("cpu")) == bool(torch.cpu.get_capabilities().get("amx_bf16"))
+@pytest.mark.parametrize(("has", "expected"), [({"amx_bf16": True}, True), ({"amx_bf16": False}, False), ({}, False)])
+def test_bfloat16_is_for_devices_that_multiply_it(monkeypatch, has, expected):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has, raising=False)
+    assert multiplies_bfloat16(torch.device("cpu")) == expected
+    monkeypatch.delattr(torch.cpu, "get_capabilities")  # an older PyTorch
+    assert not multiplies_bfloat16(torch.device("cpu"))
     assert not multiplies_bfloat16(torch.device("mps"))
 
 

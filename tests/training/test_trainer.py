@@ -13,7 +13,7 @@ from bertrec_utils.data.dataset import Dataset, load_dataset
 from bertrec_utils.data.sequences import PAD, Holdout, Split, Vocabulary
 from bertrec_utils.evaluation.baselines import Popularity, linear_baseline
 from bertrec_utils.evaluation.lists import top_k
-from bertrec_utils.evaluation.mixture import fit_mixture
+from bertrec_utils.evaluation.mixture import WEIGHTS, fit_mixture
 from bertrec_utils.evaluation.ranking import evaluate
 from bertrec_utils.model.masking import training_batches
 from bertrec_utils.settings import PRESETS, RECIPES, get_preset
@@ -163,7 +163,7 @@ def test_the_weight_of_the_mixture_is_chosen_on_validation_data_alone(dataset, t
     test = Holdout(known, best_unseen(network, known))
     divided = replace(dataset, other_split=Split(train_part, validation, test))
     model, _ = train(divided, FROZEN.change(epochs=1), tmp_path)
-    assert fit_mixture(model, baseline, validation).weight == load(tmp_path).linear_weight == 1.0
+    assert fit_mixture(model, baseline, validation).weight == load(tmp_path).linear_weight == max(WEIGHTS)
     assert fit_mixture(model, baseline, test).weight == 0.0
 
 
@@ -405,6 +405,12 @@ def test_loss_that_is_no_number_stops_the_run(dataset):
     torch.nn.init.constant_(model.item_bias, math.nan)
     with pytest.raises(FloatingPointError, match="a lower learning rate"):
         fit(model, dataset, TINY)
+
+
+def test_weights_that_are_no_numbers_after_the_last_step_stop_the_run(dataset):
+    settings = TINY.change(batch_size=len(dataset.split.train), learning_rate=1e38)  # one step an epoch
+    with pytest.raises(FloatingPointError, match="a weight is not finite after epoch 1; train with a lower learning"):
+        fit(new_model(dataset, settings), dataset, settings)
 
 
 def test_model_of_another_vocabulary_is_refused(dataset):
