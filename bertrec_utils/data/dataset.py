@@ -20,7 +20,7 @@ from .releases import RELEASES, find_file, find_release, read_release
 from .sequences import Holdout, Sequences, Split, Vocabulary
 
 MIN_CACHED_BYTES = 50_000_000  # bytes of a ratings file; the sequences of a smaller one are built in seconds
-CACHE_VERSION = 3  # raise it with any change of what `build_sequences` returns: older files are then ignored
+CACHE_VERSION = 4  # raise it with any change of what `build_sequences` returns: older files are then ignored
 MIN_HISTORY = 3  # fewest items of a user: one each for training, validation and test
 MIN_REPEAT_SHARE = 0.1  # share of the rows of a log from which repeats are kept: people come back to its items
 
@@ -80,7 +80,8 @@ def build_sequences(
     Ties: equal timestamps stay in file order, unless the file lists every user's ratings by item, as GroupLens's CSV
     releases do. That order says nothing about time, and a model could learn it from the ids, so ties are then shuffled
     with `tie_seed` (None: always file order). In an `own` log, which may grow, this is decided for each user alone, and
-    ties are ordered by a hash of user and item, so that new rows of other users change nothing.
+    ties are ordered by a hash of user and item, so that new rows of other users change nothing. So are all ties of an
+    own log in which they are by item far more often than chance has it (ORDER BY user, timestamp, item).
 
     Repeats: with `repeats="first"` an item counts once for a user, at its first time, because a ranking that leaves out
     the history can never hit it again. With "keep" every row counts. None means "keep" if at least a share
@@ -159,7 +160,9 @@ def _in_time_order(ratings: pd.DataFrame, tie_seed: int | None, own: bool) -> tu
         hashes = pd.util.hash_array(user_texts)[users] ^ pd.util.hash_array(item_texts)[items]
         # 9 before 10, or 10 before 9: one row may make texts of all ids
         orders = np.argsort(item_texts), np.lexsort([item_texts, np.array([*map(len, item_texts)])])
-        is_by_item = np.any([_are_sorted_by_item(users, order.argsort()[items]) for order in orders], axis=0)
+        item_ranks = [order.argsort()[items] for order in orders]
+        is_by_item = np.any([_are_sorted_by_item(users, ranks) for ranks in item_ranks], axis=0)
+        is_by_item |= any(_are_ties_by_item(np.lexsort(keys), keys[0], users, ranks) for ranks in item_ranks)
         keys = [np.where(is_by_item[users], pd.util.hash_array(hashes), 0), *keys]
     order = np.lexsort(keys)
     if not own and tie_seed is not None and _are_sorted_by_item(users, items).all():
@@ -177,6 +180,15 @@ def _are_sorted_by_item(users: np.ndarray, items: np.ndarray) -> np.ndarray:
     by_user = np.argsort(users, kind="stable")
     falls = (np.diff(users[by_user]) == 0) & (np.diff(items[by_user]) < 0)
     return np.bincount(users[by_user][1:][falls], minlength=users.max(initial=-1) + 1) == 0
+
+
+def _are_ties_by_item(order: np.ndarray, times: np.ndarray, users: np.ndarray, items: np.ndarray) -> bool:
+    """Whether more than three fifths of the neighbours among ties, in `order` (rows,), go up by item, or down, and more
+    than chance explains (four standard deviations)."""
+    is_tie = (np.diff(users[order]) == 0) & (np.diff(times[order]) == 0)
+    steps = np.sign(np.diff(items[order])[is_tie])
+    count = np.count_nonzero(steps)
+    return abs(steps.sum()) > max(0.2 * count, 4 * np.sqrt(count))
 
 
 def histories_of(

@@ -77,6 +77,42 @@ def test_users_need_not_stand_together_to_be_sorted_by_item():
     assert (tokens[0] != tokens[1]).any()
 
 
+def baskets(descending=False):
+    """Of each of 80 users three baskets of five random items, ORDER BY user, timestamp, item."""
+    random = np.random.default_rng(0)
+    drawn = np.array([random.permutation(100)[:15].reshape(3, 5) for _ in range(80)])
+    drawn = np.sort(drawn)[..., ::-1] if descending else np.sort(drawn)
+    return log(*((user, item, time) for (user, time, _), item in np.ndenumerate(drawn)))
+
+
+@pytest.mark.parametrize("descending", [False, True])
+@pytest.mark.parametrize("ids", [int, str, "{:03}".format])
+def test_no_order_of_ids_is_left_in_baskets_sorted_by_item(ids, descending):
+    """Else the item to be found would be the largest, or smallest, of its basket."""
+    ratings = baskets(descending)
+    vocabulary, sequences, _ = build_sequences(ratings.assign(item=ratings.item.map(ids)), 1, own=True)
+    items = np.array([*map(int, vocabulary.item_ids(sequences.tokens))]).reshape(80, 3, 5)
+    assert (np.sort(items) == np.sort(ratings.item.to_numpy().reshape(80, 3, 5))).all()  # time comes first
+    assert 0.4 < (np.diff(items) > 0).mean() < 0.6
+    assert 0.05 < (items[:, 2].argmax(1) == 4).mean() < 0.35
+
+
+def test_baskets_in_another_order_keep_it():
+    ratings = baskets().sample(frac=1, random_state=0).sort_values(["user", "timestamp"], kind="stable")
+    vocabulary, sequences, _ = build_sequences(ratings, 1, own=True)
+    assert (vocabulary.item_ids(sequences.tokens) == ratings.item).all()
+    few = baskets().head(15)  # too few to tell, and this user's rows are not all sorted by item
+    vocabulary, sequences, _ = build_sequences(few, 1, own=True)
+    assert (vocabulary.item_ids(sequences.tokens) == few.item).all()
+
+
+def test_a_later_row_does_not_change_the_order_of_baskets_before_it():
+    ratings = baskets()
+    more = pd.concat([ratings, log((0, ratings.item[0], 9))])
+    before, after = (build_sequences(each, 1, repeats="keep", own=True)[1] for each in (ratings, more))
+    assert after[0].tolist()[:-1] == before[0].tolist() and after[1].tolist() == before[1].tolist()
+
+
 def test_rare_items_are_dropped_in_a_single_pass():
     # items 10 to 30 have two ratings each; user 2, left with two items, goes and takes the second of 10 and 20 along
     ratings = log((1, 10, 1), (1, 20, 2), (1, 30, 3), (2, 10, 1), (2, 20, 2), (2, 99, 3), (3, 30, 1))
