@@ -336,13 +336,20 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> dict[str, str]:
-        """SHA-256 of the `items` and of the `sequences`: equal for equal data, whatever file it was read from."""
+        """SHA-256 of the `items` and of the `sequences` and, where these are of training only, of `held-out items`: equal
+        for equal data, whatever file it was read from."""
         items = "\n".join(map(str, self.vocabulary.items.tolist()))
-        sequences = (self.sequences.tokens.astype("<i4"), self.sequences.offsets.astype("<i8"))
-        return {
-            "items": hashlib.sha256(items.encode()).hexdigest(),
-            "sequences": hashlib.sha256(b"".join(part.tobytes() for part in sequences)).hexdigest(),
-        }
+        found = {"items": hashlib.sha256(items.encode()).hexdigest(), "sequences": _digest(self.sequences)}
+        if split := self.other_split:
+            parts = [part for part in (split.validation, split.test, split.successive) if part]
+            targets = b"".join(part.targets.astype("<i4").tobytes() for part in parts)
+            found["held-out items"] = hashlib.sha256(_digest(split.test.histories).encode() + targets).hexdigest()
+        return found
+
+
+def _digest(sequences: Sequences) -> str:
+    parts = (sequences.tokens.astype("<i4"), sequences.offsets.astype("<i8"))
+    return hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()
 
 
 def build_dataset(

@@ -60,8 +60,8 @@ class Checkpoint:
 
     def check(self, dataset: Dataset) -> None:
         """ValueError unless `dataset` is what the model was trained on."""
-        for part, digest in self.fingerprint.items():
-            if dataset.fingerprint[part] != digest:
+        for part, digest in self.fingerprint.items():  # older models know no held-out items
+            if dataset.fingerprint.get(part) != digest:
                 items = f"{len(self.vocabulary):,} items; at hand: {len(dataset.vocabulary):,}"
                 problem = f"the model was trained on other {part} than the data at hand ({items})"
                 advice = "use that data (--ratings FILE for a log of your own), or train again on this (--continue)"
