@@ -200,6 +200,9 @@ def test_settings_and_data_must_agree(five):
     with pytest.raises(ValueError, match=r"settings\.change\(repeats='keep'\) makes them agree"):
         fit(new_model(five, settings), five, settings, verbose=False)
     settings = settings.change(repeats="keep")
+    with pytest.raises(ValueError, match=r"settings\.change\(min_item_ratings=1\) makes them agree"):
+        fit(new_model(five, settings), five, settings, verbose=False)
+    settings = settings.change(min_item_ratings=1)
     model = new_model(five, settings)
     history = fit(model, five, settings, verbose=False)
     seen_too = metrics(target_ranks(model, five.split.validation, ["full"])["full"])

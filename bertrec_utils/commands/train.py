@@ -9,9 +9,9 @@ from ..common import print_status
 from ..data.dataset import load_dataset
 from ..data.logs import log_name
 from ..settings import DEFAULT_RECIPE, PRESETS, RECIPES, REPEATS, STARTS, get_preset, parse_changes
-from ..training.checkpoints import MODEL, Checkpoint, load
+from ..training.checkpoints import MODEL, Checkpoint, last_set_aside, load
 from ..training.devices import find_device, main_process_first, process_group
-from ..training.trainer import continued_model, continued_settings, fit, new_model
+from ..training.trainer import continued_model, continued_settings, fit, new_model, undo_continuation
 from . import log_arguments, own_log
 
 REPEATS_NOTES = {  # what is printed when `repeats` is None and the log decides
@@ -64,6 +64,9 @@ def train_command(arguments: argparse.Namespace) -> None:
     with process_group(device):
         with main_process_first():  # the others find its cache
             dataset = load_dataset(settings.data)
+            if before:
+                undo_continuation(folder, dataset)
+                before = model_to_continue(arguments)
         print_status(f"data: {dataset.summary}")
         if settings.data.repeats is None:
             settings = settings.change(repeats=dataset.repeats)  # for good: more rows do not change it
@@ -104,8 +107,7 @@ def model_to_continue(arguments: argparse.Namespace) -> Checkpoint:
         raise ValueError("DIR and --continue belong together: train DIR --continue; a new model goes into --out DIR")
     if given := [f"--{name}" for name in names if getattr(arguments, name)]:
         raise ValueError(f"{given[0]} is of a new model; leave it out, or --continue")
-    aside = sorted(folder.glob(f"previous-*/{MODEL}"), key=lambda path: path.stat().st_mtime)
-    place = aside[-1].parent if aside and not (folder / MODEL).exists() else folder
+    place = folder if (folder / MODEL).exists() else last_set_aside(folder) or folder
     return load(place, "cpu")  # its weights are read only, and each process has a device of its own
 
 

@@ -336,8 +336,8 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> dict[str, str]:
-        """SHA-256 of the `items` and of the `sequences` and, where these are of training only, of `held-out items`: equal
-        for equal data, whatever file it was read from."""
+        """SHA-256 of the `items`, of the `sequences` and, where these are of training only, of the `held-out items`:
+        equal for equal data, whatever file it was read from."""
         items = "\n".join(map(str, self.vocabulary.items.tolist()))
         found = {"items": hashlib.sha256(items.encode()).hexdigest(), "sequences": _digest(self.sequences)}
         if split := self.other_split:

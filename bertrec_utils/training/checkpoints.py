@@ -300,3 +300,19 @@ def set_aside(folder: Path) -> Path | None:
         (target / ITEMS).write_bytes((folder / ITEMS).read_bytes())  # the model moves last: without it nothing counts
     move_file(folder / MODEL, target / MODEL)
     return target
+
+
+def last_set_aside(folder: Path) -> Path | None:
+    """The subfolder of the newest model that was set aside, if any."""
+    models = sorted(folder.glob(f"previous-*/{MODEL}"), key=lambda path: path.stat().st_mtime)
+    return models[-1].parent if models else None
+
+
+def put_back(folder: Path) -> None:
+    """Undo `set_aside`: the model that was set aside last takes the place of an unfinished one, or of none."""
+    place = last_set_aside(folder)
+    if not place or ((folder / MODEL).exists() and load(folder, "cpu").is_finished):
+        return
+    if (place / ITEMS).exists():
+        (folder / ITEMS).write_bytes((place / ITEMS).read_bytes())
+    move_file(place / MODEL, folder / MODEL)

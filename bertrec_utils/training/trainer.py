@@ -30,7 +30,7 @@ from ..model.modern import build_network
 from ..settings import Settings, TrainingSettings, get_preset
 from . import devices
 from .batches import Batch, epoch_batches, prefetch
-from .checkpoints import FORMAT, ITEMS, MODEL, Checkpoint, save, save_items, set_aside
+from .checkpoints import FORMAT, ITEMS, MODEL, Checkpoint, put_back, save, save_items, set_aside
 from .warm_start import carry_over, warm_start
 
 UNFINISHED, LOCK = "unfinished.pt", ".lock"
@@ -98,6 +98,9 @@ class Trainer:
         if dataset.repeats != settings.data.repeats:
             problem = f"the data have repeats={dataset.repeats}, and the settings repeats={settings.data.repeats}"
             raise ValueError(f"{problem}; settings.change(repeats={dataset.repeats!r}) makes them agree")
+        if dataset.counts and (lowest := dataset.counts.min_item_ratings) != settings.data.min_item_ratings:
+            problem = f"the data have min_item_ratings={lowest}, and the settings {settings.data.min_item_ratings}"
+            raise ValueError(f"{problem}; settings.change(min_item_ratings={lowest}) makes them agree")
         self.model, self.dataset, self.settings, self.seed, self.verbose = model, dataset, settings, seed, verbose
         training = settings.training
         self.ddp_model = devices.wrap_ddp(model)
@@ -197,16 +200,8 @@ class Trainer:
         content = devices.broadcast(path.read_bytes() if is_main_process() and path.exists() else None)
         if content is None:
             return
-        if hashlib.sha256(content[32:]).digest() != content[:32]:
-            raise ValueError(f"{path} is damaged; delete it to start over")
-        try:
-            state = torch.load(io.BytesIO(content[32:]), map_location="cpu", weights_only=True)
-            version = state.get("format", 1)
-            there, here = dict(state["run_key"]) if version == FORMAT else {}, self.run_key
-        except Exception as error:  # the right checksum of what is no state of a run
-            raise ValueError(f"{path} is damaged ({type(error).__name__}); delete it to start over") from error
-        if version != FORMAT:
-            raise ValueError(f"{path} is of another version of this package; finish it with that one, or delete it")
+        state = _read_state(path, content)
+        there, here = state["run_key"], self.run_key
         names = [name for name, value in here.items() if there.get(name) != value]
         if differing := [f"{name} is {there.get(name)}, not {here[name]}" for name in names]:
             problem = f"{path.parent} holds an unfinished run of another kind ({'; '.join(differing)})"
@@ -223,6 +218,36 @@ class Trainer:
             part.load_state_dict(state[name])
         if self.verbose:
             print_status(f"Resuming the run in {display_path(path.parent)} after epoch {len(self.history)}.")
+
+
+def _read_state(path: Path, content: bytes) -> dict[str, Any]:
+    """What `Trainer.save` wrote; ValueError if it is damaged or of another version."""
+    if hashlib.sha256(content[32:]).digest() != content[:32]:
+        raise ValueError(f"{path} is damaged; delete it to start over")
+    try:
+        state = torch.load(io.BytesIO(content[32:]), map_location="cpu", weights_only=True)
+        version = state.get("format", 1)
+        state["run_key"] = dict(state["run_key"]) if version == FORMAT else {}
+    except Exception as error:  # the right checksum of what is no state of a run
+        raise ValueError(f"{path} is damaged ({type(error).__name__}); delete it to start over") from error
+    if version != FORMAT:
+        raise ValueError(f"{path} is of another version of this package; finish it with that one, or delete it")
+    return state
+
+
+def undo_continuation(folder: Path, dataset: Dataset) -> None:
+    """Where training that goes on from a model was interrupted, and its log has changed since, so that it cannot be
+    resumed: put the model it went on from back into `folder`. ValueError as in `fit`."""
+    path = folder / UNFINISHED
+    with locked(folder):
+        if not path.exists():
+            return
+        key = _read_state(path, path.read_bytes())["run_key"]
+        if key["initial weights"] != THOSE_BEFORE or key["data"] == _digest(dataset.fingerprint):
+            return
+        put_back(folder)
+        path.unlink()
+    print_status(f"the log has changed since the interrupted training in {display_path(folder)}: it starts over")
 
 
 def _run_key(model: Network, dataset: Dataset, settings: Settings, seed: int) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from bertrec_utils.common import PROJECT
 from bertrec_utils.data.dataset import load_dataset
 from bertrec_utils.model.modern import build_network
 from bertrec_utils.settings import get_preset
-from bertrec_utils.training.checkpoints import MODEL, load, set_aside
+from bertrec_utils.training.checkpoints import MODEL, load, put_back, set_aside
 from bertrec_utils.training.trainer import UNFINISHED, continued_model, continued_settings, fit, new_model
 from bertrec_utils.training.warm_start import carry_over
 from conftest import model_settings, rows
@@ -172,6 +172,35 @@ def test_the_same_command_goes_on_after_an_interruption(when, at_home):
     for one, other in zip(resumed.model.state_dict().values(), straight.model.state_dict().values(), strict=True):
         torch.testing.assert_close(one, other)
     assert resumed.linear_weight == straight.linear_weight and len(resumed.history) == 2
+    assert load("run/previous-1").fingerprint == before.fingerprint and not Path("run/previous-2").exists()
+
+
+@pytest.mark.parametrize("when", ["after an epoch", "when the state was written", "when it was undone"])
+def test_an_interrupted_continuation_starts_over_when_the_log_has_grown(when, at_home, capsys):
+    before = load("run")
+    shutil.copytree("run", "other")
+    write_log(13)
+    settings = continued_settings(before.settings).change(epochs=2)
+    dataset = load_dataset(settings.data)
+    with pytest.raises(KeyboardInterrupt):
+        model = continued_model(before, dataset, 3)
+        fit(model, dataset, settings, seed=3, folder="run", continued=True, on_epoch=interrupt)
+    assert not load("run").is_finished
+    if when == "when the state was written":
+        Path("run", MODEL).unlink()
+    elif when == "when it was undone":
+        put_back(Path("run"))
+    write_log(14)
+    capsys.readouterr()
+    for name in ("run", "other"):
+        main(["train", name, "--continue", *FURTHER])
+    said = capsys.readouterr().out
+    assert said.count("/run: it starts over\n") == said.count("the log has changed since the interrupted training") == 1
+    assert said.count("since the training of run: ") == 1
+    resumed, straight = load("run"), load("other")
+    for one, other in zip(resumed.model.state_dict().values(), straight.model.state_dict().values(), strict=True):
+        torch.testing.assert_close(one, other)
+    assert resumed.is_finished and len(resumed.history) == 2
     assert load("run/previous-1").fingerprint == before.fingerprint and not Path("run/previous-2").exists()
 
 
