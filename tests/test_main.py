@@ -211,6 +211,21 @@ def test_a_split_in_time_trains_on_what_came_before(tmp_path, monkeypatch, capsy
 READERS = 125  # more than the users that preset tiny keeps of a release
 
 
+def test_logs_of_one_name_do_not_share_a_folder(tmp_path, monkeypatch):
+    rows = "".join(f"{reader},{(reader + day) % 10},{day}\n" for reader in range(12) for day in range(8))
+    monkeypatch.chdir(tmp_path)
+    for name in ("here", "there"):
+        Path(name).mkdir()
+        Path(name, "log.csv").write_text("user,item,timestamp\n" + rows)
+    train = ["train", "--preset", "tiny", "--set", "epochs=1", "--ratings"]
+    main([*train, "here/log.csv"])
+    message = error_of(*train, "there/log.csv")
+    place = Path("here", "log.csv").resolve()
+    assert message == f"error: runs/log-tiny holds a model of another log, {place}; choose another folder: --out DIR"
+    place.unlink()
+    main([*train, "there/log.csv"])  # a log may move
+
+
 def test_ids_that_are_texts_from_training_to_titles(tmp_path, monkeypatch, capsys):
     """Ids such as 007 and NA; titles that would colour or clear a terminal; more readers than the preset has users."""
     titles = {f"{number:03}": f"Volume {number}" for number in range(20)}

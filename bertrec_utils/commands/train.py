@@ -1,6 +1,7 @@
 """python -m bertrec_utils train"""
 
 import argparse
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -61,6 +62,8 @@ def train_command(arguments: argparse.Namespace) -> None:
     # a log of your own never shares a folder with a preset
     name = f"{log_name(arguments.ratings)}-{settings.name}" if log else settings.name
     folder = arguments.folder or arguments.out or Path("runs") / name
+    if log and not (arguments.folder or arguments.out):
+        refuse_folder_of_another_log(folder, settings.data.ratings_file)
     with process_group(device):
         with main_process_first():  # the others find its cache
             dataset = load_dataset(settings.data)
@@ -97,6 +100,14 @@ def train_command(arguments: argparse.Namespace) -> None:
         best = history.loc[history["ndcg@10"].idxmax()]
         epoch = f"best epoch {best.epoch:.0f} of {len(history)}"
         print_status(f"{folder}: {epoch}, validation NDCG@10 {best['ndcg@10']:.4f}")
+
+
+def refuse_folder_of_another_log(folder: Path, ratings_file: str | None) -> None:
+    """ValueError if the model in `folder` is of another log of the same name, which is still there."""
+    if ratings_file and (folder / MODEL).exists():
+        other = load(folder, "cpu").settings.data.ratings_file
+        if other and all(map(os.path.exists, (other, ratings_file))) and not os.path.samefile(other, ratings_file):
+            raise ValueError(f"{folder} holds a model of another log, {other}; choose another folder: --out DIR")
 
 
 def model_to_continue(arguments: argparse.Namespace) -> Checkpoint:
