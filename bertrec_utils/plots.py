@@ -1,4 +1,5 @@
-"""Every figure of the notebooks. Each function takes data, draws on `ax` (or a new one) and returns the Axes."""
+"""Figures of notebooks 01 to 04, and of `compare`. Each function takes data, draws on `ax` (or a new one) and returns
+the Axes."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
