@@ -184,7 +184,8 @@ export class TitleIndex {
     if (year && this.lastYear && year > this.lastYear) {
       return { problem: `“${title}” is newer than this data, whose last film is of ${this.lastYear}` };
     }
-    return { problem: `“${title}” is not a title here` };
+    const hint = this.ids.has(title) ? `, but an id; for that item, write id:${title}` : "";
+    return { problem: `“${title}” is not a title here${hint}` };
   }
 
   // The rows that fit a title best, alike
