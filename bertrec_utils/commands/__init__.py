@@ -4,6 +4,7 @@ import argparse
 import re
 from pathlib import Path
 
+from ..common import check_writable
 from ..settings import OwnLog
 from ..training.checkpoints import Checkpoint
 from ..training.devices import DEVICES
@@ -51,6 +52,12 @@ def check_output(option: str, path: Path | None, *suffixes: str) -> None:
     if path and (path.is_dir() or not path.parent.is_dir() or (suffixes and path.suffix not in suffixes)):
         kind = f"{' or '.join(suffixes)} file" if suffixes else "file"
         raise ValueError(f"{option} {path} is not written; name a {kind} in a folder that is there")
+    if path:
+        try:
+            check_writable(path)
+        except OSError as error:
+            advice = "name a file in a folder that you may write to"
+            raise ValueError(f"{option} {path} cannot be written ({error.strerror}); {advice}") from error
 
 
 def scorer_name(checkpoint: Checkpoint, with_linear: bool) -> str:
