@@ -120,6 +120,18 @@ def test_lists_for_everybody(home, capsys, options):
         np.testing.assert_allclose(rows.score, expected.score, rtol=1e-4, atol=1e-5)
 
 
+def test_lists_for_everybody_are_no_test(home, capsys):
+    """They come from whole histories, the test item among them, so none of them holds it; those of the test may."""
+    main(["recommend", "model", "--all", "--out", "lists.csv"])
+    main(["evaluate", "model", "--run", "run.txt"])
+    capsys.readouterr()
+    problem = "no list holds its user's test item: were they made from histories that include it?"
+    main(["compare", "lists.csv", "model"])
+    assert f"lists.csv: {problem} evaluate --run writes ours\n" in capsys.readouterr().out
+    main(["compare", "run.txt", "model"])
+    assert problem not in capsys.readouterr().out
+
+
 def test_parquet_and_csv_hold_the_same(home):
     pytest.importorskip("pyarrow")
     for name in ("lists.csv", "lists.parquet"):
