@@ -5,7 +5,8 @@ import re
 from pathlib import Path
 
 from ..common import check_writable
-from ..settings import OwnLog
+from ..data.releases import RELEASES
+from ..settings import DataSettings, OwnLog
 from ..training.checkpoints import Checkpoint
 from ..training.devices import DEVICES
 
@@ -58,6 +59,12 @@ def check_output(option: str, path: Path | None, *suffixes: str) -> None:
         except OSError as error:
             advice = "name a file in a folder that you may write to"
             raise ValueError(f"{option} {path} cannot be written ({error.strerror}); {advice}") from error
+
+
+def noun_of(data: DataSettings) -> str:
+    """What an item of the data is called on screen: film or item."""
+    release = RELEASES.get(data.release)  # None: of a version that had another
+    return "film" if not data.ratings_file and (release is None or release.movies_file) else "item"
 
 
 def scorer_name(checkpoint: Checkpoint, with_linear: bool) -> str:

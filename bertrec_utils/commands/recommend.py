@@ -13,12 +13,11 @@ import numpy as np
 import pandas as pd
 
 from ..common import replace_file
-from ..data.releases import RELEASES
 from ..data.sequences import Sequences
 from ..scenarios.recommender import Recommender
 from ..scenarios.titles import BareId, RareTitle, UnknownTitle, read_history, sum_up
 from ..training.checkpoints import load
-from . import check_output, model_arguments, own_log, printable, scorer_name
+from . import check_output, model_arguments, noun_of, own_log, printable, scorer_name
 
 
 def add_recommend(commands: "argparse._SubParsersAction") -> None:
@@ -51,9 +50,7 @@ def recommend_command(arguments: argparse.Namespace) -> None:
     dataset = checkpoint.load_dataset(**log) if is_checked else None
     model: Any = checkpoint.with_linear(dataset) if dataset and arguments.with_linear else checkpoint.model
     items = dataset.items if dataset else checkpoint.load_items(**log)
-    data = checkpoint.settings.data
-    release = RELEASES.get(data.release)  # None: of a version that had another
-    noun = "film" if not data.ratings_file and (release is None or release.movies_file) else "item"
+    noun = noun_of(checkpoint.settings.data)
     recommender = Recommender(model, checkpoint.vocabulary, items, noun)
     names = ("as_set", "popularity_penalty", "exclude_series", "allow_seen")
     options = {name: getattr(arguments, name) for name in names}
