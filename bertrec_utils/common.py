@@ -34,7 +34,7 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
         write(path)
         return
     path = path.resolve()
-    partial = path.with_name(f"{path.name}.{uuid4().hex}.partial")
+    partial = _new_partial(path)
     try:
         write(partial)
         _flush(partial)
@@ -46,6 +46,19 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
         with contextlib.suppress(OSError):  # another process has removed it, or it is not ours to remove
             if time.time() - abandoned.stat().st_mtime > STALE_SECONDS:
                 abandoned.unlink()
+
+
+def check_writable(path: Path) -> None:
+    """Raise OSError if `replace_file` could not write `path`. Permissions do not tell: root has them all, even where
+    the disk is read-only."""
+    if not path.exists() or path.is_file():
+        partial = _new_partial(path.resolve())
+        partial.touch(exist_ok=False)
+        partial.unlink()
+
+
+def _new_partial(path: Path) -> Path:
+    return path.with_name(f"{path.name}.{uuid4().hex}.partial")
 
 
 def partials(path: Path) -> Iterator[Path]:

@@ -121,7 +121,8 @@ function fromTable(path, text, notes) {
   const start = Math.max(0, headers.findIndex((header) => header.includes("year"))), columns = headers[start];
   if (!NAMES.some((name) => columns.includes(name))) {
     const needed = "no columns Name and Year (Letterboxd) or Title and Year (IMDb)";
-    throw new Error(`${path} has ${needed}; it begins with “${lines[start].trim().slice(0, 80)}”`);
+    const advice = "or write one title or id:2707 a line into a .txt";
+    throw new Error(`${path} has ${needed}; it begins with “${lines[start].trim().slice(0, 80)}”; ${advice}`);
   }
   const [, ...cells] = parseTable(path, lines.slice(start).join("\n"), /[,;\t]/.exec(lines[start])?.[0] ?? ",");
   const rows = cells.map((row) => Object.fromEntries(columns.map((name, i) => [name, row[i] ?? ""]).reverse()));

@@ -93,7 +93,7 @@ class Picker {
     this.input.value = "";
     if (row === undefined && typed) [row] = await ask("suggest", typed, 1);
     if (row !== undefined) this.add(row);
-    else if (typed) this.say([`No film is called anything like “${typed.slice(0, 100)}”.`]);
+    else if (typed) this.say([`Nothing is called anything like “${typed.slice(0, 100)}”.`]);
   }
 
   add(row) {
@@ -110,7 +110,7 @@ class Picker {
       const known = (found) => [...new Set(found.flatMap(({ row }) => row ?? []))], rows = known(found);
       const unknown = found.flatMap(({ problem }) => (problem ? [`Left out: ${problem}`] : []));
       const rest = unknown.length > 5 ? [`… and ${unknown.length - 5} more`] : [];
-      const read = `Read here, in your browser: ${rows.length} films of ${file.name}.`;
+      const read = `Read here, in your browser: ${rows.length} ${settings.noun}s of ${file.name}.`;
       this.say([read, ...notes, ...unknown.slice(0, 5), ...rest]);
       change(() => {
         find("#watchlist").checked = /watch.?list/i.test(file.name);
@@ -137,7 +137,7 @@ class Picker {
       return make("li", {}, ...(state.ordered && place ? [button("◂", `Earlier: ${name}`, earlier)] : []),
         make("span", {}, name), make("small", {}, yearOf(row)), button("×", `Remove ${name}`, () => rows.splice(place, 1)));
     }));
-    if (hidden) this.chips.prepend(make("li", {}, `${hidden} earlier films `));
+    if (hidden) this.chips.prepend(make("li", {}, `${hidden} earlier ${settings.noun}s `));
   }
 }
 
@@ -147,6 +147,13 @@ const load = async (name) => (await fetch(`data/${name}`)).json();
   find(".status").textContent = `The folder data is missing; make it with python -m bertrec_utils page (${error.message})`;
   throw error;
 });
+// The page as it is written is about films; for items, other words on all of it, for no title of an item is there yet
+const WORDS = [["What to watch next", "What comes next"], ["Watching with", "Choosing with"], ["film", "item"], ["Film", "Item"],
+  ["Drop your Letterboxd or IMDb export", "Drop a list, a title or id:2707 a line"]];
+const written = document.evaluate("//text() | //@aria-label", document, null, XPathResult.ORDERED_NODE_SNAPSHOT_TYPE);
+for (let i = 0; settings.noun !== "film" && i < written.snapshotLength; i++) {
+  for (const [film, item] of WORDS) written.snapshotItem(i).nodeValue = written.snapshotItem(i).nodeValue.replaceAll(film, item);
+}
 const rowOfToken = [], rowOfId = new Map();  // of films that the network knows
 films.token.forEach((token, row) => {
   if (!token) return;
@@ -167,11 +174,12 @@ function list(section, found, { best = found[0]?.score, isMore = false } = {}) {
     const because = ranks ? `number ${ranks[0]} for you, ${ranks[1]} for the other person` : "";
     const facts = [make("b", {}, name), make("small", {}, yearOf(row)), bar, make("small", {}, genresOf(row))];
     return make("li", {}, make("div", {}, ...facts, make("small", { className: "because" }, because)),
-      make("button", { title: "Add to my films", ariaLabel: `Add ${name} to my films`, onclick: () => add(row) }, "+"));
+      make("button", { title: "Add to my list", ariaLabel: `Add ${name} to my list`, onclick: () => add(row) }, "+"));
   }));
   if (section === answer) find(".more").hidden = !isMore;
 }
 
+const withYear = ({ name, row }) => (yearOf(row) ? `${name} (${yearOf(row)})` : name);
 const map = new FilmMap(find("#map canvas"), rowOfToken.filter((row) => films.x[row] !== null).map((row) => {
   const name = nameOf(row), size = 0.6 + Math.log10(films.ratings[row] + 1) / 2.2;
   const text = `${name} ${films.title[row]} ${films.series_names[films.series[row]]}`.toLowerCase();
@@ -180,17 +188,18 @@ const map = new FilmMap(find("#map canvas"), rowOfToken.filter((row) => films.x[
   hover(film, x, y) {
     const tip = find(".tip");
     tip.hidden = !film;
-    tip.textContent = film ? `${film.name} (${yearOf(film.row)})` : "";
+    tip.textContent = film ? withYear(film) : "";
     tip.style.translate = `${Math.max(0, Math.min(x + 12, map.width - tip.offsetWidth))}px ${y + 12}px`;
   },
   pick(film) {
-    const people = film && films.ratings[film.row].toLocaleString("en");
+    const count = film && films.ratings[film.row].toLocaleString("en");
+    const known = settings.noun === "film" ? `rated by ${count} people ` : `${count} rows of the log `;
     find(".picked").replaceChildren(...(film ? [
-      `${film.name} (${yearOf(film.row)}) · ${genresOf(film.row)} · rated by ${people} people `,
-      make("button", { onclick: () => add(film.row) }, "Add to my films")] : []));
+      [withYear(film), genresOf(film.row), known].filter(Boolean).join(" · "),
+      make("button", { onclick: () => add(film.row) }, "Add to my list")] : []));
   },
 });
-find(".legend").replaceChildren(...map.groups.filter((group) => group.films.length).map(({ genre, color }) => {
+find(".legend").replaceChildren(...map.groups.filter((group) => group.films.length && group.genre).map(({ genre, color }) => {
   const dot = make("i");
   dot.style.background = color;
   return make("li", {}, dot, genre);
@@ -223,16 +232,16 @@ async function show() {
   if (isStale()) return;
   list(answer, found, { isMore: found.length === state.k && state.k < 30 });
   map.show(state.lists[0], found.slice(0, 10).map(({ token }) => rowOfToken[token]));
-  const empty = "Type a film, or try an example: ten films to watch next will appear here.";
-  if (found.length) say(answer, `${found.length} films, ${nameOf(rowOfToken[found[0].token])} first`, false);
-  else say(answer, you.length ? "Nothing is left to recommend; allow more films." : empty);
+  const empty = `Type a title${find(".examples").hidden ? "" : ", or try an example"}: ten recommendations will appear here.`;
+  if (found.length) say(answer, `${found.length} ${settings.noun}s, ${nameOf(rowOfToken[found[0].token])} first`, false);
+  else say(answer, you.length ? `Nothing is left to recommend; allow more ${settings.noun}s.` : empty);
   if (two.open) {
     const both = you.length && them.length
       ? await ask("recommendForTwo", [you, them], 10, { ...options, byRank: state.byRank }) : [];
     if (isStale()) return;
     list(two, both, { best: Math.max(...both.map(({ score }) => score)) });
     if (both.length) say(two, `For both ${nameOf(rowOfToken[both[0].token])} first`, false);
-    else say(two, "Add a film to each list, and films for both will appear here.");
+    else say(two, "Add a title to each list, and recommendations for both will appear here.");
   }
   const reasons = isStale() ? null : await ask("reasons", you, found.map(({ token }) => token), options.asSet);
   if (!reasons || isStale()) return;
@@ -264,11 +273,11 @@ async function showThoughts(isStale) {
       make("span", { className: "cells" }, ...cells), make("span", { className: "gain" }, bar));
   });
   const shares = layers.filter(({ conv }) => conv !== null).map(({ conv }, layer) => make("p", {},
-    `Layer ${layer + 1}: ${percent(conv)} of what is added comes from the convolution over the newest films, the rest `
-    + "from attention."));
+    `Layer ${layer + 1}: ${percent(conv)} of what is added comes from the convolution over the newest ${settings.noun}s, `
+    + "the rest from attention."));
   find(".thoughts").replaceChildren(...lines, ...shares);
   find(`.thought [data-row="${focused}"]`)?.focus();
-  const few = "Choose three or more films to see what the network looks at.";
+  const few = `Choose three or more ${settings.noun}s to see what the network looks at.`;
   say(think, lines.length ? misleading(rows, heads, gains) : few);
 }
 
@@ -329,9 +338,12 @@ function readAddress() {
 for (const box of document.querySelectorAll(".options input")) box.oninput = () => change();
 for (const section of [two, think]) section.ontoggle = () => { if (section.open) change(); };
 for (const button of document.querySelectorAll("[data-example]")) {
-  const rows = () => button.dataset.example.split(",").flatMap((id) => rowOfId.get(id) ?? []);
-  button.onclick = () => change(() => { state.lists[0] = rows(); });
+  const ids = button.dataset.example.split(",");
+  button.onclick = () => change(() => { state.lists[0] = ids.map((id) => rowOfId.get(id)); });
+  button.hidden = !settings.movielens || !ids.every((id) => rowOfId.has(id));  // they are ids of MovieLens
 }
+find(".examples").hidden = !find("[data-example]:not([hidden])");
+[find("#movielens").hidden, find("#series").parentElement.hidden] = [!settings.movielens, !films.series_names.some(Boolean)];
 for (const button of document.querySelectorAll("[data-zoom]")) button.onclick = () => map.zoom(Number(button.dataset.zoom));
 find("#map [type=search]").oninput = ({ target }) => map.search(target.value);
 find(".more").onclick = () => change(() => { state.k += 10; });
@@ -343,6 +355,6 @@ addEventListener("hashchange", readAddress);
 addEventListener("dragover", (event) => event.preventDefault());
 addEventListener("drop", find("#you").ondrop);
 const count = rowOfId.size.toLocaleString("en");
-find("#about").textContent = `The network is ${settings.name} (${settings.recipe}); it knows ${count} films.`;
+find("#about").textContent = `The network is ${settings.name} (${settings.recipe}); it knows ${count} ${settings.noun}s.`;
 readAddress();
 for (const picker of pickers) if (picker.input.value) picker.suggest();  // typed before the films were there

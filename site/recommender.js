@@ -37,7 +37,7 @@ export function bestColumns(scores, k) {
 export class Recommender {
   // ratings: how many people have rated the film of each column; series: the number of its series, or 0
   constructor(network, settings, ratings, series) {
-    Object.assign(this, { network, ratings, series, orders: settings.orders });
+    Object.assign(this, { network, ratings, series, orders: settings.orders, allowSeen: settings.allow_seen });
     const keys = settings.orders * (network.items + 1);
     this.sortKeys = Uint32Array.from(randomNumbers(settings.random, keys));
   }
@@ -65,7 +65,7 @@ export class Recommender {
   // The same less the popularity penalty, and -Infinity for what is not to be recommended
   scores(tokens, { asSet = false, penalty = 0, excludeSeries = false, only = null, seen = tokens } = {}) {
     const scores = this.logProbabilities(tokens, asSet);
-    const watched = new Set(seen), itsSeries = new Set(seen.map((token) => this.series[token - 1]));
+    const watched = new Set(this.allowSeen ? [] : seen), itsSeries = new Set(seen.map((token) => this.series[token - 1]));
     itsSeries.delete(0);
     const listed = only && new Set(only);
     return scores.map((score, column) => {

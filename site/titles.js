@@ -136,14 +136,13 @@ const letterMask = (text) => {
   return mask;
 };
 
-const compare = (a, b) => (a < b ? -1 : a > b ? 1 : 0);
-const byFilm = (a, b) => a.alias - b.alias || a.popularity - b.popularity || compare(a.item, b.item);
+const byFilm = (a, b) => a.alias - b.alias || a.popularity - b.popularity || a.row - b.row;
 
 // Finds films by title, whatever the article, year, alias, accents or case: see `TitleIndex` in Python, whose rules
 // these are. A film is its row in `films` (data/films.json).
 export class TitleIndex {
   constructor({ item, title, token, ratings, aliases }) {
-    Object.assign(this, { titles: title, tokens: token });
+    Object.assign(this, { items: item, titles: title, tokens: token });
     this.ids = new Map(item.map((id, row) => [String(id), row]));
     this.years = title.map((name) => splitYear(name)[1]);
     this.lastYear = this.years.reduce((last, year) => Math.max(last, year ?? 0), 0);
@@ -159,7 +158,7 @@ export class TitleIndex {
         if (splitYear(alias)[1]) push(this.sameTitle, alias, row);
       }
       names.forEach((name, number) => {
-        const film = { alias: Number(number >= own), popularity: -ratings[row], item: item[row], row };
+        const film = { alias: Number(number >= own), popularity: -ratings[row], row };
         spellings(name).forEach((spelling, i) => push(this.films[i], spelling, film));
         for (const short of shortNames(name)) push(this.shortened, spellings(short)[3], row);
       });
@@ -177,14 +176,15 @@ export class TitleIndex {
     let found = this.sameTitle.get(title) ?? this.fitting(title);
     const known = found.filter((row) => this.tokens[row]);
     if (known.length) found = known;
-    if (found.length > 1) return { problem: `“${title}” is the title of ${found.length} films; add the year` };
+    const ids = found.slice(0, 5).map((row) => `id:${this.items[row]}`).join(", ");
+    if (found.length > 1) return { problem: `“${title}” is the title of ${found.length} items; name one by its id: ${ids}` };
     if (found.length && !known.length) return { problem: `“${title}” has too few ratings for the network to know it` };
     if (found.length) return { row: found[0] };
     const year = splitYear(title)[1];
     if (year && this.lastYear && year > this.lastYear) {
       return { problem: `“${title}” is newer than this data, whose last film is of ${this.lastYear}` };
     }
-    return { problem: `“${title}” is not a title here` };
+    return { problem: `“${title}” is not a title here${this.ids.has(title) ? `, but an id; write id:${title}` : ""}` };
   }
 
   // The rows that fit a title best, alike
@@ -192,7 +192,7 @@ export class TitleIndex {
     const year = splitYear(title)[1], names = namesOf(title);
     for (const name of names) {  // an alias counts only if the names before it are unknown
       const candidates = spellings(name).flatMap((spelling, tolerance) => (this.films[tolerance].get(spelling) ?? [])
-        .filter((film) => this.titles[film.row] !== String(film.item))
+        .filter((film) => this.titles[film.row] !== String(this.items[film.row]))
         .map((film) => ({ ...film, tolerance, off: this.yearsOff(film.row, year) })));
       candidates.sort((a, b) => a.off - b.off || a.tolerance - b.tolerance || byFilm(a, b));
       const [best] = candidates;

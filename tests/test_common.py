@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from bertrec_utils.common import PROJECT, STALE_SECONDS, replace_file
+from bertrec_utils.common import PROJECT, STALE_SECONDS, check_writable, replace_file
 
 
 def test_two_writers_of_a_file_do_not_share_a_partial_one(tmp_path):
@@ -35,6 +35,20 @@ def test_a_link_stays_one_and_what_is_no_file_is_written_to(tmp_path):
     os.close(reader)
     assert [path.name for path in (tmp_path / "folder").iterdir()] == ["file"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "link", "pipe"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no such pipes")
+def test_whether_a_file_can_be_written_is_told_without_a_trace(tmp_path):
+    (tmp_path / "old").write_text("old")
+    (tmp_path / "link").symlink_to("/proc/file")
+    os.mkfifo(tmp_path / "pipe")
+    before = sorted(tmp_path.iterdir())
+    for name in ("old", "new", "pipe"):
+        check_writable(tmp_path / name)
+    for name in ("link", "x" * 230):  # the latter with what replace_file adds to it
+        with pytest.raises(OSError):
+            check_writable(tmp_path / name)
+    assert sorted(tmp_path.iterdir()) == before and (tmp_path / "old").read_text() == "old"
 
 
 def test_the_output_of_a_program_is_written_to(tmp_path):

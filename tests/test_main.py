@@ -532,6 +532,25 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_work(tmp_path, m
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no folder that not even root may write to")
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        (["evaluate"], "--run"),
+        (["recommend", "--all"], "--out"),
+        (["compare", "other"], "--plot"),
+        (["export"], "--items"),
+    ],
+)
+def test_a_folder_that_cannot_be_written_to_is_named_before_the_work(command, option):
+    file = {"--run": "run.txt", "--out": "lists.csv", "--plot": "plot.png", "--items": "items.npz"}[option]
+    message = error_of(command[0], "no-model", *command[1:], option, f"/proc/{file}")
+    assert re.fullmatch(
+        rf"error: {option} /proc/{file} cannot be written \(.+\); name a file in a folder that .+", message
+    )
+    assert "partial" not in message
+
+
 def test_weights_of_a_release_answer_for_a_log_of_ones_own(tmp_path, monkeypatch, capsys):
     """Here in MovieLens's ids, as of a reader who goes on to rate."""
     monkeypatch.chdir(tmp_path)

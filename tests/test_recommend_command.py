@@ -120,6 +120,18 @@ def test_lists_for_everybody(home, capsys, options):
         np.testing.assert_allclose(rows.score, expected.score, rtol=1e-4, atol=1e-5)
 
 
+def test_lists_for_everybody_are_no_test(home, capsys):
+    """They come from whole histories, the test item among them, so none of them holds it; those of the test may."""
+    main(["recommend", "model", "--all", "--out", "lists.csv"])
+    main(["evaluate", "model", "--run", "run.txt"])
+    capsys.readouterr()
+    problem = "no list holds its user's test item: were they made from histories that include it?"
+    main(["compare", "lists.csv", "model"])
+    assert f"lists.csv: {problem} evaluate --run writes ours\n" in capsys.readouterr().out
+    main(["compare", "run.txt", "model"])
+    assert problem not in capsys.readouterr().out
+
+
 def test_parquet_and_csv_hold_the_same(home):
     pytest.importorskip("pyarrow")
     for name in ("lists.csv", "lists.parquet"):
@@ -232,8 +244,8 @@ def test_filters(home, capsys, caplog):
 def test_lists_of_nothing_have_their_columns(home, name, capsys):
     if name.endswith("parquet"):
         pytest.importorskip("pyarrow")
-    Path("stock.txt").write_text("no such item\n")
-    main(["recommend", "model", "--all", "--out", name, "--only", "stock.txt"])
+    Path("stock.txt").write_text("p3\n")
+    main(["recommend", "model", "--all", "--out", name, "--only", "stock.txt", "--without", "stock.txt"])
     assert capsys.readouterr().out.startswith(f"{name}: 0 rows, the lists of 0 users of {USERS}; nothing is left")
     table = pd.read_csv(name) if name.endswith("csv") else pd.read_parquet(name)
     assert table.empty and list(table) == ["user", "rank", "item", "title", "score"]
@@ -346,6 +358,62 @@ def test_a_model_that_keeps_repeats_reads_them(tmp_path, monkeypatch):
         main(["train", "--preset", "tiny", "--ratings", "log.csv", *options])
         lengths[repeats] = load(repeats).load_histories()[0].lengths.tolist()
     assert lengths == {"first": [4] * 24, "keep": [8] * 24}
+
+
+@pytest.fixture(scope="module")
+def trained_on_numbers(tmp_path_factory):
+    """A shop's model: its ids are numbers, its items have titles, and 1041 is too rare to be known."""
+    home = tmp_path_factory.mktemp("numbers")
+    rows = [f"{user},{1000 + (7 * user + 3 * day) % 40},{day}" for user in range(60) for day in range(10)]
+    titles = [f"{1000 + number},Thing number {chr(65 + number // 26)}{chr(65 + number % 26)}" for number in range(42)]
+    (home / "log.csv").write_text("user,item,timestamp\n" + "\n".join([*rows, "0,1041,20"]) + "\n")
+    (home / "titles.csv").write_text("item,title\n" + "\n".join(titles) + "\n")
+    log = ["--ratings", str(home / "log.csv"), "--items", str(home / "titles.csv")]
+    main(["train", "--preset", "tiny", *log, "--out", str(home / "model"), "--set", "epochs=1"])
+    return home
+
+
+@pytest.fixture
+def shop(trained_on_numbers, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(shutil.copytree(trained_on_numbers, tmp_path / "shop"))
+    capsys.readouterr()
+    return Path.cwd()
+
+
+@pytest.mark.parametrize("option", ["--only", "--without"])
+def test_a_filter_of_which_nothing_is_found_keeps_the_lists_of_yesterday(shop, option, capsys):
+    Path("lists.csv").write_text("of yesterday")
+    Path("ids.txt").write_text("".join(f"{item}\n" for item in range(1000, 1030)))
+    everybody = ["recommend", "model", "--all", "--out", "lists.csv"]
+    message = error_of(*everybody, option, "ids.txt")
+    assert message == (
+        "error: ids.txt: the model knows none of '1000', '1001', '1002' ...; "
+        "name items by title, or as id:1000, one a line"
+    )
+    assert "30 of them are ids: write id:1000 and so on" in capsys.readouterr().err
+    assert Path("lists.csv").read_text() == "of yesterday"
+    Path("ids.txt").write_text("".join(f"id:{item}\n" for item in range(1000, 1030)))
+    main([*everybody, option, "ids.txt"])
+    listed = set(read_lists("lists.csv").item.astype(int))
+    assert listed and listed <= set(range(1000, 1030) if option == "--only" else range(1030, 1040))
+
+
+def test_nothing_may_be_sold_out_but_not_all(shop, capsys):
+    everything, _ = answer(capsys, "--user", "0", "-k", "99")
+    for sold_out in ("", "# sold out today:\n", "Thing number BP\n"):  # the last is too rare to be recommended
+        Path("list.txt").write_text(sold_out)
+        assert answer(capsys, "--user", "0", "-k", "99", "--without", "list.txt")[0] == everything
+    Path("list.txt").write_text("")
+    assert "list.txt names nothing: no item is left out\n" in answer(capsys, "--user", "0", "--without", "list.txt")[1]
+    assert error_of("recommend", "model", "--user", "0", "--only", "list.txt") == "error: list.txt holds no titles"
+    Path("list.txt").write_text("Thing number BP\n")
+    message = error_of("recommend", "model", "--user", "0", "--only", "list.txt")
+    assert "the model knows none of 'Thing number BP'" in message
+
+
+def test_a_history_of_ids_is_told_how_to_write_them(shop):
+    message = error_of("recommend", "model", "--history", "1001", "1002")
+    assert message.endswith("give at least one item the model knows; an item by its id is written id:1001")
 
 
 def test_a_file_without_users_is_named(home):

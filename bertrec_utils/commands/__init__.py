@@ -4,7 +4,9 @@ import argparse
 import re
 from pathlib import Path
 
-from ..settings import OwnLog
+from ..common import check_writable
+from ..data.releases import RELEASES
+from ..settings import DataSettings, OwnLog
 from ..training.checkpoints import Checkpoint
 from ..training.devices import DEVICES
 
@@ -51,6 +53,18 @@ def check_output(option: str, path: Path | None, *suffixes: str) -> None:
     if path and (path.is_dir() or not path.parent.is_dir() or (suffixes and path.suffix not in suffixes)):
         kind = f"{' or '.join(suffixes)} file" if suffixes else "file"
         raise ValueError(f"{option} {path} is not written; name a {kind} in a folder that is there")
+    if path:
+        try:
+            check_writable(path)
+        except OSError as error:
+            advice = "name a file in a folder that you may write to"
+            raise ValueError(f"{option} {path} cannot be written ({error.strerror}); {advice}") from error
+
+
+def noun_of(data: DataSettings) -> str:
+    """What an item of the data is called on screen: film or item."""
+    release = RELEASES.get(data.release)  # None: of a version that had another
+    return "film" if not data.ratings_file and (release is None or release.movies_file) else "item"
 
 
 def scorer_name(checkpoint: Checkpoint, with_linear: bool) -> str:

@@ -22,7 +22,9 @@ from ..common import PROJECT, print_status, replace_file
 from ..scenarios.recommender import ORDERS, Recommender
 from ..scenarios.titles import known_aliases
 from ..training.checkpoints import Checkpoint, load
+from . import noun_of
 
+LARGEST_NUMBER = 2**53 - 1  # of JavaScript's whole numbers, beyond which two may be one
 SOURCES = PROJECT / "site"  # the page as it is written by hand; what it needs of a model lies in its folder data
 POSITIONS = (
     SOURCES / "positions.csv"
@@ -58,7 +60,9 @@ def write_page(out: Path, checkpoint: Checkpoint, positions: pd.DataFrame | None
     sources = [path for path in sorted(SOURCES.glob("*")) if path.is_file() and path != POSITIONS]
     if not sources:
         raise FileNotFoundError(f"there is no page in {SOURCES}; run this command in a clone of the project")
-    recommender = Recommender(checkpoint.model, checkpoint.vocabulary, checkpoint.load_items())
+    recommender = Recommender(
+        checkpoint.model, checkpoint.vocabulary, checkpoint.load_items(), noun_of(checkpoint.settings.data)
+    )
     weights = {name: value.cpu().half().contiguous() for name, value in checkpoint.model.state_dict().items()}
     files = {path.name: path.read_bytes() for path in sources}
     model = safetensors.torch.save(weights)
@@ -87,36 +91,47 @@ def kept_positions(out: Path, model: bytes) -> pd.DataFrame | None:
 
 
 def describe(checkpoint: Checkpoint) -> dict[str, Any]:
-    """What the page must know about a model besides its weights, and the state of the random generator from which
-    `Recommender` draws its orders."""
+    """What the page must know about a model besides its weights: the state of the random generator from which
+    `Recommender` draws its orders; what an item is called; whether the data are a MovieLens release, whose ids the
+    examples have, and whose terms are named; and whether items of the history may be recommended, as by `recommend`."""
     state = np.random.default_rng(0).bit_generator.state["state"]
     random = {name: str(number) for name, number in state.items()}  # of 128 bits
     settings = checkpoint.settings
     shape = asdict(settings.model) | {"items": len(checkpoint.vocabulary)}
-    return {"name": settings.name, "recipe": settings.recipe, "model": shape, "orders": ORDERS, "random": random}
+    return {
+        "name": settings.name,
+        "recipe": settings.recipe,
+        "noun": noun_of(settings.data),
+        "movielens": not settings.data.ratings_file and settings.data.release.startswith("ml-"),
+        "allow_seen": settings.data.repeats == "keep",
+        "model": shape,
+        "orders": ORDERS,
+        "random": random,
+    }
 
 
 def pack_films(recommender: Recommender, positions: pd.DataFrame | None) -> dict[str, Any]:
-    """All films of the data in columns, those that the model does not know, too, for a title may be one of theirs:
-    item, token (0: not known), title, ratings, genres and series (numbers of `genre_names`, `series_names`), x and y
-    (0 to 1,000; none for a film that is not on the map). And `aliases`: other names by title."""
+    """All films of the data in columns, in the order of their ids, those that the model does not know, too, for a title
+    may be one of theirs: item (a text if it is beyond LARGEST_NUMBER), token (0: not known), title, ratings, genres and
+    series (numbers of `genre_names`, `series_names`), x and y (0 to 1,000; none for a film that is not on the map). And
+    `aliases`: other names by title."""
     if positions is None:
         try:
             from ..scenarios.plots import map_films
         except ImportError as error:
             raise ValueError(f"the map needs the extra plots ({error}): pip install 'bertrec-utils[plots]'") from error
-        print_status("placing all films on the map takes a minute or two ...", sys.stderr)
+        print_status(f"placing all {recommender.noun}s on the map takes a minute or two ...", sys.stderr)
         positions = map_films(recommender, min_ratings=1)
-    films, places = recommender.items, positions.set_index("item")[["x", "y"]]
-    places = (
-        (1000 * (places - places.min()) / (places.max() - places.min())).round().reindex(films.index).astype("Int64")
-    )
+    films = recommender.items.sort_index()
+    places = positions.set_index(positions["item"].astype(str))[["x", "y"]]  # as texts, which some on a page are
+    places = (1000 * (places - places.min()) / (places.max() - places.min())).round()
+    places = places.reindex(films.index.astype(str)).astype("Int64")
     places = places.astype(object).where(places.notna(), None)
     known = recommender.vocabulary.items
     token = pd.Series(np.arange(1, len(known) + 1), known).reindex(films.index, fill_value=0)
     columns = {name: pd.factorize(films[name], sort=True) for name in ("genres", "series")}
     return {
-        "item": films.index.tolist(),
+        "item": [str(item) if is_large(item) else item for item in films.index.tolist()],
         "token": token.tolist(),
         "title": films.title.tolist(),
         "ratings": films.ratings.tolist(),
@@ -128,6 +143,10 @@ def pack_films(recommender: Recommender, positions: pd.DataFrame | None) -> dict
         "series_names": columns["series"][1].tolist(),
         "aliases": known_aliases(),
     }
+
+
+def is_large(item: int | str) -> bool:
+    return isinstance(item, int) and abs(item) > LARGEST_NUMBER
 
 
 class Handler(SimpleHTTPRequestHandler):

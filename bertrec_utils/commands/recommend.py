@@ -13,12 +13,11 @@ import numpy as np
 import pandas as pd
 
 from ..common import replace_file
-from ..data.releases import RELEASES
 from ..data.sequences import Sequences
 from ..scenarios.recommender import Recommender
-from ..scenarios.titles import read_history, sum_up
+from ..scenarios.titles import BareId, RareTitle, UnknownTitle, read_history, sum_up
 from ..training.checkpoints import load
-from . import check_output, model_arguments, own_log, printable, scorer_name
+from . import check_output, model_arguments, noun_of, own_log, printable, scorer_name
 
 
 def add_recommend(commands: "argparse._SubParsersAction") -> None:
@@ -51,18 +50,17 @@ def recommend_command(arguments: argparse.Namespace) -> None:
     dataset = checkpoint.load_dataset(**log) if is_checked else None
     model: Any = checkpoint.with_linear(dataset) if dataset and arguments.with_linear else checkpoint.model
     items = dataset.items if dataset else checkpoint.load_items(**log)
-    data = checkpoint.settings.data
-    release = RELEASES.get(data.release)  # None: of a version that had another
-    noun = "film" if not data.ratings_file and (release is None or release.movies_file) else "item"
+    noun = noun_of(checkpoint.settings.data)
     recommender = Recommender(model, checkpoint.vocabulary, items, noun)
     names = ("as_set", "popularity_penalty", "exclude_series", "allow_seen")
     options = {name: getattr(arguments, name) for name in names}
     options["allow_seen"] |= checkpoint.settings.data.repeats == "keep"
     for name in ("only", "without"):
         if path := getattr(arguments, name):
-            options[name], _ = look_up(recommender, read_history(path, in_order=False))
+            options[name] = look_up_filter(recommender, path, leaves_out=name == "without")
     if arguments.history:
-        history, unknown = look_up(recommender, arguments.history)
+        history, errors = look_up(recommender, arguments.history)
+        unknown = list(errors)
     else:
         histories, notes = checkpoint.load_histories(dataset, **log)
         del dataset  # with a log that may be large
@@ -113,12 +111,27 @@ def check_out(arguments: argparse.Namespace) -> None:
             raise ValueError(f"{out} needs pyarrow: pip install 'bertrec-utils[parquet]', or write a .csv") from None
 
 
-def look_up(recommender: Recommender, titles: list[str]) -> tuple[list[Any], list[str]]:
-    """The items of `titles`, and the titles that are unknown; a summary of those goes to stderr."""
+def look_up(recommender: Recommender, titles: list[str]) -> tuple[list[Any], dict[str, UnknownTitle]]:
+    """The items of `titles`, and the errors of those that are unknown; a summary of these goes to stderr."""
     items, unknown = recommender.look_up(titles)
     for line in sum_up(unknown, len(titles)):
         print(printable(line), file=sys.stderr)
-    return items, list(unknown)
+    return items, unknown
+
+
+def look_up_filter(recommender: Recommender, path: Path, leaves_out: bool) -> list[Any]:
+    """The items that the file of --only, or of --without, which `leaves_out` what it names, names. LookupError if that
+    is something but none of it is found. ValueError if the file of --only names nothing."""
+    titles = read_history(path, in_order=False, may_be_empty=leaves_out)
+    items, unknown = look_up(recommender, titles)
+    is_rare = any(isinstance(error, RareTitle) for error in unknown.values())  # and so never recommended
+    if titles and not items and not (leaves_out and is_rare):
+        some = ", ".join(map(repr, titles[:3])) + " ..." * (len(titles) > 3)
+        ids = next((f"id:{error.title}" for error in unknown.values() if isinstance(error, BareId)), "id:2707")
+        raise LookupError(f"{path}: the model knows none of {some}; name items by title, or as {ids}, one a line")
+    if not titles:
+        print(f"{path} names nothing: no item is left out", file=sys.stderr)
+    return items
 
 
 def of_users(histories: Sequences, users: list[str]) -> Sequences:

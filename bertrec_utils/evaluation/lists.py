@@ -15,6 +15,7 @@ from ..data.sequences import Holdout, Sequences, Vocabulary
 from .ranking import Scorer
 
 RUN_LENGTH = 100  # items of a user in a run file
+MANY_LISTS = 20  # of so many lists, one should hold its target
 
 
 def best_columns(scores: np.ndarray, k: int) -> Iterator[np.ndarray]:
@@ -98,7 +99,8 @@ def run_ranks(
 
     The score decides; a tie counts half, as far as the lists show it. Items of the history are left out, unless they
     are candidates in `holdout`. A target that is not in its user's list has an infinite rank, a user without a list
-    NaN. ValueError if a score is NaN, a list has an item twice, or no list is that of a test user.
+    NaN; a note says if none of MANY_LISTS lists or more holds its target. ValueError if a score is NaN, a list has an
+    item twice, or no list is that of a test user.
     """
     histories, count = holdout.histories, len(holdout)
     known_users = {str(user): row for row, user in enumerate(histories.users.tolist())}
@@ -128,7 +130,11 @@ def run_ranks(
     is_short = has_list & np.isinf(ranks) & (np.bincount(rows, minlength=count) < 10)
     kind = "items" if holdout.seen_are_candidates else "unseen items"
     notes[f"lists of fewer than 10 {kind}, without the target (no hit)"] = is_short.sum()
-    return np.where(has_list, ranks, np.nan), [f"{what}: {number:,}" for what, number in notes.items() if number]
+    told = [f"{what}: {number:,}" for what, number in notes.items() if number]
+    if has_list.sum() >= MANY_LISTS and not is_target.any():
+        question = "were they made from histories that include it? evaluate --run writes ours"
+        told.append(f"no list holds its user's test item: {question}")
+    return np.where(has_list, ranks, np.nan), told
 
 
 def coverage(lists: np.ndarray, item_count: int) -> float:

@@ -13,7 +13,7 @@ from ..common import progress_bar
 from ..data.sequences import Sequences, Vocabulary
 from ..evaluation.lists import best_columns
 from ..evaluation.ranking import Scorer
-from .titles import NewerTitle, TitleIndex, UnknownTitle, look_alikes, series_of
+from .titles import NewerTitle, RareTitle, TitleIndex, UnknownTitle, look_alikes, series_of
 
 ORDERS = 16  # random orders over which a history that is read as a set is averaged
 USERS_PER_PART = 4_096  # users in each table that `recommend_in_parts` yields
@@ -64,7 +64,7 @@ class Recommender:
             try:
                 item = self.titles.find(title, self.vocabulary)
                 if item not in self.vocabulary:
-                    raise UnknownTitle(title, "has too few ratings in the model's data to be known")
+                    raise RareTitle(title)
                 items.append(item)
             except UnknownTitle as error:
                 unknown[title] = error
@@ -99,7 +99,10 @@ class Recommender:
         if not len(items):
             some = ", ".join(map(repr, unknown[:3])) + (f" and {len(unknown) - 3:,} more" if unknown[3:] else "")
             problem = f"none of {some} is known" if unknown else "the history is empty"
-            raise ValueError(f"{problem}; give at least one {self.noun} the model knows")
+            an_id = next(
+                (f"; an item by its id is written id:{name}" for name in unknown if name in self.titles.ids), ""
+            )
+            raise ValueError(f"{problem}; give at least one {self.noun} the model knows{an_id}")
         for item in items:
             if item not in self.vocabulary:
                 raise KeyError(f"the model knows no item {item!r}; {self._example()}")

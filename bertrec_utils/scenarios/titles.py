@@ -65,6 +65,20 @@ class NewerTitle(UnknownTitle):
     """The title's year lies after the last film of the release."""
 
 
+class BareId(UnknownTitle):
+    """The text is no title, but the id of an item, without `id:` before it."""
+
+    def __init__(self, title: str, find_closest: Callable | None = None):
+        super().__init__(title, f"is not a title here, but an id; for that item, write id:{title}", find_closest)
+
+
+class RareTitle(UnknownTitle):
+    """An item has this title, but the model does not know it."""
+
+    def __init__(self, title: str):
+        super().__init__(title, "has too few ratings in the model's data to be known")
+
+
 class AmbiguousTitle(UnknownTitle):
     """Several films have this title; `.items` lists their ids."""
 
@@ -79,7 +93,9 @@ def sum_up(unknown: Mapping[str, UnknownTitle], count: int, most: int = 5) -> li
     if len(unknown) <= most:
         return [str(error) for error in unknown.values()]
     some = ", ".join(map(repr, list(unknown)[:3]))
-    return [f"{len(unknown):,} of {count:,} titles are unknown: {some} ... and {len(unknown) - 3:,} more"]
+    ids = [title for title, error in unknown.items() if isinstance(error, BareId)]
+    hint = f"; {len(ids):,} of them are ids: write id:{ids[0]} and so on" if ids else ""
+    return [f"{len(unknown):,} of {count:,} titles are unknown: {some} ... and {len(unknown) - 3:,} more{hint}"]
 
 
 def look_alikes(unknown: Iterable[str], titles: Iterable[str]) -> list[str]:
@@ -184,7 +200,8 @@ class TitleIndex:
 
     def find(self, title: str, known: Container[Any] = ()) -> Any:
         """The item of a title; of several, that which is `known`. Raises AmbiguousTitle if several are left,
-        UnknownTitle if there is none, and its kind NewerTitle if the title's year lies after the release's last."""
+        UnknownTitle if there is none, and its kinds BareId if it is an id without `id:`, NewerTitle if the title's
+        year lies after the release's last."""
         if title.startswith("id:") and (named := title.removeprefix("id:").strip()) in self.ids:
             return self.ids[named]
         found = self.same_title.get(title) or self._fitting(title)
@@ -196,7 +213,7 @@ class TitleIndex:
         year = split_year(title)[1]
         if year and self.last_year and year > self.last_year:
             raise NewerTitle(title, f"is newer than this release, whose last film is of {self.last_year}")
-        raise UnknownTitle(title, find_closest=self.closest)
+        raise (BareId if title in self.ids else UnknownTitle)(title, find_closest=self.closest)
 
     def _fitting(self, title: str) -> list[Any]:
         """The items that fit a title best, alike."""
@@ -300,7 +317,7 @@ def scenarios() -> pd.DataFrame:
     return _table("scenarios.csv")
 
 
-def read_history(path: str | Path, in_order: bool = True) -> list[str]:
+def read_history(path: str | Path, in_order: bool = True, may_be_empty: bool = False) -> list[str]:
     """Titles with their years, `Name (Year)`, oldest first and each once: what `Recommender.look_up` takes.
 
     Read are .csv and .tsv with a column Name or Title, and Year and a date if they are there (commas, semicolons or
@@ -313,13 +330,17 @@ def read_history(path: str | Path, in_order: bool = True) -> list[str]:
 
     Whether 3/4/2020 is in March or in April is told by the whole column. A warning is logged if nothing tells it, or if
     titles have no date: they come first, in the file's order; not of a list without order (`in_order` false).
-    FileNotFoundError, or ValueError if the file is damaged, other JSON, has other columns or no titles.
+    FileNotFoundError, or ValueError if the file is damaged, other JSON, has other columns or, unless it `may_be_empty`,
+    no titles.
     """
     path = Path(path)
+    data = path.read_bytes()  # once, for it may be a pipe
+    if may_be_empty and not data.strip(b"\xef\xbb\xbf \t\r\n"):
+        return []
     read = _from_archive if path.suffix.lower() == ".zip" else _from_file
-    watched = read(path.read_bytes(), path)
+    watched = read(data, path)
     watched = watched.drop_duplicates("title").sort_values("date", kind="stable", na_position="first")
-    if watched.empty:
+    if watched.empty and not may_be_empty:
         raise ValueError(f"{path} holds no titles")
     undated = int(watched.date.isna().sum())
     if undated and in_order:
@@ -386,7 +407,8 @@ def _from_table(text: str, path: Path) -> pd.DataFrame:
     separator = next((letter for letter in lines[start] if letter in ",;\t"), ",")
     if not set(NAMES) & set(headers[start]):
         needed = "no columns Name and Year (Letterboxd) or Title and Year (IMDb)"
-        raise ValueError(f"{path} has {needed}; it begins with {lines[start].strip()[:80]!r}")
+        advice = "or write one title or id:2707 a line into a .txt"
+        raise ValueError(f"{path} has {needed}; it begins with {lines[start].strip()[:80]!r}; {advice}")
     body = io.StringIO("\n".join(lines[start:]))
     try:
         with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):  # of rows that are too long

@@ -505,6 +505,19 @@ def test_ranks_in_lists_by_hand():
     np.testing.assert_equal(ranks_in(lists[::-1], holdout)[0], ranks)  # the score decides
 
 
+def test_lists_of_which_none_holds_its_target_are_told_of():
+    """Of 20 users; of fewer, it may be chance. One hit is enough."""
+
+    def notes(users, hits=0):
+        holdout = Holdout(rows(*[[1]] * users), np.full(users, 3))
+        return ranks_in([(user, 'd"' if user < hits else "g", 1) for user in range(users)], holdout)[1]
+
+    told = [note for note in notes(20) if note.startswith("no list holds its user's test item")]
+    assert len(told) == 1 and told[0].endswith("evaluate --run writes ours")
+    for others in (notes(19), notes(20, hits=1)):
+        assert not any("test item" in note for note in others)
+
+
 def test_lists_that_make_no_sense_are_refused():
     holdout = Holdout(rows([1], [2]), np.array([3, 5]))
     with pytest.raises(ValueError, match="an item twice for a user"):

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import threading
 import zipfile
+from dataclasses import replace
 from functools import partial
 from http.server import ThreadingHTTPServer
 
@@ -24,7 +25,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
 from bertrec_utils.__main__ import main
-from bertrec_utils.commands.page import SOURCES, Handler, kept_positions, write_page
+from bertrec_utils.commands.page import SOURCES, Handler, describe, kept_positions, write_page
 from bertrec_utils.common import PROJECT
 from bertrec_utils.data.sequences import Sequences
 from bertrec_utils.model.modern import build_network
@@ -347,6 +348,69 @@ def test_what_it_looks_at_is_what_the_network_looks_at(medium, page):
     assert all(0 < layer["conv"] < 1 for layer in trace)
 
 
+LARGE = 2**53  # of this number and the next JavaScript makes one
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    """The page of a shop, where things are bought again and again, and its model; ids are larger than JavaScript's
+    whole numbers, and the first two things have one name."""
+    home = tmp_path_factory.mktemp("shop")
+    rows = [f"{user},{LARGE + (7 * user + 3 * day % 5) % 40},{day}" for user in range(60) for day in range(10)]
+    titles = [f"{LARGE + number},Thing number {max(1, number)}" for number in range(40)]
+    (home / "log.csv").write_text("user,item,timestamp\n" + "\n".join(rows) + "\n")
+    (home / "titles.csv").write_text("item,title\n" + "\n".join(titles) + "\n")
+    log = ["--ratings", str(home / "log.csv"), "--items", str(home / "titles.csv")]
+    main(["train", "--preset", "tiny", *log, "--out", str(home / "model"), "--set", "epochs=1"])
+    checkpoint = load(home / "model", "cpu")
+    assert checkpoint.settings.data.repeats == "keep"
+    place = np.arange(40)
+    positions = pd.DataFrame({"item": checkpoint.vocabulary.items, "x": place % 7, "y": place // 7})
+    write_page(home / "page", checkpoint, positions)
+    return home / "page", checkpoint
+
+
+@needs_node
+def test_ids_that_javascript_cannot_count_find_their_items(shop):
+    folder, checkpoint = shop
+    ids = [str(item) for item in checkpoint.vocabulary.items.tolist()]
+    script = """
+    const index = new TitleIndex(films);
+    answer([films.item.map(String), given.ids.map((id) => films.title[index.find(`id:${id}`).row]),
+      [given.ids[5], "Thing number 1"].map((title) => index.find(title).problem)]);
+    """
+    items, titles, problems = run_node(folder, script, ids=ids)
+    assert items == ids and len(set(ids)) == 40
+    assert titles == [f"Thing number {max(1, number)}" for number in range(40)]
+    assert problems[0] == f"“{ids[5]}” is not a title here, but an id; write id:{ids[5]}"
+    assert problems[1].endswith(f"is the title of 2 items; name one by its id: id:{ids[0]}, id:{ids[1]}")
+
+
+def test_the_map_of_a_page_is_kept_whatever_its_ids(shop):
+    folder, checkpoint = shop
+    films, model = (folder / "data" / name for name in ("films.json", "model.safetensors"))
+    before = films.read_bytes()
+    assert None not in json.loads(before)["x"]
+    write_page(folder, checkpoint, kept_positions(folder, model.read_bytes()))
+    assert films.read_bytes() == before
+
+
+@needs_node
+def test_what_is_bought_again_may_be_recommended(shop, capsys):
+    """As on the command line."""
+    folder, checkpoint = shop
+    histories = histories_of(checkpoint.vocabulary, [1, 3, 8, 40], np.random.default_rng(4))
+    found = run_node(folder, RECOMMEND, requests=[(tokens.tolist(), {}) for tokens in histories])
+    for tokens, films in zip(histories, found, strict=True):
+        history = [f"id:{item}" for item in checkpoint.vocabulary.item_ids(tokens).tolist()]
+        capsys.readouterr()
+        main(["recommend", str(checkpoint.folder), "--json", "--history", *history])
+        expected = json.loads(capsys.readouterr().out)["recommendations"]
+        items = checkpoint.vocabulary.item_ids(np.array([film["token"] for film in films])).tolist()
+        assert items == [film["item"] for film in expected] and len(items) == 10
+        np.testing.assert_allclose([film["score"] for film in films], [film["score"] for film in expected], atol=0.01)
+
+
 # The page in a browser
 
 
@@ -493,6 +557,49 @@ def test_any_title_is_shown_as_text(visit, page, medium, tmp_path):
 
     wait_for(browser, thoughts)
     assert not browser.find_elements(By.CSS_SELECTOR, "main img, .films i:not(.bar), .chips b") and fits(browser)
+
+
+def test_the_page_of_a_shop_is_not_about_films(visit, shop, page):
+    """Not in any word, shown or told, nor in an example; but the page of films is."""
+    folder, checkpoint = shop
+    first, second = checkpoint.vocabulary.items[[3, 7]].tolist()
+    browser = visit(folder, f"#you={first},{second}&them={first}", 360, 740)
+
+    def reasons():
+        return all(texts(browser, "#answer .because")) and texts(browser, "#answer b")
+
+    wait_for(browser, reasons)
+    assert texts(browser, "#you .chips li span") == ["Thing number 3", "Thing number 7"]
+    browser.execute_script("for (const part of document.querySelectorAll('details')) part.open = true")
+    told = """
+    const told = [...document.querySelectorAll("*")].flatMap((part) => [part.ariaLabel, part.title, part.placeholder]);
+    return [document.title, document.body.innerText, ...told].filter(Boolean).join("\\n");"""
+    words = re.compile("film|watch|movie|imdb|letterboxd|marvel|pixar", re.IGNORECASE)
+    assert not (found := words.findall(browser.execute_script(told))), found
+    assert "What comes next" in browser.title and "Items you like" in texts(browser, "#you .label")[0]
+    browser = visit(page)
+
+    def about():
+        return "films" in texts(browser, "#about")[0]
+
+    wait_for(browser, about)
+    assert texts(browser, ".examples button") == ["Harry Potter", "Marvel", "Pixar"]
+    assert "Letterboxd" in texts(browser, "#you .file")[0] and "GroupLens" in texts(browser, "footer")[0]
+    assert browser.title == "What to watch next"
+
+
+@pytest.mark.parametrize(
+    ("change", "about"),
+    [
+        ({}, ("film", True)),
+        ({"release": "movietweetings"}, ("film", False)),
+        ({"release": "beauty"}, ("item", False)),
+        ({"ratings_file": "log.csv"}, ("item", False)),
+    ],
+)
+def test_what_the_page_is_told_of_the_data(medium, change, about):
+    changed = describe(replace(medium, settings=medium.settings.change(**change)))
+    assert (changed["noun"], changed["movielens"], changed["allow_seen"]) == (*about, False)
 
 
 def test_an_export_another_person_and_the_address(visit, page, recommender):

@@ -10,6 +10,7 @@ from bertrec_utils.common import PROJECT
 from bertrec_utils.data.logs import load_interactions
 from bertrec_utils.scenarios.titles import (
     AmbiguousTitle,
+    BareId,
     NewerTitle,
     TitleIndex,
     UnknownTitle,
@@ -417,6 +418,11 @@ def test_an_item_with_a_title_is_found_by_its_id_only_if_that_is_said():
     index = TitleIndex(pd.DataFrame({"item": ["B01", "B02"], "title": ["First", "B01"]}))
     assert (index.find("id:B01"), index.find("B01"), index.find("first")) == ("B01", "B02", "B01")
     assert index.suggest("id:B01") == ["B01"] and index.suggest("id:B03") == []
+    index = TitleIndex(pd.DataFrame({"item": [1001, 1002], "title": ["Thing number AA", "Thing number AB"]}))
+    with pytest.raises(BareId, match="'1001' is not a title here, but an id; for that item, write id:1001"):
+        index.find("1001")
+    with pytest.raises(UnknownTitle, match=r"'1003' is not a title here$"):
+        index.find("1003")
 
 
 @pytest.mark.parametrize(
@@ -459,6 +465,9 @@ def test_many_unknown_titles_are_one_line():
     ]
     line = "1,031 of 2,338 titles are unknown: 'No 0', 'No 1', 'No 2' ... and 1,028 more"
     assert sum_up(unknown_of(*(f"No {number}" for number in range(1031))), 2338) == [line]
+    ids = {"No": UnknownTitle("No")} | {str(number): BareId(str(number)) for number in range(11, 17)}
+    line = "7 of 9 titles are unknown: 'No', '11', '12' ... and 4 more; 6 of them are ids: write id:11 and so on"
+    assert sum_up(ids, 9) == [line]
 
 
 @pytest.mark.parametrize(
@@ -669,6 +678,24 @@ def test_a_plain_list_keeps_its_order_and_drops_repeats(tmp_path, caplog):
 def test_files_without_titles_are_errors(tmp_path, name, text, message):
     with pytest.raises(ValueError, match=message):
         read_history(write(tmp_path, name, text))
+
+
+def test_a_table_of_ids_is_told_to_be_a_list(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"begins with 'item_id,qty'; or write one title or id:2707 a line into a .txt"
+    ):
+        read_history(write(tmp_path, "stock.csv", "item_id,qty\n1001,3\n"))
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("a.txt", ""), ("a.txt", "\ufeff\r\n"), ("a.txt", "# sold out today:\n"), ("a.csv", ""), ("a.csv", "Name,Year\n")],
+)
+def test_a_list_may_be_empty_where_that_is_said(tmp_path, name, text):
+    path = write(tmp_path, name, text)
+    assert read_history(path, in_order=False, may_be_empty=True) == []
+    with pytest.raises(ValueError, match=r"holds no titles|has no columns"):
+        read_history(path, in_order=False)
 
 
 def test_an_archive_without_a_history_is_an_error(tmp_path):
