@@ -357,6 +357,10 @@ def _without_header(
             films = read_movies(path, separator, "latin-1")
         return films.set_axis([*"123"], axis=1), {"id": "1", "title": "2", "genres": "3"}
     if width == 4 and not in_order and (separator == "::" or re.fullmatch(r"[\d.\t]+", first)):
+        third, fourth = pd.to_numeric(pd.Series(first.split(separator)[2:]), errors="coerce")
+        if third > 1e8 and fourth < 1e6:
+            problem = f"{path}, line 1: no header, and the time is third, it seems, not fourth as in GroupLens's files"
+            raise ValueError(f"{problem}; tell user=1 item=2 timestamp=3 rating=4 (--columns)")
         ratings = read_ratings(path, separator).set_axis([*"1234"], axis=1)
         return ratings, {"user": "1", "item": "2", "rating": "3", "timestamp": "4"}
     if not USER_AND_ITEMS.fullmatch(first) or (separator != " " and width > 2):

@@ -508,6 +508,18 @@ def test_sequence_lines_are_the_same_log_as_lines_of_pairs(tmp_path):
     assert timed.item.tolist() == [2, 5] and timed.timestamp.tolist() == [3, 6]
 
 
+@pytest.mark.parametrize("separator", ["\t", "::"])
+@pytest.mark.parametrize("stars", ["5", "4.5"])
+def test_times_before_stars_are_not_taken_for_grouplens_order(separator, stars, tmp_path):
+    lines = [["1", "1027", "1600695485", stars], ["1", "9", "1600695480", "3"]]
+    path = write(tmp_path, "log.tsv", "".join(separator.join(line) + "\n" for line in lines))
+    message = refusal(load_interactions, path)
+    assert "log.tsv, line 1: no header" in message
+    told = re.search(r"tell (.*) \(--columns\)", message)[1]
+    ratings = load_interactions(path, columns=told).ratings
+    assert ratings.timestamp.tolist() == [1600695485, 1600695480] and ratings.rating.tolist() == [float(stars), 3]
+
+
 def test_case_of_ids_that_pandas_has_made_floats():
     (path, expected), (titles, _) = case("ids-against-titles/log.csv"), case("ids-against-titles/titles.csv")
     log = load_interactions(path, titles)
