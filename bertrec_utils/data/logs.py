@@ -21,7 +21,7 @@ from .text import Lines, abbreviate, fields_of, first_line, numbered_lines, pars
 
 LOG, ITEMS = ("user", "item", "timestamp", "rating"), ("id", "title", "genres")  # what their columns are
 OPTIONAL = ("rating", "genres")
-MISSING = ("", "NULL", "NaN")  # what databases and pandas write for a missing id
+MISSING = ("", "NULL", "null", "\\N", "NaN", "nan", "<NA>")  # what databases, Spark and pandas write for a missing id
 USUAL_NAMES = {  # of columns, in small letters alone, "id" left out: user is user_id, userId, RecBole's user_id:token
     "user": "user uid visitor session customer client member reviewer reader account username",
     "item": "item iid aid movie film product asin parentasin article book isbn song track sku stockcode business game",
@@ -115,6 +115,9 @@ def from_frame(frame: Any, titles: Any = None, noun: str = "item", **columns: st
 def _interactions(name: str, log: _Table, titles: _Table | None, noun: str) -> Interactions:
     (user_codes, users), (item_codes, ids) = _ids(log, "user"), _ids(log, "item")
     said = [f"{Path(table.name).name}: {table.taken}" for table in (log, titles) if table and table.taken]
+    for role, codes, values in (("user", user_codes, users), ("item", item_codes, ids)):
+        if (is_none := (values == "None").to_numpy()).any():  # it may be called so, or be what Python writes for none
+            said.append(f"{role} None, of {is_none[codes].sum():,} rows, is kept: drop them if there was no {role}")
     items = pd.DataFrame({"item": ids, "title": "", "genres": ""})
     if titles:
         known, notes = _titles(titles, ids, log.name)

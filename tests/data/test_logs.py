@@ -570,11 +570,32 @@ def test_blanks_around_an_id_are_none_of_it(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("row", "found"), [("NULL,5,3", "user 'NULL'"), ("a,NaN,3", "item 'NaN'"), ("a, ,3", "item ' '")]
+    ("row", "found"),
+    [
+        *(("NULL,5,3", "user 'NULL'"), ("a,NaN,3", "item 'NaN'"), ("a, ,3", "item ' '"), ("null,5,3", "user 'null'")),
+        *(("a,null,3", "item 'null'"), (r"\N,5,3", r"user '\\N'"), ("nan,5,3", "user 'nan'")),
+        ("<NA>,5,3", "user '<NA>'"),
+    ],
 )
 def test_what_databases_and_pandas_write_for_none_is_no_id(row, found, tmp_path):
     path = write(tmp_path, "shop.csv", f"user,item,timestamp\na,5,1\n\n{row}\nb,6,2\n")
     assert f"shop.csv, line 4: {found} must not be empty" in refusal(load_interactions, path)
+
+
+@pytest.mark.parametrize("kind", ["float64", "Int64"])
+def test_missing_ids_that_pandas_wrote_as_texts_are_named(kind, tmp_path):
+    users = pd.Series([7, None, 8], dtype=kind).map(str)  # what astype(str) gave before pandas 3
+    frame = pd.DataFrame({"user": users, "item": [1, 2, 3], "timestamp": [1, 2, 3]})
+    frame.to_csv(tmp_path / "shop.csv", index=False)
+    for read in (load_interactions, lambda _: from_frame(frame)):
+        with pytest.raises(ValueError, match=r"(line 3|row 2): user '(nan|<NA>)' must not be empty"):
+            read(tmp_path / "shop.csv")
+
+
+def test_an_id_may_be_none_and_that_is_said(tmp_path, capsys):
+    path = write(tmp_path, "shop.csv", "user,item,timestamp\nNone,b,1\nNone,c,2\na,b,1\n")
+    assert load_interactions(path).ratings.user.tolist() == ["None", "None", "a"]
+    assert capsys.readouterr().err == "user None, of 2 rows, is kept: drop them if there was no user\n"
 
 
 SHOP = """item,title,description
