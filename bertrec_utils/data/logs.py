@@ -82,9 +82,10 @@ def load_interactions(
     unless it is called so. `noun` is what an item is called on screen.
 
     Ids are whole numbers (int64; 55.0 throughout, or beside a 55, is one, too) or texts as they are written, without
-    blanks around them. A title is also found for an id that is the same number in another form: 0055 for 55. Timestamps
-    are numbers, kept as they are, or dates, which become seconds since 1970, in UTC unless they have an offset; the
-    first row decides which. Rows equal in user, item and timestamp count once; how many are dropped is printed.
+    blanks around them; the log decides which, and titles of other items than numbers are then dropped. A title is also
+    found for an id that is the same number in another form: 0055 for 55. Timestamps are numbers, kept as they are, or
+    dates, which become seconds since 1970, in UTC unless they have an offset; the first row decides which. Rows equal
+    in user, item and timestamp count once; how many are dropped is printed.
 
     Raises FileNotFoundError, or ValueError that names file and line: a value is missing, no number or no date; a line
     has too many values; no column may be the user, or two; the items of the log are not those of `items_file`.
@@ -123,9 +124,9 @@ def _interactions(name: str, log: _Table, titles: _Table | None, noun: str) -> I
         known, notes = _titles(titles, ids, log.name)
         items, said = pd.concat([known, items]).drop_duplicates("item"), said + notes
     items["title"] = items.title.where(items.title != "", items.item)
-    if _are_whole(items.item):  # the same kind of id in both tables
+    if _are_whole(ids).all():  # then those of the titles are, too
         items["item"], ids = items.item.astype("int64"), ids.astype("int64")
-    users = users.astype("int64") if _are_whole(users) else users
+    users = users.astype("int64") if _are_whole(users).all() else users
     ratings = pd.DataFrame({"user": users.to_numpy()[user_codes], "item": ids.to_numpy()[item_codes], "rating": 1.0})
     if "rating" in log.columns:
         ratings["rating"] = pd.to_numeric(log.columns.rating, errors="coerce").astype("float64")
@@ -179,6 +180,12 @@ def _titles(table: _Table, ids: pd.Series, log: str) -> tuple[pd.DataFrame, list
     notes = [f"{untitled:,} of {len(ids):,} items have no title"] * (untitled > 0)
     if len(pairs):
         notes.append(f"{len(pairs):,} items find their title by number, {pairs.ours[0]} that of {pairs.theirs[0]}")
+    is_other = ~_are_whole(titles.item)
+    if is_other.any() and _are_whole(ids).all():  # the log alone decides of which kind ids are
+        example = abbreviate(titles.item[is_other].iloc[0])
+        dropped = f"{is_other.sum():,} dropped, such as {example}"
+        notes.append(f"titles whose item is no whole number, as in the log: {dropped}")
+        titles = titles[~is_other]
     return titles, notes
 
 
@@ -384,9 +391,9 @@ def _without_header(
     return pd.DataFrame({"1": users, "2 and on": items}), {"user": "1", "item": "2 and on", "timestamp": "none"}
 
 
-def _are_whole(texts: pd.Series) -> bool:
+def _are_whole(texts: pd.Series) -> pd.Series:
     """Whether each is a whole number of 64 bits, written plainly (not 001)."""
-    return bool(texts.str.fullmatch("0|-?[1-9][0-9]{0,17}").all())
+    return texts.str.fullmatch("0|-?[1-9][0-9]{0,17}").astype(bool)
 
 
 def _times(log: _Table) -> pd.Series:

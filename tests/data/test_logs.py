@@ -562,6 +562,23 @@ def test_ids_in_two_forms_are_joined_or_named(ids, of_titles, expected, tmp_path
         assert dict(zip(items.item, items.title, strict=True)) == expected
 
 
+def test_a_title_of_no_item_of_the_log_changes_no_id(tmp_path, capsys):
+    """Not even one that is a text: 9 would sort after 10, and a model trained without it would refuse the log."""
+    rows = "".join(f"u{user},{item},{item}\n" for user in range(3) for item in range(1, 41))
+    log = write(tmp_path, "shop.csv", "user,item,timestamp\n" + rows)
+    content = "item,title\n" + "".join(f"{item},Title {item}\n" for item in range(1, 42))
+    settings = DataSettings(ratings_file=str(log), items_file=str(tmp_path / "items.csv"), min_item_ratings=1)
+    (tmp_path / "items.csv").write_text(content)
+    before = load_dataset(settings)
+    (tmp_path / "items.csv").write_text(content + "GIFT-1,Gift card\n007,Bond\n0099,Agent\n")
+    capsys.readouterr()
+    after = load_dataset(settings)
+    pd.testing.assert_frame_equal(after.items, before.items)
+    assert after.fingerprint == before.fingerprint and after.vocabulary.items.tolist() == [*range(1, 41)]
+    said = "titles whose item is no whole number, as in the log: 3 dropped, such as 'GIFT-1'\n"
+    assert capsys.readouterr().err == said
+
+
 def test_blanks_around_an_id_are_none_of_it(tmp_path):
     (tmp_path / "items.csv").write_text("item, title\n34, A hat\n 35,Socks\n")
     log = write(tmp_path, "shop.csv", "user, item, timestamp\na, 34, 1\n a,35 , 2\n")
