@@ -22,6 +22,7 @@ from .text import Lines, abbreviate, fields_of, first_line, numbered_lines, pars
 LOG, ITEMS = ("user", "item", "timestamp", "rating"), ("id", "title", "genres")  # what their columns are
 OPTIONAL = ("rating", "genres")
 MISSING = ("", "NULL", "null", "\\N", "NaN", "nan", "<NA>")  # what databases, Spark and pandas write for a missing id
+NESTED = (dict, list, np.ndarray)  # as which JSON and parquet are read
 USUAL_NAMES = {  # of columns, in small letters alone, "id" left out: user is user_id, userId, RecBole's user_id:token
     "user": "user uid visitor session customer client member reviewer reader account username",
     "item": "item iid aid movie film product asin parentasin article book isbn song track sku stockcode business game",
@@ -66,6 +67,14 @@ class _Table:
             row = int(np.asarray(bad).argmax())
             value = f"{role} {abbreviate(str(self.columns[role].iloc[row]))}"
             raise ValueError(f"{self.place(row)}: {value} {problem}; correct or drop the row")
+
+    def refuse_nested(self, role: str) -> None:
+        """Raise a ValueError that names the first row with a list or an object, as JSON and parquet may have."""
+        values = self.columns[role]
+        nested = (row for row, value in enumerate(values) if isinstance(value, NESTED))
+        if values.dtype == object and (row := next(nested, None)) is not None:
+            found = f"{self.place(row)}: {role} {abbreviate(str(values.iloc[row]))} is a nested value"
+            raise ValueError(f"{found}; give the text or number in it a column of its own")
 
 
 def load_interactions(
@@ -142,6 +151,7 @@ def _interactions(name: str, log: _Table, titles: _Table | None, noun: str) -> I
 
 def _ids(table: _Table, role: str) -> tuple[np.ndarray, pd.Series]:
     """Factorize a column of ids: the code of each row, (rows,) int64, and the distinct ids as texts."""
+    table.refuse_nested(role)
     codes, values = pd.factorize(table.columns[role])
     texts = pd.Series([str(value).strip() for value in values], dtype=str)
     table.refuse(role, (codes < 0) | np.append(texts.isin(MISSING), True)[codes], "must not be empty")
@@ -152,12 +162,19 @@ def _ids(table: _Table, role: str) -> tuple[np.ndarray, pd.Series]:
     return codes_of_texts[codes], pd.Series(texts, dtype=str)
 
 
+def _text_of(value: Any) -> str:
+    """A title, or genres; those in a list get | between them, as in GroupLens's files."""
+    if isinstance(value, list | tuple | np.ndarray):
+        return "|".join(map(_text_of, value))
+    return str(value) if isinstance(value, dict) or pd.notna(value) else ""
+
+
 def _titles(table: _Table, ids: pd.Series, log: str) -> tuple[pd.DataFrame, list[str]]:
     """Item, title and genres, with the item ids spelled as in the log; and notes to print."""
     codes, texts = _ids(table, "item")
     titles = pd.DataFrame({"item": texts.to_numpy()[codes], "title": "", "genres": ""})
     for name in table.columns.columns[1:]:
-        values = (str(value) if pd.notna(value) else "" for value in table.columns[name])
+        values = map(_text_of, table.columns[name])
         titles[name] = [re.sub(r"[\0\r\n]+", " ", value) for value in values]
     table.refuse("item", titles.duplicated("item") & ~titles.duplicated(), "is listed before with other values")
     titles = titles.drop_duplicates(ignore_index=True)
@@ -251,8 +268,9 @@ def _table_of(
     frame: Any, name: str, roles: tuple[str, ...], told: dict[str, str], place: Callable[[int], str] | None = None
 ) -> _Table:
     """The columns of a frame that have a role."""
-    if isinstance(frame, pd.DataFrame) and any(frame.index.names):  # after a groupby, perhaps
-        frame = frame.reset_index()
+    if isinstance(frame, pd.DataFrame):  # whose index may hold columns, after a groupby
+        levels = [level for level in frame.index.names if level is not None and level not in frame.columns]
+        frame = frame.reset_index(levels) if levels else frame
     columns = getattr(frame, "column_names", getattr(frame, "columns", None))
     if columns is None:
         raise TypeError(f"{name} is a {type(frame).__name__}; give a data frame of pandas, polars or pyarrow")
@@ -343,11 +361,22 @@ def _read_json(path: Path, is_list: bool) -> pd.DataFrame:
     lines: Iterable[tuple[int, str]] = numbered_lines(path, "utf-8")
     if is_list:
         lines = [(1, "\n".join(line for _, line in lines))]
-    objects = list(parse_lines(lines, path, json.loads))
+    objects = list(parse_lines(lines, path, json.loads if is_list else _object))
+    objects = objects[0] if is_list else objects
+    for number, value in enumerate(objects, start=1):
+        if not isinstance(value, dict):
+            found = f"value {number} of the list is {abbreviate(json.dumps(value))}, not an object"
+            raise ValueError(f"{path}: {found}; correct or drop it")
     try:
-        return pd.DataFrame(objects[0] if is_list else objects)
+        return pd.DataFrame(objects)
     except UnicodeEncodeError:
         raise ValueError(f"{path}: a text has half a character (a lone surrogate); save it as UTF-8") from None
+
+
+def _object(line: str) -> dict:
+    if not isinstance(value := json.loads(line), dict):
+        raise ValueError("expected an object in braces, as on the first line; correct or drop the line")
+    return value
 
 
 def _without_header(
@@ -398,6 +427,7 @@ def _are_whole(texts: pd.Series) -> pd.Series:
 
 def _times(log: _Table) -> pd.Series:
     """Numbers as they are, dates as seconds since 1970."""
+    log.refuse_nested("timestamp")
     values = log.columns.timestamp
     log.refuse("timestamp", values.isna() | (values == ""), "must not be empty")
     if types.is_datetime64_any_dtype(values):

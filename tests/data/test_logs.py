@@ -408,6 +408,40 @@ def test_a_log_is_read_in_every_layout(name, tmp_path, capsys):
     assert not out and (err.startswith(f"{name}: ") and said in err and err.count("\n") == 1 if said else not err)
 
 
+ROW = '{"user": 1, "item": 2, "timestamp": 1}'
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (ROW.replace("1", '{"$oid": "5f"}', 1), r"row 1: user .*'\$oid': '5f'.* is a nested value"),
+        (f"{ROW}\n{ROW.replace('2', '[3]')}", r"row 2: item '\[3\]' is a nested value"),
+        (ROW.replace("1}", '{"$date": "2020-01-31"}}'), r"row 1: timestamp .*2020-01-31.* is a nested value"),
+        (f"{ROW}\n\n5\n{ROW}\n", "line 3: expected an object in braces.* found '5'"),
+        (f"{ROW}\nnull\n", "line 2: expected an object in braces"),
+        (f'[{ROW},\n "end"]', "value 2 of the list is '\"end\"', not an object"),
+    ],
+)
+def test_json_that_is_no_table_is_refused(content, found, tmp_path):
+    assert re.search("log.json(, |: )" + found, refusal(load_interactions, write(tmp_path, "log.json", content)))
+
+
+def test_nested_values_of_parquet_are_refused(tmp_path):
+    pytest.importorskip("pyarrow")
+    frame = pd.DataFrame({"user": [1, 1], "item": [[1, 2], [3]], "timestamp": [1, 2]})
+    frame.to_parquet(tmp_path / "log.parquet")
+    message = refusal(load_interactions, tmp_path / "log.parquet")
+    assert re.search(r"row 1: item '\[1 2\]' is a nested value; give the text or number in it a column", message)
+
+
+def test_genres_in_a_list_are_read(tmp_path):
+    """As in the descriptions of Amazon's products."""
+    titles = write(tmp_path, "items.json", '{"asin": 1, "title": "A hat", "category": ["Clothing", "Hats"]}\n')
+    assert load_interactions(tmp_path / "log.csv", titles).items.values.tolist() == [
+        [1, "A hat", "Clothing|Hats"], [2, "2", ""],
+    ]  # fmt: skip
+
+
 def test_a_blank_rating_stops_nothing(tmp_path):
     log = load_interactions(write(tmp_path, "shop.csv", GOOD["shop.csv"] + "hat,8,,102\nhat,9,good,103\n"))
     np.testing.assert_array_equal(log.ratings.rating, [1, 4.5, -2, 3, np.nan, np.nan])
@@ -686,6 +720,9 @@ def frames():
     yield "pandas", lambda: frame.set_axis([3, 1, 2, 3])
     yield "zone", lambda: frame.assign(when=times.tz_localize("UTC").tz_convert("Asia/Tokyo"))
     yield "index", lambda: frame.set_index("who")
+    yield "index and column", lambda: frame.set_index("who", drop=False)
+    yield "groups", lambda: pd.concat({who: part for who, part in frame.groupby("who")}, names=["who"])
+    yield "levels", lambda: frame.set_index(["who", "what"]).assign(what=frame["what"].to_numpy())
     yield "categories", lambda: frame.astype({"who": "category", "what": "category"})
     yield "nullable", lambda: frame.convert_dtypes()
     yield "texts", lambda: frame.astype(str)
