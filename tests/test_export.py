@@ -173,7 +173,8 @@ def test_what_cannot_be_exported_is_explained(tmp_path, monkeypatch):
         assert message == f"error: {option} {file} is not written; name a .{kind} file in a folder that is there"
     assert Path("log.csv").read_text() == log
     Path("log.csv").unlink()
-    assert "there is no file " in error_of("export", "model", "--users", "users.npz")
+    message = error_of("export", "model", "--users", "users.npz")
+    assert "there is no file " in message and message.endswith("or pass the log with --ratings FILE")
     monkeypatch.setitem(sys.modules, "onnxscript", None)  # as if it were not installed
     message = error_of("export", "model", "--items", "items.npz", "--onnx", "model.onnx")
     assert "--onnx needs the extra onnx" in message and message.endswith("pip install 'bertrec-utils[onnx]'")

@@ -17,7 +17,7 @@ from pandas.api import types
 
 from ..common import print_status
 from .grouplens import read_movies, read_ratings
-from .text import Lines, abbreviate, fields_of, first_line, numbered_lines, parse_lines, parse_table
+from .text import Lines, abbreviate, fields_of, numbered_lines, parse_lines, parse_table
 
 LOG, ITEMS = ("user", "item", "timestamp", "rating"), ("id", "title", "genres")  # what their columns are
 OPTIONAL = ("rating", "genres")
@@ -241,15 +241,22 @@ def _fits(name: str, role: str, told: dict[str, str]) -> bool:
     return is_told or letters in usual or letters.removesuffix("id") in usual
 
 
-def _choose(names: list[str], roles: tuple[str, ...], told: dict[str, str], place: str) -> dict[str, int]:
-    """The number of the column that has each role; ValueError if that is not clear."""
-    chosen, unclear = {}, {}
+def _choose(
+    names: list[str], roles: tuple[str, ...], told: dict[str, str], place: str, is_text: bool
+) -> dict[str, int]:
+    """The number of the column that has each role; ValueError if that is not clear. Columns of a text file may be told
+    by number."""
+    chosen: dict[str, int] = {}
+    unclear: dict[str, list[str]] = {}
+    numbers: dict[str, list[int]] = {}  # from 1, of the columns that may have each role
     for role in roles:
         if told.get(role) == "none" and role in (*OPTIONAL, "timestamp"):
             continue
         fits = [at for at, name in enumerate(names) if _fits(name, role, told)]
         plain = [at for at in fits if names[at] == ("item" if role == "id" else role)]
         fits = plain if plain and role not in told else fits  # "user" is the user, whatever else might be
+        if fits:
+            numbers[role] = [at + 1 for at in fits]
         if len(fits) == 1:
             chosen[role] = fits[0]
         elif role in told or role not in OPTIONAL:
@@ -260,14 +267,26 @@ def _choose(names: list[str], roles: tuple[str, ...], told: dict[str, str], plac
         notes = "; timestamp=none if the rows are in order of time" * (unclear.get("timestamp") == [])
         notes += "; by number, user=1, if there is no header" * (len(unclear) > 1)
         found = abbreviate(", ".join(names), 300)
+        if any(len(set(fits)) < len(fits) for fits in unclear.values()):  # columns with one name
+            needed = [role for role in roles if role in chosen or role in unclear]
+            first = " ".join(f"{role}={numbers.get(role, ['NUMBER'])[0]}" for role in needed)
+            others = "".join(f", or {role}={number}" for role in unclear for number in numbers.get(role, [])[1:])
+            advice = f"tell all by number, {first} (--columns){others}" if is_text else "rename one of the two"
+            raise ValueError(f"{place}: the columns {found} do not tell {what}; {advice}")
         raise ValueError(f"{place}: the columns {found} do not tell {what}; tell {option} (--columns){notes}")
     return chosen
 
 
 def _table_of(
-    frame: Any, name: str, roles: tuple[str, ...], told: dict[str, str], place: Callable[[int], str] | None = None
+    frame: Any,
+    name: str,
+    roles: tuple[str, ...],
+    told: dict[str, str],
+    place: Callable[[int], str] | None = None,
+    start: int = 1,
 ) -> _Table:
-    """The columns of a frame that have a role."""
+    """The columns of a frame that have a role. If it is a text file's, `place` names its rows and `start` is the line
+    with the names of the columns."""
     if isinstance(frame, pd.DataFrame):  # whose index may hold columns, after a groupby
         levels = [level for level in frame.index.names if level is not None and level not in frame.columns]
         frame = frame.reset_index(levels) if levels else frame
@@ -275,7 +294,7 @@ def _table_of(
     if columns is None:
         raise TypeError(f"{name} is a {type(frame).__name__}; give a data frame of pandas, polars or pyarrow")
     names = [str(column) for column in columns]
-    chosen = _choose(names, roles, told, f"{name}, line 1" if place else name)
+    chosen = _choose(names, roles, told, f"{name}, line {start}" if place else name, is_text=place is not None)
     if isinstance(frame, pd.DataFrame):
         columns = frame.iloc[:, [*chosen.values()]].reset_index(drop=True)
     else:
@@ -294,8 +313,12 @@ def _table_of(
 def _read_table(path: str | Path, roles: tuple[str, ...], told: dict[str, str]) -> _Table:
     """The columns of a file, every value as it is written: an id may be NA, None or 001."""
     path = Path(path).expanduser()
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; name one file in it, with all rows (join Spark's parts first)")
     if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}; check its name (a relative one counts from {Path.cwd()})")
+        again = "the log with --ratings FILE" if roles == LOG else "log and titles with --ratings FILE --items FILE"
+        advice = f"check its name (a relative one counts from {Path.cwd()}), or pass {again}"
+        raise FileNotFoundError(f"there is no file {path}; {advice}")
     with path.open("rb") as file:
         is_parquet = file.read(4) == b"PAR1"
     if is_parquet:
@@ -306,14 +329,14 @@ def _read_table(path: str | Path, roles: tuple[str, ...], told: dict[str, str]) 
         except (ValueError, OSError) as error:  # as pyarrow's own are
             raise ValueError(f"{path} is damaged ({str(error).splitlines()[0]})") from None
         return _table_of(frame, str(path), roles, told)
-    first = first_line(numbered_lines(path, "utf-8"))
+    start, first = next(numbered_lines(path, "utf-8"), (1, ""))
     if first.startswith(("{", "[")):
         return _table_of(_read_json(path, is_list=first.startswith("[")), str(path), roles, told)
-    return _read_text(path, roles, told, first)
+    return _read_text(path, roles, told, start, first)
 
 
-def _read_text(path: Path, roles: tuple[str, ...], told: dict[str, str], first: str) -> _Table:
-    """The same of a text file, whose first line is `first`."""
+def _read_text(path: Path, roles: tuple[str, ...], told: dict[str, str], start: int, first: str) -> _Table:
+    """The same of a text file, whose first line that is not blank is `first`, line `start` of the file."""
     numbered = [role for role in roles if told.get(role, "").isdigit()]
     named = {role: name for role, name in told.items() if role not in numbered}
 
@@ -330,18 +353,18 @@ def _read_text(path: Path, roles: tuple[str, ...], told: dict[str, str], first: 
         number, _ = lines[row] if lines else next(islice(numbered_lines(path, "utf-8"), row + has_header, None))
         return f"{path}, line {number}"
 
-    if not has_header and (known := _without_header(path, roles, told, separator, first)):
-        return _table_of(known[0], str(path), roles, known[1], place)
+    if not has_header and (known := _without_header(path, roles, told, separator, start, first)):
+        return _table_of(known[0], str(path), roles, known[1], place, start)
     is_quoted = separator in (",", ";") or ('"' in first and len(separator) == 1)
-    names = next(parse_lines([(1, first)], path, lambda line: fields_of(line, separator, is_quoted)))
+    names = next(parse_lines([(start, first)], path, lambda line: fields_of(line, separator, is_quoted)))
     if not first:
         raise ValueError(f"{path} holds no rows")
     if len(names) == 1:
         advice = "separate the values by tabs, ::, |, semicolons, commas or spaces"
-        raise ValueError(f"{path}, line 1: one column, {abbreviate(first)}; {advice}")
+        raise ValueError(f"{path}, line {start}: one column, {abbreviate(first)}; {advice}")
     table, width = None, len(names)
     if len(separator) == 1 and separator != " ":  # pandas takes no longer one, and a blank line for empty values
-        layout: dict[str, Any] = {"sep": separator, "skiprows": int(has_header), "names": range(width)}
+        layout: dict[str, Any] = {"sep": separator, "skiprows": start - 1 + has_header, "names": range(width)}
         table = parse_table(path, **layout, quoting=0 if is_quoted else csv.QUOTE_NONE, dtype=str)
     if table is not None and len(table) != sum(1 for _ in numbered_lines(path, "utf-8")) - has_header:
         table = None  # a quote joins lines, or lacks its other half
@@ -353,7 +376,23 @@ def _read_text(path: Path, roles: tuple[str, ...], told: dict[str, str], first: 
     if numbered:
         names = [str(number) for number in range(1, width + 1)]
     table.columns = [name.strip() for name in names]
-    return _table_of(table, str(path), roles, told, place)
+    read = _table_of(table, str(path), roles, told, place, start)
+    if not has_header:
+        _refuse_header(read, numbered, f"{path}, line {start}", fields_of(first, separator, is_quoted))
+    return read
+
+
+def _refuse_header(table: _Table, numbered: list[str], place: str, names: list[str]) -> None:
+    """Raise a ValueError if the first row of a table whose columns were told by number is a header: names that begin
+    with no digit, above ids that are all numbers."""
+    roles = ["item" if role == "id" else role for role in numbered]
+    values = table.columns[roles]
+    ids = values[[role for role in roles if role in ("user", "item")]]
+    if len(values) < 2 or ids.empty or values.iloc[0].astype(str).str.match(r"\s*$|[-+.\s]*\d").any():
+        return
+    if all(pd.to_numeric(ids[role][1:], errors="coerce").notna().all() for role in ids):
+        found = f"{abbreviate(', '.join(names), 300)} are names, it seems, above numbers"
+        raise ValueError(f"{place}: {found}; tell columns by their names, as in user=NAME (--columns)")
 
 
 def _read_json(path: Path, is_list: bool) -> pd.DataFrame:
@@ -380,7 +419,7 @@ def _object(line: str) -> dict:
 
 
 def _without_header(
-    path: Path, roles: tuple[str, ...], told: dict[str, str], separator: str, first: str
+    path: Path, roles: tuple[str, ...], told: dict[str, str], separator: str, start: int, first: str
 ) -> tuple[pd.DataFrame, dict[str, str]] | None:
     """Read a file in a layout known to have no header (GroupLens's own files, lines of a user and items): its table,
     and which column has which role. None if it is in no such layout."""
@@ -398,7 +437,7 @@ def _without_header(
     if width == 4 and not in_order and (separator == "::" or re.fullmatch(r"[\d.\t]+", first)):
         third, fourth = pd.to_numeric(pd.Series(first.split(separator)[2:]), errors="coerce")
         if third > 1e8 and fourth < 1e6:
-            problem = f"{path}, line 1: no header, and the time is third, it seems, not fourth as in GroupLens's files"
+            problem = f"{path}, line {start}: no header, and the time is third, it seems, not fourth as in u.data"
             raise ValueError(f"{problem}; tell user=1 item=2 timestamp=3 rating=4 (--columns)")
         ratings = read_ratings(path, separator).set_axis([*"1234"], axis=1)
         return ratings, {"user": "1", "item": "2", "rating": "3", "timestamp": "4"}
@@ -413,7 +452,7 @@ def _without_header(
     lines = list(parse_lines(numbered_lines(path, "utf-8"), path, numbers))
     counts = np.array([len(line) - 1 for line in lines])
     if counts[0] > 1 and (counts == counts[0]).all() and not in_order:
-        problem = f"{path}, line 1: {counts[0] + 1} numbers, as on every line, and no header; tell user=1 item=2"
+        problem = f"{path}, line {start}: {counts[0] + 1} numbers, as on every line, and no header; tell user=1 item=2"
         raise ValueError(f"{problem} timestamp=3 (--columns), or timestamp=none for a user and items in order of time")
     users = np.repeat(np.array([line[0] for line in lines], dtype=object), counts)
     items = [item for line in lines for item in line[1:]]

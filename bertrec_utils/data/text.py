@@ -76,8 +76,8 @@ def parse_lines(lines: Iterable[tuple[int, str]], path: str | Path, parse: Calla
 
 
 def first_line(lines: Lines) -> str:
-    number, line = next(lines, (1, ""))
-    return line if number == 1 else ""
+    """The first line that is not blank; "" if there is none."""
+    return next(lines, (1, ""))[1]
 
 
 def abbreviate(text: str, most: int = 80) -> str:
@@ -92,7 +92,7 @@ def fields_of(line: str, separator: str, is_quoted: bool, width: int | None = No
     except csv.Error as error:  # "unexpected end of data" for a quote that is not closed
         raise ValueError(f"expected values in closed quotes or none ({error})") from None
     if width is not None and len(fields) > width:
-        raise ValueError(f"expected {width} values as in line 1")
+        raise ValueError(f"expected {width} values as in the first line")
     return fields + [""] * ((width or 0) - len(fields))
 
 

@@ -170,7 +170,7 @@ NUL, LATIN = "\0", "\udce9"  # a byte that is no UTF-8
         ("visits.csv", "cy,2,now,", "timestamp 'now' is neither a number nor"),
         ("visits.csv", "cy,2,2020/02/01,", "timestamp '2020/02/01' is neither a number nor"),
         ("visits.inter", "22\t8", "timestamp '' must not be empty"),
-        ("visits.inter", "22\t8\t3\t4\t5", "expected 4 values as in line 1"),
+        ("visits.inter", "22\t8\t3\t4\t5", "expected 4 values as in the first line"),
         ("visits.inter", "\t8\t3\t4", "user '' must not be empty"),
         ("walks.txt", "7", "expected whole numbers with spaces between, a user and then items, found '7'"),
         ("walks.txt", "1 2 x", "expected whole numbers with spaces between"),
@@ -812,8 +812,74 @@ def test_own_items_may_lack_genres_titles_and_rows(tmp_path):
 
 
 def test_missing_own_log(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"there is no file .*shop\.csv; check its name"):
+    with pytest.raises(FileNotFoundError, match=r"there is no file .*shop\.csv; check its name .* log with --ratings"):
         load_interactions(tmp_path / "shop.csv")
+    log = write(tmp_path, "shop.csv", GOOD["shop.csv"])
+    with pytest.raises(FileNotFoundError, match=r"no file .*titles\.csv; check .* titles with --ratings FILE --items"):
+        load_interactions(log, tmp_path / "titles.csv")
+
+
+def test_a_folder_is_no_log(tmp_path):
+    """As Spark writes one."""
+    (tmp_path / "log.parquet").mkdir()
+    assert "log.parquet is a folder; name one file in it" in refusal(load_interactions, tmp_path / "log.parquet")
+
+
+@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize("blank", ["\n", "\r\n \t\r\n", "\ufeff\n\n"])
+def test_blank_lines_before_the_first_are_skipped(name, blank, tmp_path):
+    if encoding(name) == "latin-1" and "\ufeff" in blank:
+        return
+    expected = READERS[name](write(tmp_path, name, GOOD[name]))
+    read = READERS[name](write(tmp_path, name, blank + GOOD[name]))
+    for table, its_expected in zip(tables(read), tables(expected), strict=True):
+        assert table.equals(its_expected)
+
+
+@pytest.mark.parametrize(
+    ("content", "told", "found"),
+    [
+        ("who,what\na,b\n", None, "line 3: the columns 'who, what' do not tell"),
+        ("user,item,timestamp\na,b,1\na,,2\n", None, "line 5: item '' must not"),
+        ("user,item,timestamp\na,b,x\n", None, "line 4: timestamp 'x'"),
+        ("user,item,timestamp\na,b,1\na,b,1,2\n", None, "line 5: expected 3 values"),
+        ("1 2 3 4\n5 6 7 8\n", None, "line 3: 4 numbers"),
+        ("a^b\n", None, "line 3: one column"),
+        ("uid2,thing\n1,2\n", "user=1 item=2 timestamp=none", "line 3: 'uid2, thing' are names"),
+    ],
+)
+def test_lines_are_counted_from_the_start_of_the_file(content, told, found, tmp_path):
+    with pytest.raises(ValueError, match=r"shop\.csv, " + found):
+        load_interactions(write(tmp_path, "shop.csv", "\n\n" + content), columns=told)
+
+
+@pytest.mark.parametrize("rows", ["1,2\n1,3\n", "1,2.0\n-1,3.0\n", "1,2,2020-01-31\n1,3,2020-01-31\n"])
+def test_a_header_that_was_told_by_number_is_no_row(rows, tmp_path):
+    is_timed = rows.count(",") > 2
+    header, told = ("buyer2,thing,when\n", "timestamp=3") if is_timed else ("buyer2,thing\n", "timestamp=none")
+    path = write(tmp_path, "shop.csv", header + rows)
+    message = refusal(lambda path: load_interactions(path, columns=f"user=1 item=2 {told}"), path)
+    assert f"line 1: '{header.strip().replace(',', ', ')}' are names, it seems, above numbers; tell" in message
+    told = told.replace("3", "when")
+    assert load_interactions(path, columns=f"user=buyer2 item=thing {told}").ratings.item.tolist() == [2, 3]
+
+
+@pytest.mark.parametrize("rows", ["ann,hat\nbob,7\n8,9\n", "7,hat\n8,9\n8,9\n", "ann,hat\n"])
+def test_a_first_row_without_numbers_may_be_one(rows, tmp_path):
+    read = load_interactions(write(tmp_path, "shop.csv", rows), columns="user=1 item=2 timestamp=none").ratings
+    assert [f"{user},{item}" for user, item in zip(read.user, read.item, strict=True)] == rows.split()
+
+
+def test_columns_of_one_name_are_told_by_number(tmp_path):
+    path = write(tmp_path, "shop.csv", "user,item,when,user,rating\na,b,1,c,5\n")
+    message = refusal(lambda path: load_interactions(path, columns="timestamp=when"), path)
+    assert "tell all by number, user=1 item=2 timestamp=3 rating=5 (--columns), or user=4" in message
+    for number, user in (("1", "a"), ("4", "c")):
+        told = f"item=2 timestamp=3 rating=5 user={number}"
+        assert load_interactions(path, columns=told).ratings.values.tolist() == [[user, "b", 5.0, 1]]
+    twice = pd.DataFrame([["a", "b", 1, "c"]], columns=["user", "item", "timestamp", "user"])
+    with pytest.raises(ValueError, match=r"do not tell the user \(user or user\?\); rename one of the two"):
+        from_frame(twice)
 
 
 def damaged(content, draw):
