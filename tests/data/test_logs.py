@@ -156,7 +156,7 @@ NUL, LATIN = "\0", "\udce9"  # a byte that is no UTF-8
         ("shop.csv", "hat,8,3", "timestamp '' must not be empty"),
         ("shop.csv", ",8,3,102", "item '' must not be empty"),
         ("shop.csv", "hat,,3,102", "user '' must not be empty"),
-        ("shop.csv", "hat,8,3,102,9", "expected 4 values as in line 1, found 'hat,8,3,102,9'"),
+        ("shop.csv", "hat,8,3,102,9", "expected 4 values as in the first line, found 'hat,8,3,102,9'"),
         ("shop.csv", "hat,8,3,inf", "timestamp 'inf' is not a finite 64-bit number"),
         ("shop.csv", "hat,8,3,nan", "timestamp 'nan' is not a finite 64-bit number"),
         ("shop.csv", "hat,8,3," + "9" * 30, "timestamp '9{30}' is not a finite 64-bit number"),
