@@ -17,7 +17,7 @@ from pandas.api import types
 
 from ..common import print_status
 from .grouplens import read_movies, read_ratings
-from .text import Lines, abbreviate, fields_of, numbered_lines, parse_lines, parse_table
+from .text import Lines, abbreviate, fields_of, has_doubled_quotes, numbered_lines, parse_lines, parse_table
 
 LOG, ITEMS = ("user", "item", "timestamp", "rating"), ("id", "title", "genres")  # what their columns are
 OPTIONAL = ("rating", "genres")
@@ -356,6 +356,8 @@ def _read_text(path: Path, roles: tuple[str, ...], told: dict[str, str], start: 
     if not has_header and (known := _without_header(path, roles, told, separator, start, first)):
         return _table_of(known[0], str(path), roles, known[1], place, start)
     is_quoted = separator in (",", ";") or ('"' in first and len(separator) == 1)
+    if separator in ("\t", "|"):
+        is_quoted = is_quoted or has_doubled_quotes(numbered_lines(path, "utf-8"), separator)
     names = next(parse_lines([(start, first)], path, lambda line: fields_of(line, separator, is_quoted)))
     if not first:
         raise ValueError(f"{path} holds no rows")

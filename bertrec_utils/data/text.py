@@ -84,6 +84,19 @@ def abbreviate(text: str, most: int = 80) -> str:
     return repr(text if len(text) <= most else text[: most - 3] + "...")
 
 
+def has_doubled_quotes(lines: Lines, separator: str) -> bool:
+    """Whether a value is quoted as by CSV writers, quotes in it doubled: "27"" monitor"; False if text follows a closed
+    quote, as in "Heroes" (2006). "Heroes" alone tells nothing: those who quote a value do so for a reason."""
+    is_doubled = False
+    for field in (field for _, line in lines if '"' in line for field in line.split(separator)):
+        if field.startswith('"'):
+            rest = field[1:].replace('""', "")  # up to the closing quote
+            if '"' in rest[:-1]:
+                return False
+            is_doubled = is_doubled or (rest.endswith('"') and '""' in field[1:-1])
+    return is_doubled
+
+
 def fields_of(line: str, separator: str, is_quoted: bool, width: int | None = None) -> list[str]:
     """The values of a line, padded with empty ones to `width` if that is given. ValueError if there are more, or a
     quote is not closed."""

@@ -671,6 +671,28 @@ def test_a_quoted_value_may_have_line_breaks(line_end, tmp_path):
     assert "items.csv, line 8: expected values in closed quotes" in refusal(READERS["items.csv"], titles)
 
 
+@pytest.mark.parametrize("separator", ["\t", "|"])
+def test_quotes_of_a_table_that_pandas_wrote_are_none_of_the_title(separator, tmp_path):
+    titles = ['27" monitor', '"Heroes"', 'A "big" hat', "Socks", '"', f"Two{separator}in one", "Two\nlines"]
+    frame = pd.DataFrame({"item": range(1, 8), "title": titles, "genres": "Red"})
+    frame.to_csv(tmp_path / "items.tsv", sep=separator, index=False)
+    log = write(tmp_path, "shop.csv", "user,item,timestamp\n" + "".join(f"a,{item},1\n" for item in frame["item"]))
+    expected = [title.replace("\n", " ") for title in titles]
+    assert load_interactions(log, tmp_path / "items.tsv").items.title.tolist() == expected
+
+
+@pytest.mark.parametrize(
+    "titles",
+    [['"Heroes"', "Socks"], ['27" monitor', '"Heroes"'], ['"Heroes" (2006)', '"A ""big"" hat"'], ['"', "A"]],
+)
+def test_quotes_of_a_table_that_is_not_quoted_are_of_the_title(titles, tmp_path):
+    rows = "".join(f"{item}\t{title}\r\n" for item, title in enumerate(titles, start=1))
+    path = write(tmp_path, "items.tsv", "item\ttitle\r\n" + rows)
+    log = "user,item,timestamp\n" + "".join(f"a,{item},1\n" for item in range(1, len(titles) + 1))
+    (tmp_path / "log.csv").write_text(log)
+    assert load_interactions(tmp_path / "log.csv", path).items.title.tolist() == titles
+
+
 def test_a_row_of_a_catalogue_may_come_again(tmp_path):
     path = write(tmp_path, "items.csv", GOOD["items.csv"] + '2,"Socks, ""warm""",\n')
     assert READERS["items.csv"](path).items.title.tolist() == ["Hat", 'Socks, "warm"', "3"]
