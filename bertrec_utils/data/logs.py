@@ -91,13 +91,14 @@ def load_interactions(
     unless it is called so. `noun` is what an item is called on screen.
 
     Ids are whole numbers (int64; 55.0 throughout, or beside a 55, is one, too) or texts as they are written, without
-    blanks around them; the log decides which, and titles of other items than numbers are then dropped. A title is also
-    found for an id that is the same number in another form: 0055 for 55. Timestamps are numbers, kept as they are, or
-    dates, which become seconds since 1970, in UTC unless they have an offset; the first row decides which. Rows equal
-    in user, item and timestamp count once; how many are dropped is printed.
+    blanks around them. The log decides which: if its items are numbers, titles with another id are dropped. A title is
+    also found for an id that is the same number in another form: 0055 for 55. Timestamps are numbers, kept as they are,
+    or dates, which become seconds since 1970, in UTC unless they have an offset; the first row decides which. Rows
+    equal in user, item and timestamp count once; how many are dropped is printed.
 
-    Raises FileNotFoundError, or ValueError that names file and line: a value is missing, no number or no date; a line
-    has too many values; no column may be the user, or two; the items of the log are not those of `items_file`.
+    Raises FileNotFoundError, or ValueError that names file and line: a value is missing, nested, no number or no date;
+    a line has too many values; no column may be the user, or two; the columns are in another order than GroupLens's; a
+    header was told by number; a file is a folder; the items of the log are not those of `items_file`.
     """
     told = _parse_columns(columns)
     log = _read_table(ratings_file, LOG, told)
@@ -127,7 +128,8 @@ def _interactions(name: str, log: _Table, titles: _Table | None, noun: str) -> I
     said = [f"{Path(table.name).name}: {table.taken}" for table in (log, titles) if table and table.taken]
     for role, codes, values in (("user", user_codes, users), ("item", item_codes, ids)):
         if (is_none := (values == "None").to_numpy()).any():  # it may be called so, or be what Python writes for none
-            said.append(f"{role} None, of {is_none[codes].sum():,} rows, is kept: drop them if there was no {role}")
+            count = is_none[codes].sum()
+            said.append(f"{count:,} rows have the {role} 'None', kept as an id: drop them if there was no {role}")
     items = pd.DataFrame({"item": ids, "title": "", "genres": ""})
     if titles:
         known, notes = _titles(titles, ids, log.name)
@@ -268,8 +270,9 @@ def _choose(
         notes += "; by number, user=1, if there is no header" * (len(unclear) > 1)
         found = abbreviate(", ".join(names), 300)
         if any(len(set(fits)) < len(fits) for fits in unclear.values()):  # columns with one name
-            needed = [role for role in roles if role in chosen or role in unclear]
-            first = " ".join(f"{role}={numbers.get(role, ['NUMBER'])[0]}" for role in needed)
+            needed = {role: numbers.get(role, ["NUMBER"])[0] for role in roles if role in chosen or role in unclear}
+            needed |= {"timestamp": "none"} if told.get("timestamp") == "none" else {}
+            first = " ".join(f"{role}={number}" for role, number in needed.items())
             others = "".join(f", or {role}={number}" for role in unclear for number in numbers.get(role, [])[1:])
             advice = f"tell all by number, {first} (--columns){others}" if is_text else "rename one of the two"
             raise ValueError(f"{place}: the columns {found} do not tell {what}; {advice}")

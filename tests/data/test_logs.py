@@ -646,7 +646,7 @@ def test_missing_ids_that_pandas_wrote_as_texts_are_named(kind, tmp_path):
 def test_an_id_may_be_none_and_that_is_said(tmp_path, capsys):
     path = write(tmp_path, "shop.csv", "user,item,timestamp\nNone,b,1\nNone,c,2\na,b,1\n")
     assert load_interactions(path).ratings.user.tolist() == ["None", "None", "a"]
-    assert capsys.readouterr().err == "user None, of 2 rows, is kept: drop them if there was no user\n"
+    assert capsys.readouterr().err == "2 rows have the user 'None', kept as an id: drop them if there was no user\n"
 
 
 SHOP = """item,title,description
@@ -899,6 +899,8 @@ def test_columns_of_one_name_are_told_by_number(tmp_path):
     for number, user in (("1", "a"), ("4", "c")):
         told = f"item=2 timestamp=3 rating=5 user={number}"
         assert load_interactions(path, columns=told).ratings.values.tolist() == [[user, "b", 5.0, 1]]
+    message = refusal(lambda path: load_interactions(path, columns="timestamp=none"), path)
+    assert "user=1 item=2 rating=5 timestamp=none (--columns), or user=4" in message
     twice = pd.DataFrame([["a", "b", 1, "c"]], columns=["user", "item", "timestamp", "user"])
     with pytest.raises(ValueError, match=r"do not tell the user \(user or user\?\); rename one of the two"):
         from_frame(twice)
