@@ -76,6 +76,23 @@ def test_products_of_vectors_are_the_scores(recipe, tmp_path, monkeypatch, capsy
     assert "does not know (skipped; items: 1): 1\n" in capsys.readouterr().err
 
 
+def test_a_log_with_other_columns_is_told_which_is_which(tmp_path, monkeypatch, capsys):
+    made_up_model(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    main(["export", "model", "--users", "users.npz"])
+    log = pd.read_csv("log.csv", dtype=str).set_axis(["who", "what", "when"], axis=1)
+    log.to_csv("other.csv", index=False)
+    said = error_of("export", "model", "--users", "other.npz", "--ratings", "other.csv")
+    assert "(--columns)" in said and not Path("other.npz").exists()
+    told = ["--columns", "user=who", "item=what", "timestamp=when"]
+    main(["export", "model", "--users", "other.npz", "--ratings", "other.csv", *told, "--items", "items.npz"])
+    users, others = np.load("users.npz"), np.load("other.npz")
+    assert others["user"].tolist() == users["user"].tolist()
+    np.testing.assert_array_equal(others["vector"], users["vector"])
+    assert np.load("items.npz")["item"].tolist() == [f"{item:03}" for item in range(ITEMS)]
+    assert "give that log with --ratings FILE" in error_of("export", "model", "--users", "users.npz", *told)
+
+
 def padded(histories):
     """Histories of tokens as one array, padded on the left with 0."""
     longest = max(map(len, histories))
@@ -156,7 +173,8 @@ def test_what_cannot_be_exported_is_explained(tmp_path, monkeypatch):
         assert message == f"error: {option} {file} is not written; name a .{kind} file in a folder that is there"
     assert Path("log.csv").read_text() == log
     Path("log.csv").unlink()
-    assert "there is no file " in error_of("export", "model", "--users", "users.npz")
+    message = error_of("export", "model", "--users", "users.npz")
+    assert "there is no file " in message and message.endswith("or pass the log with --ratings FILE")
     monkeypatch.setitem(sys.modules, "onnxscript", None)  # as if it were not installed
     message = error_of("export", "model", "--items", "items.npz", "--onnx", "model.onnx")
     assert "--onnx needs the extra onnx" in message and message.endswith("pip install 'bertrec-utils[onnx]'")

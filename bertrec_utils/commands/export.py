@@ -21,21 +21,21 @@ from ..model.bert4rec import BERT4Rec
 from ..model.layers import Network, evaluating
 from ..model.masking import MaskedBatch
 from ..training.checkpoints import load
-from ..training.devices import DEVICES
-from . import check_output
+from . import check_output, log_arguments, own_log
 
 
 def add_export(commands: "argparse._SubParsersAction") -> None:
-    export = commands.add_parser("export", help="vectors for a nearest-neighbour search, or the network as ONNX")
-    export.add_argument("folder", type=Path, metavar="DIR")
-    export.add_argument("--items", type=Path, metavar="FILE", help="write item, vector, bias: an .npz")
+    what = "vectors for a nearest-neighbour search, or the network as ONNX"
+    # its own --items takes the place of that of the titles, which vectors have not
+    export = commands.add_parser("export", parents=[log_arguments()], conflict_handler="resolve", help=what)
+    export.add_argument("folder", type=Path, metavar="DIR", help="folder of a trained model")
+    vectors = "write item, vector, bias: an .npz"
+    export.add_argument("--items", dest="item_vectors", type=Path, metavar="FILE", help=vectors)
     users = "write user, vector, after each user's whole history: an .npz"
     export.add_argument("--users", type=Path, metavar="FILE", help=users)
     network = "write the network: from a history of tokens to the scores of all items"
     export.add_argument("--onnx", type=Path, metavar="FILE", help=network)
-    export.add_argument("--ratings", type=Path, metavar="FILE", help="the log of the users, if it has moved")
-    export.add_argument("--device", choices=DEVICES, help="default: cuda, then mps, then cpu, the first there is")
-    export.set_defaults(run=export_command)
+    export.set_defaults(run=export_command, items=None)
 
 
 def user_vectors(model: Network, histories: Sequences, batch_size: int = 256) -> np.ndarray:
@@ -93,7 +93,9 @@ def write_onnx(path: Path, model: Network, vocabulary: Vocabulary) -> None:
 
 
 def export_command(arguments: argparse.Namespace) -> None:
-    outputs = {name: getattr(arguments, name) for name in ("items", "users", "onnx") if getattr(arguments, name)}
+    log = own_log(arguments)
+    named = {"items": arguments.item_vectors, "users": arguments.users, "onnx": arguments.onnx}
+    outputs = {name: path for name, path in named.items() if path}
     if not outputs:
         raise ValueError("name what to write: --items FILE.npz, --users FILE.npz or --onnx FILE.onnx")
     for name, path in outputs.items():
@@ -105,13 +107,12 @@ def export_command(arguments: argparse.Namespace) -> None:
             raise ValueError(f"--onnx needs the extra onnx ({error}): pip install 'bertrec-utils[onnx]'") from error
     checkpoint = load(arguments.folder, arguments.device)
     model, items = checkpoint.model, checkpoint.vocabulary.items
-    if arguments.items:
+    if arguments.item_vectors:
         embedding, bias = (part.detach().cpu().numpy() for part in (model.item_embedding.weight, model.item_bias))
-        write_arrays(arguments.items, item=items, vector=embedding[1:-1], bias=bias)
-        print(f"{arguments.items}: {len(items):,} items, vectors of {embedding.shape[1]} numbers and a bias")
+        write_arrays(arguments.item_vectors, item=items, vector=embedding[1:-1], bias=bias)
+        print(f"{arguments.item_vectors}: {len(items):,} items, vectors of {embedding.shape[1]} numbers and a bias")
     if arguments.users:
-        moved: dict[str, Any] = {"ratings_file": str(arguments.ratings.absolute())} if arguments.ratings else {}
-        histories, notes = checkpoint.load_histories(**moved)
+        histories, notes = checkpoint.load_histories(**log)
         for note in notes:
             print(note, file=sys.stderr)
         write_arrays(arguments.users, user=histories.users, vector=user_vectors(model, histories))

@@ -17,11 +17,12 @@ from pandas.api import types
 
 from ..common import print_status
 from .grouplens import read_movies, read_ratings
-from .text import Lines, abbreviate, fields_of, first_line, numbered_lines, parse_lines, parse_table
+from .text import Lines, abbreviate, fields_of, has_doubled_quotes, numbered_lines, parse_lines, parse_table
 
 LOG, ITEMS = ("user", "item", "timestamp", "rating"), ("id", "title", "genres")  # what their columns are
 OPTIONAL = ("rating", "genres")
-MISSING = ("", "NULL", "NaN")  # what databases and pandas write for a missing id
+MISSING = ("", "NULL", "null", "\\N", "NaN", "nan", "<NA>")  # what databases, Spark and pandas write for a missing id
+NESTED = (dict, list, np.ndarray)  # as which JSON and parquet are read
 USUAL_NAMES = {  # of columns, in small letters alone, "id" left out: user is user_id, userId, RecBole's user_id:token
     "user": "user uid visitor session customer client member reviewer reader account username",
     "item": "item iid aid movie film product asin parentasin article book isbn song track sku stockcode business game",
@@ -67,6 +68,14 @@ class _Table:
             value = f"{role} {abbreviate(str(self.columns[role].iloc[row]))}"
             raise ValueError(f"{self.place(row)}: {value} {problem}; correct or drop the row")
 
+    def refuse_nested(self, role: str) -> None:
+        """Raise a ValueError that names the first row with a list or an object, as JSON and parquet may have."""
+        values = self.columns[role]
+        nested = (row for row, value in enumerate(values) if isinstance(value, NESTED))
+        if values.dtype == object and (row := next(nested, None)) is not None:
+            found = f"{self.place(row)}: {role} {abbreviate(str(values.iloc[row]))} is a nested value"
+            raise ValueError(f"{found}; give the text or number in it a column of its own")
+
 
 def load_interactions(
     ratings_file: str | Path, items_file: str | Path | None = None, noun: str = "item", columns: str | None = None
@@ -82,12 +91,14 @@ def load_interactions(
     unless it is called so. `noun` is what an item is called on screen.
 
     Ids are whole numbers (int64; 55.0 throughout, or beside a 55, is one, too) or texts as they are written, without
-    blanks around them. A title is also found for an id that is the same number in another form: 0055 for 55. Timestamps
-    are numbers, kept as they are, or dates, which become seconds since 1970, in UTC unless they have an offset; the
-    first row decides which. Rows equal in user, item and timestamp count once; how many are dropped is printed.
+    blanks around them. The log decides which: if its items are numbers, titles with another id are dropped. A title is
+    also found for an id that is the same number in another form: 0055 for 55. Timestamps are numbers, kept as they are,
+    or dates, which become seconds since 1970, in UTC unless they have an offset; the first row decides which. Rows
+    equal in user, item and timestamp count once; how many are dropped is printed.
 
-    Raises FileNotFoundError, or ValueError that names file and line: a value is missing, no number or no date; a line
-    has too many values; no column may be the user, or two; the items of the log are not those of `items_file`.
+    Raises FileNotFoundError, or ValueError that names file and line: a value is missing, nested, no number or no date;
+    a line has too many values; no column may be the user, or two; the columns are in another order than GroupLens's; a
+    header was told by number; a file is a folder; the items of the log are not those of `items_file`.
     """
     told = _parse_columns(columns)
     log = _read_table(ratings_file, LOG, told)
@@ -115,14 +126,18 @@ def from_frame(frame: Any, titles: Any = None, noun: str = "item", **columns: st
 def _interactions(name: str, log: _Table, titles: _Table | None, noun: str) -> Interactions:
     (user_codes, users), (item_codes, ids) = _ids(log, "user"), _ids(log, "item")
     said = [f"{Path(table.name).name}: {table.taken}" for table in (log, titles) if table and table.taken]
+    for role, codes, values in (("user", user_codes, users), ("item", item_codes, ids)):
+        if (is_none := (values == "None").to_numpy()).any():  # it may be called so, or be what Python writes for none
+            count = is_none[codes].sum()
+            said.append(f"{count:,} rows have the {role} 'None', kept as an id: drop them if there was no {role}")
     items = pd.DataFrame({"item": ids, "title": "", "genres": ""})
     if titles:
         known, notes = _titles(titles, ids, log.name)
         items, said = pd.concat([known, items]).drop_duplicates("item"), said + notes
     items["title"] = items.title.where(items.title != "", items.item)
-    if _are_whole(items.item):  # the same kind of id in both tables
+    if _are_whole(ids).all():  # then those of the titles are, too
         items["item"], ids = items.item.astype("int64"), ids.astype("int64")
-    users = users.astype("int64") if _are_whole(users) else users
+    users = users.astype("int64") if _are_whole(users).all() else users
     ratings = pd.DataFrame({"user": users.to_numpy()[user_codes], "item": ids.to_numpy()[item_codes], "rating": 1.0})
     if "rating" in log.columns:
         ratings["rating"] = pd.to_numeric(log.columns.rating, errors="coerce").astype("float64")
@@ -138,6 +153,7 @@ def _interactions(name: str, log: _Table, titles: _Table | None, noun: str) -> I
 
 def _ids(table: _Table, role: str) -> tuple[np.ndarray, pd.Series]:
     """Factorize a column of ids: the code of each row, (rows,) int64, and the distinct ids as texts."""
+    table.refuse_nested(role)
     codes, values = pd.factorize(table.columns[role])
     texts = pd.Series([str(value).strip() for value in values], dtype=str)
     table.refuse(role, (codes < 0) | np.append(texts.isin(MISSING), True)[codes], "must not be empty")
@@ -148,12 +164,19 @@ def _ids(table: _Table, role: str) -> tuple[np.ndarray, pd.Series]:
     return codes_of_texts[codes], pd.Series(texts, dtype=str)
 
 
+def _text_of(value: Any) -> str:
+    """A title, or genres; those in a list get | between them, as in GroupLens's files."""
+    if isinstance(value, list | tuple | np.ndarray):
+        return "|".join(map(_text_of, value))
+    return str(value) if isinstance(value, dict) or pd.notna(value) else ""
+
+
 def _titles(table: _Table, ids: pd.Series, log: str) -> tuple[pd.DataFrame, list[str]]:
     """Item, title and genres, with the item ids spelled as in the log; and notes to print."""
     codes, texts = _ids(table, "item")
     titles = pd.DataFrame({"item": texts.to_numpy()[codes], "title": "", "genres": ""})
     for name in table.columns.columns[1:]:
-        values = (str(value) if pd.notna(value) else "" for value in table.columns[name])
+        values = map(_text_of, table.columns[name])
         titles[name] = [re.sub(r"[\0\r\n]+", " ", value) for value in values]
     table.refuse("item", titles.duplicated("item") & ~titles.duplicated(), "is listed before with other values")
     titles = titles.drop_duplicates(ignore_index=True)
@@ -176,6 +199,12 @@ def _titles(table: _Table, ids: pd.Series, log: str) -> tuple[pd.DataFrame, list
     notes = [f"{untitled:,} of {len(ids):,} items have no title"] * (untitled > 0)
     if len(pairs):
         notes.append(f"{len(pairs):,} items find their title by number, {pairs.ours[0]} that of {pairs.theirs[0]}")
+    is_other = ~_are_whole(titles.item)
+    if is_other.any() and _are_whole(ids).all():  # the log alone decides of which kind ids are
+        example = abbreviate(titles.item[is_other].iloc[0])
+        dropped = f"{is_other.sum():,} dropped, such as {example}"
+        notes.append(f"titles whose item is no whole number, as in the log: {dropped}")
+        titles = titles[~is_other]
     return titles, notes
 
 
@@ -214,15 +243,22 @@ def _fits(name: str, role: str, told: dict[str, str]) -> bool:
     return is_told or letters in usual or letters.removesuffix("id") in usual
 
 
-def _choose(names: list[str], roles: tuple[str, ...], told: dict[str, str], place: str) -> dict[str, int]:
-    """The number of the column that has each role; ValueError if that is not clear."""
-    chosen, unclear = {}, {}
+def _choose(
+    names: list[str], roles: tuple[str, ...], told: dict[str, str], place: str, is_text: bool
+) -> dict[str, int]:
+    """The number of the column that has each role; ValueError if that is not clear. Columns of a text file may be told
+    by number."""
+    chosen: dict[str, int] = {}
+    unclear: dict[str, list[str]] = {}
+    numbers: dict[str, list[int]] = {}  # from 1, of the columns that may have each role
     for role in roles:
         if told.get(role) == "none" and role in (*OPTIONAL, "timestamp"):
             continue
         fits = [at for at, name in enumerate(names) if _fits(name, role, told)]
         plain = [at for at in fits if names[at] == ("item" if role == "id" else role)]
         fits = plain if plain and role not in told else fits  # "user" is the user, whatever else might be
+        if fits:
+            numbers[role] = [at + 1 for at in fits]
         if len(fits) == 1:
             chosen[role] = fits[0]
         elif role in told or role not in OPTIONAL:
@@ -233,21 +269,35 @@ def _choose(names: list[str], roles: tuple[str, ...], told: dict[str, str], plac
         notes = "; timestamp=none if the rows are in order of time" * (unclear.get("timestamp") == [])
         notes += "; by number, user=1, if there is no header" * (len(unclear) > 1)
         found = abbreviate(", ".join(names), 300)
+        if any(len(set(fits)) < len(fits) for fits in unclear.values()):  # columns with one name
+            needed = {role: numbers.get(role, ["NUMBER"])[0] for role in roles if role in chosen or role in unclear}
+            needed |= {"timestamp": "none"} if told.get("timestamp") == "none" else {}
+            first = " ".join(f"{role}={number}" for role, number in needed.items())
+            others = "".join(f", or {role}={number}" for role in unclear for number in numbers.get(role, [])[1:])
+            advice = f"tell all by number, {first} (--columns){others}" if is_text else "rename one of the two"
+            raise ValueError(f"{place}: the columns {found} do not tell {what}; {advice}")
         raise ValueError(f"{place}: the columns {found} do not tell {what}; tell {option} (--columns){notes}")
     return chosen
 
 
 def _table_of(
-    frame: Any, name: str, roles: tuple[str, ...], told: dict[str, str], place: Callable[[int], str] | None = None
+    frame: Any,
+    name: str,
+    roles: tuple[str, ...],
+    told: dict[str, str],
+    place: Callable[[int], str] | None = None,
+    start: int = 1,
 ) -> _Table:
-    """The columns of a frame that have a role."""
-    if isinstance(frame, pd.DataFrame) and any(frame.index.names):  # after a groupby, perhaps
-        frame = frame.reset_index()
+    """The columns of a frame that have a role. If it is a text file's, `place` names its rows and `start` is the line
+    with the names of the columns."""
+    if isinstance(frame, pd.DataFrame):  # whose index may hold columns, after a groupby
+        levels = [level for level in frame.index.names if level is not None and level not in frame.columns]
+        frame = frame.reset_index(levels) if levels else frame
     columns = getattr(frame, "column_names", getattr(frame, "columns", None))
     if columns is None:
         raise TypeError(f"{name} is a {type(frame).__name__}; give a data frame of pandas, polars or pyarrow")
     names = [str(column) for column in columns]
-    chosen = _choose(names, roles, told, f"{name}, line 1" if place else name)
+    chosen = _choose(names, roles, told, f"{name}, line {start}" if place else name, is_text=place is not None)
     if isinstance(frame, pd.DataFrame):
         columns = frame.iloc[:, [*chosen.values()]].reset_index(drop=True)
     else:
@@ -266,8 +316,12 @@ def _table_of(
 def _read_table(path: str | Path, roles: tuple[str, ...], told: dict[str, str]) -> _Table:
     """The columns of a file, every value as it is written: an id may be NA, None or 001."""
     path = Path(path).expanduser()
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; name one file in it, with all rows (join Spark's parts first)")
     if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}; check its name (a relative one counts from {Path.cwd()})")
+        again = "the log with --ratings FILE" if roles == LOG else "log and titles with --ratings FILE --items FILE"
+        advice = f"check its name (a relative one counts from {Path.cwd()}), or pass {again}"
+        raise FileNotFoundError(f"there is no file {path}; {advice}")
     with path.open("rb") as file:
         is_parquet = file.read(4) == b"PAR1"
     if is_parquet:
@@ -278,14 +332,14 @@ def _read_table(path: str | Path, roles: tuple[str, ...], told: dict[str, str]) 
         except (ValueError, OSError) as error:  # as pyarrow's own are
             raise ValueError(f"{path} is damaged ({str(error).splitlines()[0]})") from None
         return _table_of(frame, str(path), roles, told)
-    first = first_line(numbered_lines(path, "utf-8"))
+    start, first = next(numbered_lines(path, "utf-8"), (1, ""))
     if first.startswith(("{", "[")):
         return _table_of(_read_json(path, is_list=first.startswith("[")), str(path), roles, told)
-    return _read_text(path, roles, told, first)
+    return _read_text(path, roles, told, start, first)
 
 
-def _read_text(path: Path, roles: tuple[str, ...], told: dict[str, str], first: str) -> _Table:
-    """The same of a text file, whose first line is `first`."""
+def _read_text(path: Path, roles: tuple[str, ...], told: dict[str, str], start: int, first: str) -> _Table:
+    """The same of a text file, whose first line that is not blank is `first`, line `start` of the file."""
     numbered = [role for role in roles if told.get(role, "").isdigit()]
     named = {role: name for role, name in told.items() if role not in numbered}
 
@@ -302,18 +356,20 @@ def _read_text(path: Path, roles: tuple[str, ...], told: dict[str, str], first: 
         number, _ = lines[row] if lines else next(islice(numbered_lines(path, "utf-8"), row + has_header, None))
         return f"{path}, line {number}"
 
-    if not has_header and (known := _without_header(path, roles, told, separator, first)):
-        return _table_of(known[0], str(path), roles, known[1], place)
+    if not has_header and (known := _without_header(path, roles, told, separator, start, first)):
+        return _table_of(known[0], str(path), roles, known[1], place, start)
     is_quoted = separator in (",", ";") or ('"' in first and len(separator) == 1)
-    names = next(parse_lines([(1, first)], path, lambda line: fields_of(line, separator, is_quoted)))
+    if separator in ("\t", "|"):
+        is_quoted = is_quoted or has_doubled_quotes(numbered_lines(path, "utf-8"), separator)
+    names = next(parse_lines([(start, first)], path, lambda line: fields_of(line, separator, is_quoted)))
     if not first:
         raise ValueError(f"{path} holds no rows")
     if len(names) == 1:
         advice = "separate the values by tabs, ::, |, semicolons, commas or spaces"
-        raise ValueError(f"{path}, line 1: one column, {abbreviate(first)}; {advice}")
+        raise ValueError(f"{path}, line {start}: one column, {abbreviate(first)}; {advice}")
     table, width = None, len(names)
     if len(separator) == 1 and separator != " ":  # pandas takes no longer one, and a blank line for empty values
-        layout: dict[str, Any] = {"sep": separator, "skiprows": int(has_header), "names": range(width)}
+        layout: dict[str, Any] = {"sep": separator, "skiprows": start - 1 + has_header, "names": range(width)}
         table = parse_table(path, **layout, quoting=0 if is_quoted else csv.QUOTE_NONE, dtype=str)
     if table is not None and len(table) != sum(1 for _ in numbered_lines(path, "utf-8")) - has_header:
         table = None  # a quote joins lines, or lacks its other half
@@ -325,7 +381,23 @@ def _read_text(path: Path, roles: tuple[str, ...], told: dict[str, str], first: 
     if numbered:
         names = [str(number) for number in range(1, width + 1)]
     table.columns = [name.strip() for name in names]
-    return _table_of(table, str(path), roles, told, place)
+    read = _table_of(table, str(path), roles, told, place, start)
+    if not has_header:
+        _refuse_header(read, numbered, f"{path}, line {start}", fields_of(first, separator, is_quoted))
+    return read
+
+
+def _refuse_header(table: _Table, numbered: list[str], place: str, names: list[str]) -> None:
+    """Raise a ValueError if the first row of a table whose columns were told by number is a header: names that begin
+    with no digit, above ids that are all numbers."""
+    roles = ["item" if role == "id" else role for role in numbered]
+    values = table.columns[roles]
+    ids = values[[role for role in roles if role in ("user", "item")]]
+    if len(values) < 2 or ids.empty or values.iloc[0].astype(str).str.match(r"\s*$|[-+.\s]*\d").any():
+        return
+    if all(pd.to_numeric(ids[role][1:], errors="coerce").notna().all() for role in ids):
+        found = f"{abbreviate(', '.join(names), 300)} are names, it seems, above numbers"
+        raise ValueError(f"{place}: {found}; tell columns by their names, as in user=NAME (--columns)")
 
 
 def _read_json(path: Path, is_list: bool) -> pd.DataFrame:
@@ -333,15 +405,26 @@ def _read_json(path: Path, is_list: bool) -> pd.DataFrame:
     lines: Iterable[tuple[int, str]] = numbered_lines(path, "utf-8")
     if is_list:
         lines = [(1, "\n".join(line for _, line in lines))]
-    objects = list(parse_lines(lines, path, json.loads))
+    objects = list(parse_lines(lines, path, json.loads if is_list else _object))
+    objects = objects[0] if is_list else objects
+    for number, value in enumerate(objects, start=1):
+        if not isinstance(value, dict):
+            found = f"value {number} of the list is {abbreviate(json.dumps(value))}, not an object"
+            raise ValueError(f"{path}: {found}; correct or drop it")
     try:
-        return pd.DataFrame(objects[0] if is_list else objects)
+        return pd.DataFrame(objects)
     except UnicodeEncodeError:
         raise ValueError(f"{path}: a text has half a character (a lone surrogate); save it as UTF-8") from None
 
 
+def _object(line: str) -> dict:
+    if not isinstance(value := json.loads(line), dict):
+        raise ValueError("expected an object in braces, as on the first line; correct or drop the line")
+    return value
+
+
 def _without_header(
-    path: Path, roles: tuple[str, ...], told: dict[str, str], separator: str, first: str
+    path: Path, roles: tuple[str, ...], told: dict[str, str], separator: str, start: int, first: str
 ) -> tuple[pd.DataFrame, dict[str, str]] | None:
     """Read a file in a layout known to have no header (GroupLens's own files, lines of a user and items): its table,
     and which column has which role. None if it is in no such layout."""
@@ -357,6 +440,10 @@ def _without_header(
             films = read_movies(path, separator, "latin-1")
         return films.set_axis([*"123"], axis=1), {"id": "1", "title": "2", "genres": "3"}
     if width == 4 and not in_order and (separator == "::" or re.fullmatch(r"[\d.\t]+", first)):
+        third, fourth = pd.to_numeric(pd.Series(first.split(separator)[2:]), errors="coerce")
+        if third > 1e8 and fourth < 1e6:
+            problem = f"{path}, line {start}: no header, and the time is third, it seems, not fourth as in u.data"
+            raise ValueError(f"{problem}; tell user=1 item=2 timestamp=3 rating=4 (--columns)")
         ratings = read_ratings(path, separator).set_axis([*"1234"], axis=1)
         return ratings, {"user": "1", "item": "2", "rating": "3", "timestamp": "4"}
     if not USER_AND_ITEMS.fullmatch(first) or (separator != " " and width > 2):
@@ -370,20 +457,21 @@ def _without_header(
     lines = list(parse_lines(numbered_lines(path, "utf-8"), path, numbers))
     counts = np.array([len(line) - 1 for line in lines])
     if counts[0] > 1 and (counts == counts[0]).all() and not in_order:
-        problem = f"{path}, line 1: {counts[0] + 1} numbers, as on every line, and no header; tell user=1 item=2"
+        problem = f"{path}, line {start}: {counts[0] + 1} numbers, as on every line, and no header; tell user=1 item=2"
         raise ValueError(f"{problem} timestamp=3 (--columns), or timestamp=none for a user and items in order of time")
     users = np.repeat(np.array([line[0] for line in lines], dtype=object), counts)
     items = [item for line in lines for item in line[1:]]
     return pd.DataFrame({"1": users, "2 and on": items}), {"user": "1", "item": "2 and on", "timestamp": "none"}
 
 
-def _are_whole(texts: pd.Series) -> bool:
+def _are_whole(texts: pd.Series) -> pd.Series:
     """Whether each is a whole number of 64 bits, written plainly (not 001)."""
-    return bool(texts.str.fullmatch("0|-?[1-9][0-9]{0,17}").all())
+    return texts.str.fullmatch("0|-?[1-9][0-9]{0,17}").astype(bool)
 
 
 def _times(log: _Table) -> pd.Series:
     """Numbers as they are, dates as seconds since 1970."""
+    log.refuse_nested("timestamp")
     values = log.columns.timestamp
     log.refuse("timestamp", values.isna() | (values == ""), "must not be empty")
     if types.is_datetime64_any_dtype(values):

@@ -76,12 +76,25 @@ def parse_lines(lines: Iterable[tuple[int, str]], path: str | Path, parse: Calla
 
 
 def first_line(lines: Lines) -> str:
-    number, line = next(lines, (1, ""))
-    return line if number == 1 else ""
+    """The first line that is not blank; "" if there is none."""
+    return next(lines, (1, ""))[1]
 
 
 def abbreviate(text: str, most: int = 80) -> str:
     return repr(text if len(text) <= most else text[: most - 3] + "...")
+
+
+def has_doubled_quotes(lines: Lines, separator: str) -> bool:
+    """Whether a value is quoted as by CSV writers, quotes in it doubled: "27"" monitor"; False if text follows a closed
+    quote, as in "Heroes" (2006). "Heroes" alone tells nothing: those who quote a value do so for a reason."""
+    is_doubled = False
+    for field in (field for _, line in lines if '"' in line for field in line.split(separator)):
+        if field.startswith('"'):
+            rest = field[1:].replace('""', "")  # up to the closing quote
+            if '"' in rest[:-1]:
+                return False
+            is_doubled = is_doubled or (rest.endswith('"') and '""' in field[1:-1])
+    return is_doubled
 
 
 def fields_of(line: str, separator: str, is_quoted: bool, width: int | None = None) -> list[str]:
@@ -92,7 +105,7 @@ def fields_of(line: str, separator: str, is_quoted: bool, width: int | None = No
     except csv.Error as error:  # "unexpected end of data" for a quote that is not closed
         raise ValueError(f"expected values in closed quotes or none ({error})") from None
     if width is not None and len(fields) > width:
-        raise ValueError(f"expected {width} values as in line 1")
+        raise ValueError(f"expected {width} values as in the first line")
     return fields + [""] * ((width or 0) - len(fields))
 
 

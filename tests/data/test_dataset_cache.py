@@ -82,14 +82,15 @@ def test_ids_that_are_texts_are_cached(own):
 
 
 @pytest.mark.parametrize(
-    ("titles", "first_item"),
+    ("titles", "five", "first_item"),
     [
-        ('item,title,genres\n11,"Eleven, ""unrated""",\n10,Zehn – Größe,War|Drama\n5,,\n', 5),
-        ("item,title\nx,\n5,Five\n", "10"),
+        ('item,title,genres\n11,"Eleven, ""unrated""",\n10,Zehn – Größe,War|Drama\n5,,\n', "5", 5),
+        ("item,title\nx,\nV,Five\n", "V", "10"),
     ],
     ids=["numbers", "texts"],
 )
-def test_cached_items_are_those_of_the_log(titles, first_item, own, tmp_path):
+def test_cached_items_are_those_of_the_log(titles, five, first_item, own, tmp_path):
+    Path(own.ratings_file).write_text(LOG.replace(",5,", f",{five},"))
     (tmp_path / "titles.csv").write_text(titles, encoding="utf-8")
     named = replace(own, items_file=str(tmp_path / "titles.csv"))
     first, second = load_dataset(named), load_dataset(named)
@@ -127,13 +128,13 @@ def test_changed_ratings_are_read_again_and_replace_what_was_cached(own):
     assert cached(own) == ["log.csv.sequences-1-all.npz"]
 
 
-def test_titles_decide_what_an_id_is_so_they_count_too(own, tmp_path):
+def test_changed_titles_are_read_again_and_change_no_id(own, tmp_path):
     titles = tmp_path / "titles.csv"
-    titles.write_text("item,title\n5,Five\n")
     named = replace(own, items_file=str(titles))
-    assert load_dataset(named).vocabulary.items.tolist() == [5, 7, 8, 10]
-    titles.write_text("item,title\n5,Five\nx,Unknown\n")
-    assert load_dataset(named).vocabulary.items.tolist() == ["10", "5", "7", "8"]
+    for title in ("Five", "Fünf"):
+        titles.write_text(f"item,title\n5,{title}\nx,Unknown\n")
+        dataset = load_dataset(named)
+        assert dataset.vocabulary.items.tolist() == [5, 7, 8, 10] and dataset.items.title[0] == title
 
 
 def test_another_version_does_not_use_what_was_cached(own, monkeypatch):

@@ -156,7 +156,7 @@ NUL, LATIN = "\0", "\udce9"  # a byte that is no UTF-8
         ("shop.csv", "hat,8,3", "timestamp '' must not be empty"),
         ("shop.csv", ",8,3,102", "item '' must not be empty"),
         ("shop.csv", "hat,,3,102", "user '' must not be empty"),
-        ("shop.csv", "hat,8,3,102,9", "expected 4 values as in line 1, found 'hat,8,3,102,9'"),
+        ("shop.csv", "hat,8,3,102,9", "expected 4 values as in the first line, found 'hat,8,3,102,9'"),
         ("shop.csv", "hat,8,3,inf", "timestamp 'inf' is not a finite 64-bit number"),
         ("shop.csv", "hat,8,3,nan", "timestamp 'nan' is not a finite 64-bit number"),
         ("shop.csv", "hat,8,3," + "9" * 30, "timestamp '9{30}' is not a finite 64-bit number"),
@@ -170,7 +170,7 @@ NUL, LATIN = "\0", "\udce9"  # a byte that is no UTF-8
         ("visits.csv", "cy,2,now,", "timestamp 'now' is neither a number nor"),
         ("visits.csv", "cy,2,2020/02/01,", "timestamp '2020/02/01' is neither a number nor"),
         ("visits.inter", "22\t8", "timestamp '' must not be empty"),
-        ("visits.inter", "22\t8\t3\t4\t5", "expected 4 values as in line 1"),
+        ("visits.inter", "22\t8\t3\t4\t5", "expected 4 values as in the first line"),
         ("visits.inter", "\t8\t3\t4", "user '' must not be empty"),
         ("walks.txt", "7", "expected whole numbers with spaces between, a user and then items, found '7'"),
         ("walks.txt", "1 2 x", "expected whole numbers with spaces between"),
@@ -408,6 +408,40 @@ def test_a_log_is_read_in_every_layout(name, tmp_path, capsys):
     assert not out and (err.startswith(f"{name}: ") and said in err and err.count("\n") == 1 if said else not err)
 
 
+ROW = '{"user": 1, "item": 2, "timestamp": 1}'
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (ROW.replace("1", '{"$oid": "5f"}', 1), r"row 1: user .*'\$oid': '5f'.* is a nested value"),
+        (f"{ROW}\n{ROW.replace('2', '[3]')}", r"row 2: item '\[3\]' is a nested value"),
+        (ROW.replace("1}", '{"$date": "2020-01-31"}}'), r"row 1: timestamp .*2020-01-31.* is a nested value"),
+        (f"{ROW}\n\n5\n{ROW}\n", "line 3: expected an object in braces.* found '5'"),
+        (f"{ROW}\nnull\n", "line 2: expected an object in braces"),
+        (f'[{ROW},\n "end"]', "value 2 of the list is '\"end\"', not an object"),
+    ],
+)
+def test_json_that_is_no_table_is_refused(content, found, tmp_path):
+    assert re.search("log.json(, |: )" + found, refusal(load_interactions, write(tmp_path, "log.json", content)))
+
+
+def test_nested_values_of_parquet_are_refused(tmp_path):
+    pytest.importorskip("pyarrow")
+    frame = pd.DataFrame({"user": [1, 1], "item": [[1, 2], [3]], "timestamp": [1, 2]})
+    frame.to_parquet(tmp_path / "log.parquet")
+    message = refusal(load_interactions, tmp_path / "log.parquet")
+    assert re.search(r"row 1: item '\[1 2\]' is a nested value; give the text or number in it a column", message)
+
+
+def test_genres_in_a_list_are_read(tmp_path):
+    """As in the descriptions of Amazon's products."""
+    titles = write(tmp_path, "items.json", '{"asin": 1, "title": "A hat", "category": ["Clothing", "Hats"]}\n')
+    assert load_interactions(tmp_path / "log.csv", titles).items.values.tolist() == [
+        [1, "A hat", "Clothing|Hats"], [2, "2", ""],
+    ]  # fmt: skip
+
+
 def test_a_blank_rating_stops_nothing(tmp_path):
     log = load_interactions(write(tmp_path, "shop.csv", GOOD["shop.csv"] + "hat,8,,102\nhat,9,good,103\n"))
     np.testing.assert_array_equal(log.ratings.rating, [1, 4.5, -2, 3, np.nan, np.nan])
@@ -508,6 +542,18 @@ def test_sequence_lines_are_the_same_log_as_lines_of_pairs(tmp_path):
     assert timed.item.tolist() == [2, 5] and timed.timestamp.tolist() == [3, 6]
 
 
+@pytest.mark.parametrize("separator", ["\t", "::"])
+@pytest.mark.parametrize("stars", ["5", "4.5"])
+def test_times_before_stars_are_not_taken_for_grouplens_order(separator, stars, tmp_path):
+    lines = [["1", "1027", "1600695485", stars], ["1", "9", "1600695480", "3"]]
+    path = write(tmp_path, "log.tsv", "".join(separator.join(line) + "\n" for line in lines))
+    message = refusal(load_interactions, path)
+    assert "log.tsv, line 1: no header" in message
+    told = re.search(r"tell (.*) \(--columns\)", message)[1]
+    ratings = load_interactions(path, columns=told).ratings
+    assert ratings.timestamp.tolist() == [1600695485, 1600695480] and ratings.rating.tolist() == [float(stars), 3]
+
+
 def test_case_of_ids_that_pandas_has_made_floats():
     (path, expected), (titles, _) = case("ids-against-titles/log.csv"), case("ids-against-titles/titles.csv")
     log = load_interactions(path, titles)
@@ -550,6 +596,23 @@ def test_ids_in_two_forms_are_joined_or_named(ids, of_titles, expected, tmp_path
         assert dict(zip(items.item, items.title, strict=True)) == expected
 
 
+def test_a_title_of_no_item_of_the_log_changes_no_id(tmp_path, capsys):
+    """Not even one that is a text: 9 would sort after 10, and a model trained without it would refuse the log."""
+    rows = "".join(f"u{user},{item},{item}\n" for user in range(3) for item in range(1, 41))
+    log = write(tmp_path, "shop.csv", "user,item,timestamp\n" + rows)
+    content = "item,title\n" + "".join(f"{item},Title {item}\n" for item in range(1, 42))
+    settings = DataSettings(ratings_file=str(log), items_file=str(tmp_path / "items.csv"), min_item_ratings=1)
+    (tmp_path / "items.csv").write_text(content)
+    before = load_dataset(settings)
+    (tmp_path / "items.csv").write_text(content + "GIFT-1,Gift card\n007,Bond\n0099,Agent\n")
+    capsys.readouterr()
+    after = load_dataset(settings)
+    pd.testing.assert_frame_equal(after.items, before.items)
+    assert after.fingerprint == before.fingerprint and after.vocabulary.items.tolist() == [*range(1, 41)]
+    said = "titles whose item is no whole number, as in the log: 3 dropped, such as 'GIFT-1'\n"
+    assert capsys.readouterr().err == said
+
+
 def test_blanks_around_an_id_are_none_of_it(tmp_path):
     (tmp_path / "items.csv").write_text("item, title\n34, A hat\n 35,Socks\n")
     log = write(tmp_path, "shop.csv", "user, item, timestamp\na, 34, 1\n a,35 , 2\n")
@@ -558,11 +621,32 @@ def test_blanks_around_an_id_are_none_of_it(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("row", "found"), [("NULL,5,3", "user 'NULL'"), ("a,NaN,3", "item 'NaN'"), ("a, ,3", "item ' '")]
+    ("row", "found"),
+    [
+        *(("NULL,5,3", "user 'NULL'"), ("a,NaN,3", "item 'NaN'"), ("a, ,3", "item ' '"), ("null,5,3", "user 'null'")),
+        *(("a,null,3", "item 'null'"), (r"\N,5,3", r"user '\\N'"), ("nan,5,3", "user 'nan'")),
+        ("<NA>,5,3", "user '<NA>'"),
+    ],
 )
 def test_what_databases_and_pandas_write_for_none_is_no_id(row, found, tmp_path):
     path = write(tmp_path, "shop.csv", f"user,item,timestamp\na,5,1\n\n{row}\nb,6,2\n")
     assert f"shop.csv, line 4: {found} must not be empty" in refusal(load_interactions, path)
+
+
+@pytest.mark.parametrize("kind", ["float64", "Int64"])
+def test_missing_ids_that_pandas_wrote_as_texts_are_named(kind, tmp_path):
+    users = pd.Series([7, None, 8], dtype=kind).map(str)  # what astype(str) gave before pandas 3
+    frame = pd.DataFrame({"user": users, "item": [1, 2, 3], "timestamp": [1, 2, 3]})
+    frame.to_csv(tmp_path / "shop.csv", index=False)
+    for read in (load_interactions, lambda _: from_frame(frame)):
+        with pytest.raises(ValueError, match=r"(line 3|row 2): user '(nan|<NA>)' must not be empty"):
+            read(tmp_path / "shop.csv")
+
+
+def test_an_id_may_be_none_and_that_is_said(tmp_path, capsys):
+    path = write(tmp_path, "shop.csv", "user,item,timestamp\nNone,b,1\nNone,c,2\na,b,1\n")
+    assert load_interactions(path).ratings.user.tolist() == ["None", "None", "a"]
+    assert capsys.readouterr().err == "2 rows have the user 'None', kept as an id: drop them if there was no user\n"
 
 
 SHOP = """item,title,description
@@ -585,6 +669,28 @@ def test_a_quoted_value_may_have_line_breaks(line_end, tmp_path):
     assert "items.csv, line 8: item '2' is listed before" in refusal(READERS["items.csv"], titles)
     titles = write(tmp_path, "items.csv", content + b'4,"Shoes,\n5,Boots,\n')  # never closed
     assert "items.csv, line 8: expected values in closed quotes" in refusal(READERS["items.csv"], titles)
+
+
+@pytest.mark.parametrize("separator", ["\t", "|"])
+def test_quotes_of_a_table_that_pandas_wrote_are_none_of_the_title(separator, tmp_path):
+    titles = ['27" monitor', '"Heroes"', 'A "big" hat', "Socks", '"', f"Two{separator}in one", "Two\nlines"]
+    frame = pd.DataFrame({"item": range(1, 8), "title": titles, "genres": "Red"})
+    frame.to_csv(tmp_path / "items.tsv", sep=separator, index=False)
+    log = write(tmp_path, "shop.csv", "user,item,timestamp\n" + "".join(f"a,{item},1\n" for item in frame["item"]))
+    expected = [title.replace("\n", " ") for title in titles]
+    assert load_interactions(log, tmp_path / "items.tsv").items.title.tolist() == expected
+
+
+@pytest.mark.parametrize(
+    "titles",
+    [['"Heroes"', "Socks"], ['27" monitor', '"Heroes"'], ['"Heroes" (2006)', '"A ""big"" hat"'], ['"', "A"]],
+)
+def test_quotes_of_a_table_that_is_not_quoted_are_of_the_title(titles, tmp_path):
+    rows = "".join(f"{item}\t{title}\r\n" for item, title in enumerate(titles, start=1))
+    path = write(tmp_path, "items.tsv", "item\ttitle\r\n" + rows)
+    log = "user,item,timestamp\n" + "".join(f"a,{item},1\n" for item in range(1, len(titles) + 1))
+    (tmp_path / "log.csv").write_text(log)
+    assert load_interactions(tmp_path / "log.csv", path).items.title.tolist() == titles
 
 
 def test_a_row_of_a_catalogue_may_come_again(tmp_path):
@@ -636,6 +742,9 @@ def frames():
     yield "pandas", lambda: frame.set_axis([3, 1, 2, 3])
     yield "zone", lambda: frame.assign(when=times.tz_localize("UTC").tz_convert("Asia/Tokyo"))
     yield "index", lambda: frame.set_index("who")
+    yield "index and column", lambda: frame.set_index("who", drop=False)
+    yield "groups", lambda: pd.concat({who: part for who, part in frame.groupby("who")}, names=["who"])
+    yield "levels", lambda: frame.set_index(["who", "what"]).assign(what=frame["what"].to_numpy())
     yield "categories", lambda: frame.astype({"who": "category", "what": "category"})
     yield "nullable", lambda: frame.convert_dtypes()
     yield "texts", lambda: frame.astype(str)
@@ -725,8 +834,76 @@ def test_own_items_may_lack_genres_titles_and_rows(tmp_path):
 
 
 def test_missing_own_log(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"there is no file .*shop\.csv; check its name"):
+    with pytest.raises(FileNotFoundError, match=r"there is no file .*shop\.csv; check its name .* log with --ratings"):
         load_interactions(tmp_path / "shop.csv")
+    log = write(tmp_path, "shop.csv", GOOD["shop.csv"])
+    with pytest.raises(FileNotFoundError, match=r"no file .*titles\.csv; check .* titles with --ratings FILE --items"):
+        load_interactions(log, tmp_path / "titles.csv")
+
+
+def test_a_folder_is_no_log(tmp_path):
+    """As Spark writes one."""
+    (tmp_path / "log.parquet").mkdir()
+    assert "log.parquet is a folder; name one file in it" in refusal(load_interactions, tmp_path / "log.parquet")
+
+
+@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize("blank", ["\n", "\r\n \t\r\n", "\ufeff\n\n"])
+def test_blank_lines_before_the_first_are_skipped(name, blank, tmp_path):
+    if encoding(name) == "latin-1" and "\ufeff" in blank:
+        return
+    expected = READERS[name](write(tmp_path, name, GOOD[name]))
+    read = READERS[name](write(tmp_path, name, blank + GOOD[name]))
+    for table, its_expected in zip(tables(read), tables(expected), strict=True):
+        assert table.equals(its_expected)
+
+
+@pytest.mark.parametrize(
+    ("content", "told", "found"),
+    [
+        ("who,what\na,b\n", None, "line 3: the columns 'who, what' do not tell"),
+        ("user,item,timestamp\na,b,1\na,,2\n", None, "line 5: item '' must not"),
+        ("user,item,timestamp\na,b,x\n", None, "line 4: timestamp 'x'"),
+        ("user,item,timestamp\na,b,1\na,b,1,2\n", None, "line 5: expected 3 values"),
+        ("1 2 3 4\n5 6 7 8\n", None, "line 3: 4 numbers"),
+        ("a^b\n", None, "line 3: one column"),
+        ("uid2,thing\n1,2\n", "user=1 item=2 timestamp=none", "line 3: 'uid2, thing' are names"),
+    ],
+)
+def test_lines_are_counted_from_the_start_of_the_file(content, told, found, tmp_path):
+    with pytest.raises(ValueError, match=r"shop\.csv, " + found):
+        load_interactions(write(tmp_path, "shop.csv", "\n\n" + content), columns=told)
+
+
+@pytest.mark.parametrize("rows", ["1,2\n1,3\n", "1,2.0\n-1,3.0\n", "1,2,2020-01-31\n1,3,2020-01-31\n"])
+def test_a_header_that_was_told_by_number_is_no_row(rows, tmp_path):
+    is_timed = rows.count(",") > 2
+    header, told = ("buyer2,thing,when\n", "timestamp=3") if is_timed else ("buyer2,thing\n", "timestamp=none")
+    path = write(tmp_path, "shop.csv", header + rows)
+    message = refusal(lambda path: load_interactions(path, columns=f"user=1 item=2 {told}"), path)
+    assert f"line 1: '{header.strip().replace(',', ', ')}' are names, it seems, above numbers; tell" in message
+    told = told.replace("3", "when")
+    assert load_interactions(path, columns=f"user=buyer2 item=thing {told}").ratings.item.tolist() == [2, 3]
+
+
+@pytest.mark.parametrize("rows", ["ann,hat\nbob,7\n8,9\n", "7,hat\n8,9\n8,9\n", "ann,hat\n"])
+def test_a_first_row_without_numbers_may_be_one(rows, tmp_path):
+    read = load_interactions(write(tmp_path, "shop.csv", rows), columns="user=1 item=2 timestamp=none").ratings
+    assert [f"{user},{item}" for user, item in zip(read.user, read.item, strict=True)] == rows.split()
+
+
+def test_columns_of_one_name_are_told_by_number(tmp_path):
+    path = write(tmp_path, "shop.csv", "user,item,when,user,rating\na,b,1,c,5\n")
+    message = refusal(lambda path: load_interactions(path, columns="timestamp=when"), path)
+    assert "tell all by number, user=1 item=2 timestamp=3 rating=5 (--columns), or user=4" in message
+    for number, user in (("1", "a"), ("4", "c")):
+        told = f"item=2 timestamp=3 rating=5 user={number}"
+        assert load_interactions(path, columns=told).ratings.values.tolist() == [[user, "b", 5.0, 1]]
+    message = refusal(lambda path: load_interactions(path, columns="timestamp=none"), path)
+    assert "user=1 item=2 rating=5 timestamp=none (--columns), or user=4" in message
+    twice = pd.DataFrame([["a", "b", 1, "c"]], columns=["user", "item", "timestamp", "user"])
+    with pytest.raises(ValueError, match=r"do not tell the user \(user or user\?\); rename one of the two"):
+        from_frame(twice)
 
 
 def damaged(content, draw):
