@@ -124,8 +124,9 @@ def look_up_filter(recommender: Recommender, path: Path, leaves_out: bool) -> li
     is something but none of it is found. ValueError if the file of --only names nothing."""
     titles = read_history(path, in_order=False, may_be_empty=leaves_out)
     items, unknown = look_up(recommender, titles)
-    is_rare = any(isinstance(error, RareTitle) for error in unknown.values())  # and so never recommended
-    if titles and not items and not (leaves_out and is_rare):
+    # what is rare, or newer than the model and named as an id must be, is never recommended anyway
+    is_left_out = any(isinstance(error, RareTitle) or title.startswith("id:") for title, error in unknown.items())
+    if titles and not items and not (leaves_out and is_left_out):
         some = ", ".join(map(repr, titles[:3])) + " ..." * (len(titles) > 3)
         ids = next((f"id:{error.title}" for error in unknown.values() if isinstance(error, BareId)), "id:2707")
         raise LookupError(f"{path}: the model knows none of {some}; name items by title, or as {ids}, one a line")
