@@ -190,6 +190,26 @@ def scaling() -> Table:
     return Table("scaling, ml-25m", ["", "plain", "here"], rows)
 
 
+def training_speed() -> Table:
+    """Sequences per second, the median of three rounds, and what share of that of our `bert4rec`."""
+    names = {"rectools": "BERT4Rec of RecTools", "recbole": "BERT4Rec of RecBole"}
+    names["modern-both"] = "`modern-both`, at its own settings"
+    recorded = read_result("train-speed")["models"]
+    rows = {
+        names.get(name, f"`{name}`"): [
+            f"{row['sequences_per_second']:,.0f}",
+            ""
+            if name == "bert4rec"
+            else f"{recorded['bert4rec']['sequences_per_second'] / row['sequences_per_second']:.1f} x",
+            f"{row['peak_mb'] / 1000:.1f} GB",
+            f"{row['share_of_matrix_rate']:.0%}" if "share_of_matrix_rate" in row else "",
+        ]
+        for name, row in recorded.items()
+    }
+    header = ["", "sequences/s", "`bert4rec` is faster by", "memory", "share of the matrix rate"]
+    return Table("training speed, ml-1m", header, rows)
+
+
 def sampled_softmax_at_scale() -> Table:
     """The best epoch of each recorded run."""
     found = {}
@@ -246,6 +266,7 @@ def tables() -> list[Table]:
             ensembles(),
             tuning(),
             scaling(),
+            training_speed(),
             sampled_softmax_at_scale(),
             sampled_softmax(),
             growth(),
