@@ -205,7 +205,7 @@ def test_a_split_in_time_trains_on_what_came_before(tmp_path, monkeypatch, capsy
     dataset = load_dataset(checkpoint.settings.data)
     assert dataset.fingerprint["sequences"] == checkpoint.fingerprint["sequences"]
     assert dataset.split.test.histories.users.tolist() == [5, 6, 7, 8, 9]
-    assert "trained on other held-out items than the data at hand" in error_of("evaluate", "runs/log-tiny")
+    assert "trained beside other held-out items than the data at hand" in error_of("evaluate", "runs/log-tiny")
 
 
 READERS = 125  # more than the users that preset tiny keeps of a release

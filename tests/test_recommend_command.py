@@ -125,7 +125,7 @@ def test_lists_for_everybody_are_no_test(home, capsys):
     main(["recommend", "model", "--all", "--out", "lists.csv"])
     main(["evaluate", "model", "--run", "run.txt"])
     capsys.readouterr()
-    problem = "no list holds its user's test item: were they made from histories that include it?"
+    problem = "no list holds its user's test item; they may come from histories that include it"
     main(["compare", "lists.csv", "model"])
     assert f"lists.csv: {problem} evaluate --run writes ours\n" in capsys.readouterr().out
     main(["compare", "run.txt", "model"])
@@ -415,7 +415,7 @@ def test_nothing_may_be_sold_out_but_not_all(shop, capsys):
 
 def test_a_history_of_ids_is_told_how_to_write_them(shop):
     message = error_of("recommend", "model", "--history", "1001", "1002")
-    assert message.endswith("give at least one item the model knows; an item by its id is written id:1001")
+    assert message.endswith("give at least one item the model knows; to name an item by its id, write id:1001")
 
 
 def test_a_file_without_users_is_named(home):

@@ -13,11 +13,12 @@ from ..training.devices import DEVICES
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # characters that would move the cursor or colour the terminal
 
 
-def log_arguments() -> argparse.ArgumentParser:
-    """The shared arguments that locate a log of the user's own and choose the device."""
+def log_arguments(titles: bool = True) -> argparse.ArgumentParser:
+    """The shared arguments that locate a log of the user's own, and its `titles`, and choose the device."""
     log = argparse.ArgumentParser(add_help=False)
     log.add_argument("--ratings", type=Path, metavar="FILE", help="a log of your own: user, item, timestamp")
-    log.add_argument("--items", type=Path, metavar="FILE", help="its titles: item, title")
+    if titles:
+        log.add_argument("--items", type=Path, metavar="FILE", help="its titles: item, title")
     told = "what their columns are, if they have no usual names: user=who item=what timestamp=when"
     log.add_argument("--columns", nargs="+", default=[], metavar="WHAT=NAME", help=told)
     log.add_argument("--device", choices=DEVICES, help="default: cuda, then mps, then cpu, the first there is")
@@ -37,7 +38,8 @@ def own_log(arguments: argparse.Namespace) -> OwnLog:
     """The settings for a log of the user's own, from --ratings, --items and --columns; empty without --ratings.
     ValueError if --items or --columns is given alone."""
     if (arguments.items or arguments.columns) and not arguments.ratings:
-        raise ValueError("--items and --columns are of a log of your own; give that log with --ratings FILE")
+        option = "--items" if arguments.items else "--columns"
+        raise ValueError(f"{option} is of a log of your own; give that log with --ratings FILE")
     log = OwnLog()
     if arguments.ratings:
         log["ratings_file"] = str(arguments.ratings.expanduser().resolve())

@@ -26,8 +26,7 @@ from . import check_output, log_arguments, own_log
 
 def add_export(commands: "argparse._SubParsersAction") -> None:
     what = "vectors for a nearest-neighbour search, or the network as ONNX"
-    # its own --items takes the place of that of the titles, which vectors have not
-    export = commands.add_parser("export", parents=[log_arguments()], conflict_handler="resolve", help=what)
+    export = commands.add_parser("export", parents=[log_arguments(titles=False)], help=what)
     export.add_argument("folder", type=Path, metavar="DIR", help="folder of a trained model")
     vectors = "write item, vector, bias: an .npz"
     export.add_argument("--items", dest="item_vectors", type=Path, metavar="FILE", help=vectors)
@@ -35,7 +34,7 @@ def add_export(commands: "argparse._SubParsersAction") -> None:
     export.add_argument("--users", type=Path, metavar="FILE", help=users)
     network = "write the network: from a history of tokens to the scores of all items"
     export.add_argument("--onnx", type=Path, metavar="FILE", help=network)
-    export.set_defaults(run=export_command, items=None)
+    export.set_defaults(run=export_command, items=None)  # no titles are needed
 
 
 def user_vectors(model: Network, histories: Sequences, batch_size: int = 256) -> np.ndarray:

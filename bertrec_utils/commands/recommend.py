@@ -15,7 +15,7 @@ import pandas as pd
 from ..common import replace_file
 from ..data.sequences import Sequences
 from ..scenarios.recommender import Recommender
-from ..scenarios.titles import BareId, RareTitle, UnknownTitle, read_history, sum_up
+from ..scenarios.titles import BareId, NewerTitle, RareTitle, UnknownTitle, read_history, sum_up
 from ..training.checkpoints import load
 from . import check_output, model_arguments, noun_of, own_log, printable, scorer_name
 
@@ -124,8 +124,10 @@ def look_up_filter(recommender: Recommender, path: Path, leaves_out: bool) -> li
     is something but none of it is found. ValueError if the file of --only names nothing."""
     titles = read_history(path, in_order=False, may_be_empty=leaves_out)
     items, unknown = look_up(recommender, titles)
-    # what is rare, or newer than the model and named as an id must be, is never recommended anyway
-    is_left_out = any(isinstance(error, RareTitle) or title.startswith("id:") for title, error in unknown.items())
+    # what is rare or newer than the model is never recommended anyway, and an id may be of something newer
+    is_left_out = any(
+        isinstance(error, RareTitle | NewerTitle) or title.startswith("id:") for title, error in unknown.items()
+    )
     if titles and not items and not (leaves_out and is_left_out):
         some = ", ".join(map(repr, titles[:3])) + " ..." * (len(titles) > 3)
         ids = next((f"id:{error.title}" for error in unknown.values() if isinstance(error, BareId)), "id:2707")

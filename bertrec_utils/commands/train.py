@@ -6,7 +6,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from ..common import print_status
+from ..common import is_main_process, print_status
 from ..data.dataset import load_dataset
 from ..data.logs import log_name
 from ..settings import DEFAULT_RECIPE, PRESETS, RECIPES, REPEATS, STARTS, get_preset, parse_changes
@@ -67,9 +67,9 @@ def train_command(arguments: argparse.Namespace) -> None:
     with process_group(device):
         with main_process_first():  # the others find its cache
             dataset = load_dataset(settings.data)
-            if before:
-                undo_continuation(folder, dataset)
-                before = model_to_continue(arguments)
+            if before and {*map(str, before.vocabulary.items)} & {*map(str, dataset.vocabulary.items)}:
+                is_undone = is_main_process() and undo_continuation(folder, dataset, settings, seed)
+                before = model_to_continue(arguments) if is_undone or not is_main_process() else before
         print_status(f"data: {dataset.summary}")
         if settings.data.repeats is None:
             settings = settings.change(repeats=dataset.repeats)  # for good: more rows do not change it
@@ -79,14 +79,15 @@ def train_command(arguments: argparse.Namespace) -> None:
                 print_status(f"nothing that is trained on has changed in the log of {folder}: its model stays as it is")
                 return
             known, items = ({*map(str, each.vocabulary.items.tolist())} for each in (before, dataset))
-            rows = dataset.items.ratings.sum() - before.load_items().ratings.sum()
+            then, today = (
+                each.set_index(each.item.astype(str)).ratings for each in (before.load_items(), dataset.items)
+            )
+            rows = today.sum() - then.sum()
             changes = f"{rows:+,} rows; items: {len(items - known):,} new, {len(known - items):,} gone"
             print_status(f"since the training of {before.folder}: {changes}")
-            if rows < 0 or known - items:
+            if (today.reindex(then.index, fill_value=0) < then).any():
                 leak = "what is validated and tested on now may have been trained on then"
-                print_status(
-                    f"rows are gone: {leak}, so compare no scores of this model; a new one has no such problem"
-                )
+                print_status(f"rows are gone: {leak}; do not compare this model's scores, train a new one for that")
         if before:
             model = continued_model(before, dataset, seed, device)
             rate, epochs = settings.training.learning_rate, settings.training.epochs
@@ -105,7 +106,10 @@ def train_command(arguments: argparse.Namespace) -> None:
 def refuse_folder_of_another_log(folder: Path, ratings_file: str | None) -> None:
     """ValueError if the model in `folder` is of another log of the same name, which is still there."""
     if ratings_file and (folder / MODEL).exists():
-        other = load(folder, "cpu").settings.data.ratings_file
+        try:
+            other = load(folder, "cpu").settings.data.ratings_file
+        except ValueError:  # damaged; training sets it aside
+            return
         if other and all(map(os.path.exists, (other, ratings_file))) and not os.path.samefile(other, ratings_file):
             raise ValueError(f"{folder} holds a model of another log, {other}; choose another folder: --out DIR")
 

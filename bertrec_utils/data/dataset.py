@@ -162,7 +162,8 @@ def _in_time_order(ratings: pd.DataFrame, tie_seed: int | None, own: bool) -> tu
         orders = np.argsort(item_texts), np.lexsort([item_texts, np.array([*map(len, item_texts)])])
         item_ranks = [order.argsort()[items] for order in orders]
         is_by_item = np.any([_are_sorted_by_item(users, ranks) for ranks in item_ranks], axis=0)
-        is_by_item |= any(_are_ties_by_item(np.lexsort(keys), keys[0], users, ranks) for ranks in item_ranks)
+        in_time = np.lexsort(keys)
+        is_by_item |= any(_are_ties_by_item(in_time, keys[0], users, ranks) for ranks in item_ranks)
         keys = [np.where(is_by_item[users], pd.util.hash_array(hashes), 0), *keys]
     order = np.lexsort(keys)
     if not own and tie_seed is not None and _are_sorted_by_item(users, items).all():

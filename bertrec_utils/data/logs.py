@@ -22,7 +22,7 @@ from .text import Lines, abbreviate, fields_of, has_doubled_quotes, numbered_lin
 LOG, ITEMS = ("user", "item", "timestamp", "rating"), ("id", "title", "genres")  # what their columns are
 OPTIONAL = ("rating", "genres")
 MISSING = ("", "NULL", "null", "\\N", "NaN", "nan", "<NA>")  # what databases, Spark and pandas write for a missing id
-NESTED = (dict, list, np.ndarray)  # as which JSON and parquet are read
+NESTED = (dict, list, set, np.ndarray)  # as JSON and parquet are read, or in a frame
 USUAL_NAMES = {  # of columns, in small letters alone, "id" left out: user is user_id, userId, RecBole's user_id:token
     "user": "user uid visitor session customer client member reviewer reader account username",
     "item": "item iid aid movie film product asin parentasin article book isbn song track sku stockcode business game",
@@ -72,7 +72,7 @@ class _Table:
         """Raise a ValueError that names the first row with a list or an object, as JSON and parquet may have."""
         values = self.columns[role]
         nested = (row for row, value in enumerate(values) if isinstance(value, NESTED))
-        if values.dtype == object and (row := next(nested, None)) is not None:
+        if types.infer_dtype(values, skipna=True).startswith("mixed") and (row := next(nested, None)) is not None:
             found = f"{self.place(row)}: {role} {abbreviate(str(values.iloc[row]))} is a nested value"
             raise ValueError(f"{found}; give the text or number in it a column of its own")
 
@@ -202,8 +202,8 @@ def _titles(table: _Table, ids: pd.Series, log: str) -> tuple[pd.DataFrame, list
     is_other = ~_are_whole(titles.item)
     if is_other.any() and _are_whole(ids).all():  # the log alone decides of which kind ids are
         example = abbreviate(titles.item[is_other].iloc[0])
-        dropped = f"{is_other.sum():,} dropped, such as {example}"
-        notes.append(f"titles whose item is no whole number, as in the log: {dropped}")
+        dropped = f"{is_other.sum():,} titles dropped, such as that of {example}"
+        notes.append(f"{dropped}: their ids are not whole numbers, and all ids of the log are")
         titles = titles[~is_other]
     return titles, notes
 
@@ -360,7 +360,7 @@ def _read_text(path: Path, roles: tuple[str, ...], told: dict[str, str], start: 
         return _table_of(known[0], str(path), roles, known[1], place, start)
     is_quoted = separator in (",", ";") or ('"' in first and len(separator) == 1)
     if separator in ("\t", "|"):
-        is_quoted = is_quoted or has_doubled_quotes(numbered_lines(path, "utf-8"), separator)
+        is_quoted = is_quoted or has_doubled_quotes(path, separator)
     names = next(parse_lines([(start, first)], path, lambda line: fields_of(line, separator, is_quoted)))
     if not first:
         raise ValueError(f"{path} holds no rows")
@@ -419,7 +419,7 @@ def _read_json(path: Path, is_list: bool) -> pd.DataFrame:
 
 def _object(line: str) -> dict:
     if not isinstance(value := json.loads(line), dict):
-        raise ValueError("expected an object in braces, as on the first line; correct or drop the line")
+        raise ValueError("expected an object in braces, as on the first line")
     return value
 
 

@@ -84,10 +84,23 @@ def abbreviate(text: str, most: int = 80) -> str:
     return repr(text if len(text) <= most else text[: most - 3] + "...")
 
 
-def has_doubled_quotes(lines: Lines, separator: str) -> bool:
+def _holds(path: Path, two: bytes) -> bool:
+    """Whether two bytes follow each other in a file, or in the part of a damaged one that can be unpacked."""
+    last = b""
+    with open_packed(path) as file, contextlib.suppress(*DAMAGED):
+        while part := file.read(2**20):
+            if two in last + part:
+                return True
+            last = part[-1:]
+    return False
+
+
+def has_doubled_quotes(path: Path, separator: str) -> bool:
     """Whether a value is quoted as by CSV writers, quotes in it doubled: "27"" monitor"; False if text follows a closed
     quote, as in "Heroes" (2006). "Heroes" alone tells nothing: those who quote a value do so for a reason."""
-    is_doubled = False
+    if not _holds(path, b'""'):
+        return False  # as of most logs, and soon known
+    is_doubled, lines = False, numbered_lines(path, "utf-8")
     for field in (field for _, line in lines if '"' in line for field in line.split(separator)):
         if field.startswith('"'):
             rest = field[1:].replace('""', "")  # up to the closing quote

@@ -132,8 +132,8 @@ def run_ranks(
     notes[f"lists of fewer than 10 {kind}, without the target (no hit)"] = is_short.sum()
     told = [f"{what}: {number:,}" for what, number in notes.items() if number]
     if has_list.sum() >= MANY_LISTS and not is_target.any():
-        question = "were they made from histories that include it? evaluate --run writes ours"
-        told.append(f"no list holds its user's test item: {question}")
+        reason = "they may come from histories that include it (evaluate --run makes lists that do not)"
+        told.append(f"no list holds its user's test item; {reason}")
     return np.where(has_list, ranks, np.nan), told
 
 

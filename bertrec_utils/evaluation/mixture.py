@@ -34,7 +34,7 @@ def standardise(scores: np.ndarray) -> np.ndarray:
     one is not finite."""
     if not np.isfinite(scores).all():
         raise ValueError(
-            "a baseline of a mixture gave a score that is not finite; give numbers, to items to leave out too"
+            "a baseline of a mixture gave a score that is not finite; every item needs one, even an item to be left out"
         )
     deviations = np.where(np.ptp(scores, axis=1, keepdims=True) > 0, scores.std(1, keepdims=True), 1)
     return (scores - scores.mean(1, keepdims=True)) / deviations

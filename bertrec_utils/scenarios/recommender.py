@@ -100,7 +100,7 @@ class Recommender:
             some = ", ".join(map(repr, unknown[:3])) + (f" and {len(unknown) - 3:,} more" if unknown[3:] else "")
             problem = f"none of {some} is known" if unknown else "the history is empty"
             an_id = next(
-                (f"; an item by its id is written id:{name}" for name in unknown if name in self.titles.ids), ""
+                (f"; to name an item by its id, write id:{name}" for name in unknown if name in self.titles.ids), ""
             )
             raise ValueError(f"{problem}; give at least one {self.noun} the model knows{an_id}")
         for item in items:

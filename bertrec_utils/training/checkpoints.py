@@ -63,7 +63,8 @@ class Checkpoint:
         for part, digest in self.fingerprint.items():  # older models know no held-out items
             if dataset.fingerprint.get(part) != digest:
                 items = f"{len(self.vocabulary):,} items; at hand: {len(dataset.vocabulary):,}"
-                problem = f"the model was trained on other {part} than the data at hand ({items})"
+                other = f"trained {'beside' if part == 'held-out items' else 'on'} other {part}"
+                problem = f"the model was {other} than the data at hand ({items})"
                 advice = "use that data (--ratings FILE for a log of your own), or train again on this (--continue)"
                 raise ValueError(f"{problem}; {advice}")
 
@@ -308,11 +309,13 @@ def last_set_aside(folder: Path) -> Path | None:
     return models[-1].parent if models else None
 
 
-def put_back(folder: Path) -> None:
-    """Undo `set_aside`: the model that was set aside last takes the place of an unfinished one, or of none."""
-    place = last_set_aside(folder)
-    if not place or ((folder / MODEL).exists() and load(folder, "cpu").is_finished):
-        return
-    if (place / ITEMS).exists():
-        (folder / ITEMS).write_bytes((place / ITEMS).read_bytes())
-    move_file(place / MODEL, folder / MODEL)
+def put_back(folder: Path) -> bool:
+    """Undo `set_aside`: the model that was set aside last takes the place of an unfinished one, or of none. Whether a
+    finished model is in `folder` then."""
+    if (folder / MODEL).exists() and load(folder, "cpu").is_finished:
+        return True
+    if place := last_set_aside(folder):
+        if (place / ITEMS).exists():
+            (folder / ITEMS).write_bytes((place / ITEMS).read_bytes())
+        move_file(place / MODEL, folder / MODEL)
+    return place is not None

@@ -115,9 +115,8 @@ class Trainer:
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, warmup_cosine(training, self.steps_per_epoch))
         self.history: list[dict[str, float]] = []  # one row per epoch
         self.best_weights: dict[str, Tensor] = {}
-        self.run_key = _run_key(model, dataset, settings, seed)
-        if continued:  # by now that model may be set aside
-            self.run_key["initial weights"] = THOSE_BEFORE
+        # where training goes on from a model, that may be set aside by now
+        self.run_key = _run_key(THOSE_BEFORE if continued else _weights_of(model), dataset, settings, seed)
         self.stateful: dict[str, Any] = {"weights": model, "optimizer": self.optimizer, "schedule": self.schedule}
 
     @property
@@ -235,24 +234,28 @@ def _read_state(path: Path, content: bytes) -> dict[str, Any]:
     return state
 
 
-def undo_continuation(folder: Path, dataset: Dataset) -> None:
-    """Where training that goes on from a model was interrupted, and its log has changed since, so that it cannot be
-    resumed: put the model it went on from back into `folder`. ValueError as in `fit`."""
-    path = folder / UNFINISHED
+def undo_continuation(folder: Path, dataset: Dataset, settings: Settings, seed: int) -> bool:
+    """Where training that went on from a model was interrupted, and nothing but its log has changed since, so that it
+    cannot be resumed: put that model back into `folder`. Whether it did. ValueError as in `fit`."""
+    path, expected = folder / UNFINISHED, _run_key(THOSE_BEFORE, dataset, settings, seed)
+    if not path.exists():
+        return False
     with locked(folder):
-        if not path.exists():
-            return
-        key = _read_state(path, path.read_bytes())["run_key"]
-        if key["initial weights"] != THOSE_BEFORE or key["data"] == _digest(dataset.fingerprint):
-            return
-        put_back(folder)
+        there = _read_state(path, path.read_bytes())["run_key"]
+        if [name for name, value in expected.items() if there.get(name) != value] != ["data"] or not put_back(folder):
+            return False
         path.unlink()
     print_status(f"the log has changed since the interrupted training in {display_path(folder)}: it starts over")
+    return True
 
 
-def _run_key(model: Network, dataset: Dataset, settings: Settings, seed: int) -> dict[str, Any]:
+def _weights_of(model: Network) -> str:
+    """Roughly: another machine may round a start from counts differently."""
+    return _digest({name: f"{value.norm():.3g}" for name, value in model.state_dict().items()})
+
+
+def _run_key(initial_weights: str, dataset: Dataset, settings: Settings, seed: int) -> dict[str, Any]:
     """What must be the same for a run to go on, by name."""
-    weights = {name: f"{value.norm():.3g}" for name, value in model.state_dict().items()}
     return settings.flat() | {
         "ratings_file": None,  # a log may move: the data are it
         "items_file": None,
@@ -260,7 +263,7 @@ def _run_key(model: Network, dataset: Dataset, settings: Settings, seed: int) ->
         "repeats": None,
         "seed": seed,
         "data": _digest(dataset.fingerprint),
-        "initial weights": _digest(weights),  # roughly: another machine may round a start from counts differently
+        "initial weights": initial_weights,
     }
 
 

@@ -609,7 +609,7 @@ def test_a_title_of_no_item_of_the_log_changes_no_id(tmp_path, capsys):
     after = load_dataset(settings)
     pd.testing.assert_frame_equal(after.items, before.items)
     assert after.fingerprint == before.fingerprint and after.vocabulary.items.tolist() == [*range(1, 41)]
-    said = "titles whose item is no whole number, as in the log: 3 dropped, such as 'GIFT-1'\n"
+    said = "3 titles dropped, such as that of 'GIFT-1': their ids are not whole numbers, and all ids of the log are\n"
     assert capsys.readouterr().err == said
 
 

@@ -18,7 +18,7 @@ def test_standardised_by_hand():
 
 
 def test_a_mixture_takes_finite_scores_only():
-    with pytest.raises(ValueError, match="a score that is not finite; give numbers, to items to leave out too"):
+    with pytest.raises(ValueError, match="a score that is not finite; every item needs one"):
         Mixture(Fixed([0, 1, 2]), Fixed([1, -np.inf, 2]), 0.5).score(rows([1]))
 
 
