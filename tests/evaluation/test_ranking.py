@@ -513,7 +513,7 @@ def test_lists_of_which_none_holds_its_target_are_told_of():
         return ranks_in([(user, 'd"' if user < hits else "g", 1) for user in range(users)], holdout)[1]
 
     told = [note for note in notes(20) if note.startswith("no list holds its user's test item")]
-    assert len(told) == 1 and told[0].endswith("evaluate --run writes ours")
+    assert len(told) == 1 and told[0].endswith("(evaluate --run makes lists that do not)")
     for others in (notes(19), notes(20, hits=1)):
         assert not any("test item" in note for note in others)
 
