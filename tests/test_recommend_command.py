@@ -127,7 +127,7 @@ def test_lists_for_everybody_are_no_test(home, capsys):
     capsys.readouterr()
     problem = "no list holds its user's test item; they may come from histories that include it"
     main(["compare", "lists.csv", "model"])
-    assert f"lists.csv: {problem} evaluate --run writes ours\n" in capsys.readouterr().out
+    assert f"lists.csv: {problem} (evaluate --run makes lists that do not)\n" in capsys.readouterr().out
     main(["compare", "run.txt", "model"])
     assert problem not in capsys.readouterr().out
 
