@@ -149,6 +149,24 @@ def test_the_table_is_made_from_the_recorded_runs(preset):
         assert (found["verdict"], found["seeds"]) == (shown[name]["verdict"], shown[name]["seeds"])
 
 
+def test_intervals_in_the_prose_are_of_the_table():
+    """Each `+.0016 [-.0022, +.0054]`, of whichever pair, over users and seeds or over users, by NDCG@10 or Hit@10."""
+    content, known = results("table"), set()
+    for preset in table.PRESETS:
+        for found in content[preset]["differences"].values():
+            ranges = ((found["mean"], each) for each in (found, found["over seeds too"]))
+            for mean, each in (*ranges, (found["hit@10"]["mean"], found["hit@10"])):
+                known.add((mean, each["low"], each["high"]))
+                known.add((-mean, -each["high"], -each["low"]))
+    known = {tuple(f"{value:+.4f}".replace("0.", ".") for value in interval) for interval in known}
+    texts = [path.read_text() for path in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"))]
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        texts += ["".join(cell["source"]) for cell in json.loads(path.read_text())["cells"]]
+    number = r"([+-]\.\d{4})"
+    quoted = {each for text in texts for each in re.findall(rf"{number}\s*\[{number}, {number}\]", text)}
+    assert len(quoted) > 10 and quoted - known == set()
+
+
 def test_what_is_told_is_of_the_table():
     """Each pair as its data set has it, and its p value never smaller for Holm's correction."""
     content = results("table")
