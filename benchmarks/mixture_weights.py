@@ -29,10 +29,8 @@ def main():
     preset = parser.parse_args().preset
     require_plan(preset)
     dataset = load_dataset(get_preset(preset).data)
-    baseline, mixed = (
-        linear_baseline(dataset.split.train, len(dataset.vocabulary)),
-        mixture_name(len(dataset.vocabulary)),
-    )
+    baseline = linear_baseline(dataset.split.train, len(dataset.vocabulary))
+    mixed = mixture_name(len(dataset.vocabulary))
 
     def row(name: str, network: Scorer, holdout, weight: float, test: dict) -> dict:
         """`weight` and `test` are the recorded ones; what is chosen today is chosen on `holdout`."""

@@ -250,7 +250,7 @@ def undo_continuation(folder: Path, dataset: Dataset, settings: Settings, seed: 
 
 
 def _weights_of(model: Network) -> str:
-    """Roughly: another machine may round a start from counts differently."""
+    """A digest of the weights as they are now, roughly: another machine may round a start from counts differently."""
     return _digest({name: f"{value.norm():.3g}" for name, value in model.state_dict().items()})
 
 
