@@ -21,7 +21,8 @@ from bertrec_utils.data.dataset import Dataset, load_dataset
 from bertrec_utils.evaluation.ranking import evaluate
 from bertrec_utils.settings import DEFAULT_RECIPE, DEFAULT_STARTS, PRESETS, RECIPES, STARTS, Settings, get_preset
 from bertrec_utils.training.checkpoints import MODEL, load
-from bertrec_utils.training.trainer import UNFINISHED, fit, new_model
+from bertrec_utils.training.trainer import fit, new_model
+from bertrec_utils.training.unfinished import UNFINISHED
 
 
 def is_finished(folder: Path, settings: Settings, seed: int, dataset: Dataset) -> bool:

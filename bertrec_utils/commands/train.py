@@ -12,7 +12,8 @@ from ..data.logs import log_name
 from ..settings import DEFAULT_RECIPE, PRESETS, RECIPES, REPEATS, STARTS, get_preset, parse_changes
 from ..training.checkpoints import MODEL, Checkpoint, last_set_aside, load
 from ..training.devices import find_device, main_process_first, process_group
-from ..training.trainer import continued_model, continued_settings, fit, new_model, undo_continuation
+from ..training.trainer import continued_model, continued_settings, fit, new_model
+from ..training.unfinished import undo_continuation
 from . import log_arguments, own_log
 
 REPEATS_NOTES = {  # what is printed when `repeats` is None and the log decides

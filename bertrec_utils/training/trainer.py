@@ -1,25 +1,20 @@
 """The training loop: steps, epochs, validation, and runs that resume where they were interrupted."""
 
-import contextlib
-import errno
-import hashlib
-import io
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import filelock
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..common import display_path, is_interactive, is_main_process, partials, print_status, progress_bar, replace_file
+from ..common import display_path, is_interactive, is_main_process, print_status, progress_bar
 from ..data.dataset import Dataset
 from ..evaluation.baselines import linear_baseline
 from ..evaluation.mixture import fit_mixture
@@ -30,13 +25,22 @@ from ..model.modern import build_network
 from ..settings import Settings, TrainingSettings, get_preset
 from . import devices
 from .batches import Batch, epoch_batches, prefetch
-from .checkpoints import FORMAT, ITEMS, MODEL, Checkpoint, put_back, save, save_items, set_aside
+from .checkpoints import Checkpoint, save, save_items, set_aside
+from .unfinished import (
+    THOSE_BEFORE,
+    UNFINISHED,
+    check_run_key,
+    digest_of_weights,
+    locked,
+    read_state,
+    run_key,
+    write_state,
+    writing_to,
+)
 from .warm_start import carry_over, warm_start
 
-UNFINISHED, LOCK = "unfinished.pt", ".lock"
 MAX_GRADIENT_NORM = 5.0
 CONTINUED_RATE = 0.5  # of the learning rate, where a training goes on
-THOSE_BEFORE = "those of the model before"  # where a training goes on from a model
 CHECK_EVERY = 50  # steps between checks that the loss is finite; each check makes a GPU wait
 
 
@@ -116,7 +120,7 @@ class Trainer:
         self.history: list[dict[str, float]] = []  # one row per epoch
         self.best_weights: dict[str, Tensor] = {}
         # where training goes on from a model, that may be set aside by now
-        self.run_key = _run_key(THOSE_BEFORE if continued else _weights_of(model), dataset, settings, seed)
+        self.run_key = run_key(THOSE_BEFORE if continued else digest_of_weights(model), dataset, settings, seed)
         self.stateful: dict[str, Any] = {"weights": model, "optimizer": self.optimizer, "schedule": self.schedule}
 
     @property
@@ -187,88 +191,21 @@ class Trainer:
 
     def save(self, path: Path) -> None:
         """Write all that `load` needs to go on after the last whole epoch."""
-        state = {"format": FORMAT, "run_key": self.run_key, "history": self.history, "best_weights": self.best_weights}
-        state |= {name: part.state_dict() for name, part in self.stateful.items()}
-        content = io.BytesIO()
-        torch.save(state, content)
-        digest = hashlib.sha256(content.getvalue()).digest()
-        replace_file(path, lambda partial: partial.write_bytes(digest + content.getvalue()))
+        state = {"run_key": self.run_key, "history": self.history, "best_weights": self.best_weights}
+        write_state(path, state | {name: part.state_dict() for name, part in self.stateful.items()})
 
     def load(self, path: Path) -> None:
         """Go on from what `save` wrote, if it is there; ValueError if it is damaged or of another run."""
         content = devices.broadcast(path.read_bytes() if is_main_process() and path.exists() else None)
         if content is None:
             return
-        state = _read_state(path, content)
-        there, here = state["run_key"], self.run_key
-        names = [name for name, value in here.items() if there.get(name) != value]
-        if differing := [f"{name} is {there.get(name)}, not {here[name]}" for name in names]:
-            problem = f"{path.parent} holds an unfinished run of another kind ({'; '.join(differing)})"
-            advice = f"choose another folder (--out DIR), or delete {path}"
-            if there.get("initial weights") == THOSE_BEFORE != here["initial weights"]:
-                advice = f"to resume it, say train DIR --continue (in Python, fit(..., continued=True)); else {advice}"
-            elif here["initial weights"] == THOSE_BEFORE:
-                advice = f"finish it with the command that started it, or delete {path}"
-            elif names == ["initial weights"]:  # of a model that has been trained since, as by the run itself
-                advice = f"to resume it, pass an untrained model of the same seed (new_model); else {advice}"
-            raise ValueError(f"{problem}; {advice}")
+        state = read_state(path, content)
+        check_run_key(path, state["run_key"], self.run_key)
         self.history, self.best_weights = state["history"], state["best_weights"]
         for name, part in self.stateful.items():
             part.load_state_dict(state[name])
         if self.verbose:
             print_status(f"Resuming the run in {display_path(path.parent)} after epoch {len(self.history)}.")
-
-
-def _read_state(path: Path, content: bytes) -> dict[str, Any]:
-    """What `Trainer.save` wrote; ValueError if it is damaged or of another version."""
-    if hashlib.sha256(content[32:]).digest() != content[:32]:
-        raise ValueError(f"{path} is damaged; delete it to start over")
-    try:
-        state = torch.load(io.BytesIO(content[32:]), map_location="cpu", weights_only=True)
-        version = state.get("format", 1)
-        state["run_key"] = dict(state["run_key"]) if version == FORMAT else {}
-    except Exception as error:  # the right checksum of what is no state of a run
-        raise ValueError(f"{path} is damaged ({type(error).__name__}); delete it to start over") from error
-    if version != FORMAT:
-        raise ValueError(f"{path} is of another version of this package; finish it with that one, or delete it")
-    return state
-
-
-def undo_continuation(folder: Path, dataset: Dataset, settings: Settings, seed: int) -> bool:
-    """Where training that went on from a model was interrupted, and nothing but its log has changed since, so that it
-    cannot be resumed: put that model back into `folder`. Whether it did. ValueError as in `fit`."""
-    path, expected = folder / UNFINISHED, _run_key(THOSE_BEFORE, dataset, settings, seed)
-    if not path.exists():
-        return False
-    with locked(folder):
-        there = _read_state(path, path.read_bytes())["run_key"]
-        if [name for name, value in expected.items() if there.get(name) != value] != ["data"] or not put_back(folder):
-            return False
-        path.unlink()
-    print_status(f"the log has changed since the interrupted training in {display_path(folder)}: it starts over")
-    return True
-
-
-def _weights_of(model: Network) -> str:
-    """A digest of the weights as they are now, roughly: another machine may round a start from counts differently."""
-    return _digest({name: f"{value.norm():.3g}" for name, value in model.state_dict().items()})
-
-
-def _run_key(initial_weights: str, dataset: Dataset, settings: Settings, seed: int) -> dict[str, Any]:
-    """What must be the same for a run to go on, by name."""
-    return settings.flat() | {
-        "ratings_file": None,  # a log may move: the data are it
-        "items_file": None,
-        "columns": None,
-        "repeats": None,
-        "seed": seed,
-        "data": _digest(dataset.fingerprint),
-        "initial weights": initial_weights,
-    }
-
-
-def _digest(parts: dict[str, str]) -> str:
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:8]
 
 
 def fit(
@@ -307,41 +244,6 @@ def fit(
         if folder and is_main_process():
             finalize(trainer, folder)
     return pd.DataFrame(trainer.history)
-
-
-@contextlib.contextmanager
-def locked(folder: Path | None) -> Iterator[None]:
-    """Hold the lock of `folder` inside the `with`; the system releases it however the process ends. ValueError if
-    another training holds it."""
-    if not folder or not is_main_process():
-        yield
-        return
-    with writing_to(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / LOCK).touch()
-    try:
-        with filelock.FileLock(folder / LOCK, timeout=0):
-            for name in (MODEL, ITEMS, UNFINISHED):
-                for partial in partials(folder / name):
-                    partial.unlink()  # of a process that was killed while it wrote
-            yield
-    except filelock.Timeout:
-        raise ValueError(f"another training is at work in {folder}; wait for it, or choose another folder") from None
-
-
-@contextlib.contextmanager
-def writing_to(folder: Path) -> Iterator[None]:
-    """Re-raise an OSError that occurs inside the `with`, with advice on what to do about it."""
-    try:
-        yield
-    except OSError as error:
-        no_rights, no_folder = "get permission there, or say --out DIR", "that is no folder, say --out DIR"
-        advice: dict[int | None, str] = dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), no_rights)
-        advice |= dict.fromkeys((errno.EEXIST, errno.ENOTDIR), no_folder)
-        remedy = "put the folder back" if error.errno == errno.ENOENT else "make room there"
-        goes_on = f"{remedy}, and the same run goes on after the last epoch that was kept"
-        problem = f"cannot write to {folder} ({error.strerror or error})"
-        raise OSError(f"{problem}; {advice.get(error.errno, goes_on)}") from error
 
 
 def run_epochs(

@@ -20,7 +20,8 @@ import torch._dynamo  # an optimizer imports it when it is made, which takes a s
 from bertrec_utils.data.dataset import load_dataset
 from bertrec_utils.settings import get_preset
 from bertrec_utils.training.devices import process_group
-from bertrec_utils.training.trainer import UNFINISHED, fit, new_model
+from bertrec_utils.training.trainer import fit, new_model
+from bertrec_utils.training.unfinished import UNFINISHED
 
 CPU = torch.device("cpu")
 SETTINGS = get_preset("tiny").change(epochs=100, dropout=0.3)

@@ -17,7 +17,8 @@ import torch
 from bertrec_utils.common import progress_bar
 from bertrec_utils.settings import get_preset
 from bertrec_utils.training.checkpoints import ITEMS, MODEL, load
-from bertrec_utils.training.trainer import UNFINISHED, fit, new_model
+from bertrec_utils.training.trainer import fit, new_model
+from bertrec_utils.training.unfinished import UNFINISHED
 
 TINY = get_preset("tiny")
 KILLS = 20

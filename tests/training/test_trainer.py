@@ -20,13 +20,13 @@ from bertrec_utils.settings import PRESETS, RECIPES, get_preset
 from bertrec_utils.training import devices
 from bertrec_utils.training.checkpoints import FORMAT, load
 from bertrec_utils.training.trainer import (
-    UNFINISHED,
     Trainer,
     fit,
     new_model,
     parameter_groups,
     warmup_cosine,
 )
+from bertrec_utils.training.unfinished import UNFINISHED
 from conftest import rows
 
 TINY = get_preset("tiny")
