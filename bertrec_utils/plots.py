@@ -265,7 +265,8 @@ def plot_training_curves(
     for ax, subtitle in zip(axes, ("Training loss", "Validation loss", "Validation NDCG@10"), strict=True):
         ax.set_title(subtitle, weight="normal")
         ax.set_xlabel("epoch")
-    axes[0].set(ylabel="nats per target")
+    for ax in axes[:2]:
+        ax.set(ylabel="nats per target")
     axes[0].legend()
     axes[2].set(ylim=(0, 1.1 * axes[2].dataLim.y1))
     return axes

@@ -41,7 +41,7 @@ def plot_contributions(gains: pd.DataFrame, titles: Mapping[int, str], title: st
     rows, columns = (sorted(axis, key=lambda item: split_year(titles[item])[1] or 0) for axis in gains.axes)
     named = gains.loc[rows, columns].rename(lambda item: label_of(titles[item], 34), axis=0)
     named = named.rename(lambda item: label_of(titles[item], 34), axis=1)
-    label = {"label": "change of log-probability"}
+    label = {"label": "contribution to the log-probability"}
     sns.heatmap(named, center=0, cmap="RdBu", annot=True, fmt=".1f", ax=ax, cbar_kws=label)
     ax.set(title=title, xlabel="recommended film", ylabel="film of the history")
     ax.set_xticklabels(ax.get_xticklabels(), rotation=35, ha="right")
