@@ -1,4 +1,4 @@
-"""One table of all recorded runs and baselines, results/table.json: docs/results.md and notebook 04 are made from it.
+"""One table of all recorded runs, peers and baselines, results/table.json: docs/results.md and 04b are made from it.
 
     BERTREC_DATA=FOLDER python benchmarks/table.py
 
@@ -65,6 +65,8 @@ TOLD = [  # in docs/results.md, README and the notebooks, wherever both were run
     ("bert4rec", "pctm"),
     ("bert4rec", "linear"),
     ("modern-cloze", "linear"),
+    ("modern-both", "rectools-sasrec"),
+    ("bert4rec", "rectools-bert4rec"),
     ("modern-both", "pctm"),
     ("modern-both", "linear"),
     ("modern-both-with-linear", "linear"),
@@ -145,6 +147,21 @@ def baselines_of(preset: str) -> Models:
     return {
         each: Model([ranks[each]], [row["validation"]["ndcg@10"]], is_trained=False) for each, row in recorded.items()
     }
+
+
+def peers_of(preset: str) -> Models:
+    """The networks of other libraries that were trained on our data (peers.py)."""
+    name = f"peers-{preset}"
+    if not path_of(name).exists():
+        return {}
+    recorded = {row["model"]: row for row in read_result(name)["models"]}
+    ranks = kept_ranks(name, {model: row["test"] for model, row in recorded.items()})
+    best = {model: max(epoch["ndcg@10"] for epoch in row["history"]) for model, row in recorded.items()}
+    return {model: Model([ranks[model]], [best[model]]) for model in recorded}
+
+
+def models_of(preset: str) -> Models:
+    return runs_of(preset) | peers_of(preset) | baselines_of(preset)
 
 
 def row_of(model: Model) -> dict:
@@ -278,7 +295,7 @@ def main():
     argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     table = {}
     for preset in PRESETS:
-        models = runs_of(preset) | baselines_of(preset)
+        models = models_of(preset)
         table[preset] = {
             "models": {name: row_of(model) for name, model in tqdm(models.items(), desc="bootstrap")},
             "differences": differences_of(models),

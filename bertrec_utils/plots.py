@@ -304,7 +304,7 @@ def kind_of(model: str) -> str:
     """The kind of a model, a key of KINDS, from its name in results/."""
     if model.endswith(("-with-linear", "-with-chain")):
         return "mixture"
-    return "network" if model.startswith(("bert4rec", "modern-")) else "baseline"
+    return "network" if model.startswith(("bert4rec", "modern-", "rectools-", "recbole-")) else "baseline"
 
 
 def plot_scores(rows: Mapping[str, Mapping], title: str, ax: Axes | None = None) -> Axes:
