@@ -158,6 +158,6 @@ def ranks_with_ties_won(scorer: Scorer, holdout: Holdout) -> np.ndarray:
         histories = holdout.histories.rows(rows)
         scores = scorer.score(histories).copy()
         targets = np.take_along_axis(scores, holdout.targets[rows, None] - 1, 1)
-        scores[np.repeat(np.arange(len(rows)), histories.lengths), histories.tokens - 1] = -np.inf
+        scores[histories.token_rows, histories.tokens - 1] = -np.inf
         ranks.append(1 + (scores > targets).sum(1))
     return np.concatenate(ranks)

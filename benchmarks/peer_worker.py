@@ -83,7 +83,7 @@ def to_the_end(train: Callable, split: Split, epochs: int, patience: int) -> dic
 
 def log_of(sequences: Sequences, *columns: str) -> pd.DataFrame:
     """A row for each item: user, token, and as its time its position."""
-    users = np.repeat(np.arange(len(sequences)), sequences.lengths)
+    users = sequences.token_rows
     times = np.arange(len(users)) - np.repeat(sequences.offsets[:-1], sequences.lengths)
     return pd.DataFrame(dict(zip(columns, (users, sequences.tokens.astype(int), times), strict=True)))
 

@@ -309,7 +309,7 @@ class WithGBCE(ModernTransformer):
     def forward(self, batch, target_index=None, negatives=None):
         index = batch.target_index() if target_index is None else target_index
         states, labels = self.target_states(batch).flatten(0, 1)[index].float(), batch.labels.flatten()[index] - 1
-        weight = self.item_embedding.weight[1:-1]
+        weight = self.item_vectors
         items = torch.randint(self.item_count, (GBCE_NEGATIVES,), device=self.device)
         target = (states * F.embedding(labels, weight)).sum(1) + self.item_bias[labels]
         others = torch.addmm(self.item_bias[items], states, F.embedding(items, weight).T)

@@ -78,9 +78,9 @@ class TrainingSettings:
     p_cloze: float = 0.0  # share of the histories with masked items only; the rest have both
     mask_ratio: float = 0.3  # share of the items of a bidirectional prefix that are masked
     next_ratio: float = 0.5  # share of the positions after that prefix that are targets
-    p_mask_last: float = 0.0  # share of the histories whose only target is the newest item, masked as in the test
+    p_mask_last: float = 0.0  # share of the histories whose only target is the newest item, masked
 
-    negatives: int = 0  # items sampled per four histories for the softmax; 0: the softmax is over all items
+    negatives: int = 0  # items sampled for the softmax, anew for every four histories; 0: it is over all items
     batch_size: int = 128  # users
     bucket_by_length: bool = True  # a batch is of histories of similar length; false: of users drawn at random
     learning_rate: float = 2e-3  # at its peak

@@ -413,6 +413,12 @@ def test_nothing_may_be_sold_out_but_not_all(shop, capsys):
         assert f"the model knows none of {unknown!r}" in message
 
 
+def test_an_item_named_twice_counts_once_unless_people_come_back(shop, capsys):
+    once, _ = answer(capsys, "--history", "id:1001", "id:1002")
+    twice, _ = answer(capsys, "--history", "id:1001", "id:1002", "id: 1001")
+    assert twice == once
+
+
 def test_a_history_of_ids_is_told_how_to_write_them(shop):
     message = error_of("recommend", "model", "--history", "1001", "1002")
     assert message.endswith("give at least one item the model knows; to name an item by its id, write id:1001")

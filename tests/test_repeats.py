@@ -182,6 +182,15 @@ def test_a_cut_in_time_with_repeats_by_hand():
         assert all(part.seen_are_candidates for part in (split.validation, split.test, split.successive))
 
 
+def test_repeats_after_a_cut_in_time_do_not_decide_about_those_before_it():
+    before = [(user, item, day) for user in (1, 2) for day, item in enumerate((11, 12, 13))] + [(3, 14, 0), (3, 11, 1)]
+    later = [(user, 11, day) for user in (1, 2) for day in (3, 4, 5, 6)] + [(1, 14, 7)]
+    log = pd.DataFrame(before + later, columns=["user", "item", "timestamp"])
+    _, split = split_in_time(log, 0.47, 1, None)  # before the third day
+    assert [history.tolist() for history in split.test.histories] == [[1, 2, 3]] and split.test.targets.tolist() == [4]
+    assert not split.test.seen_are_candidates
+
+
 def test_both_kinds_of_sequences_are_cached(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "MIN_CACHED_BYTES", 1)
     log_of(FIVE_USERS).to_csv(tmp_path / "log.csv", index=False)

@@ -60,6 +60,8 @@ def recommend_command(arguments: argparse.Namespace) -> None:
             options[name] = look_up_filter(recommender, path, leaves_out=name == "without")
     if arguments.history:
         history, errors = look_up(recommender, arguments.history)
+        if checkpoint.settings.data.repeats != "keep":
+            history = list(dict.fromkeys(history))  # one film under two names
         unknown = list(errors)
     else:
         histories, notes = checkpoint.load_histories(dataset, **log)

@@ -263,10 +263,10 @@ def split_in_time(
     are treated as in `build_sequences`. ValueError if nobody can be trained on or tested, or `repeats` is unknown.
     """
     log = ratings.iloc[_in_time_order(ratings, tie_seed, own)[2]]
-    is_repeat = log.duplicated(["user", "item"])
-    keeps = _keeps_repeats(repeats, int(is_repeat.sum()), len(log))
-    log = log if keeps else log[~is_repeat]
     cut = ratings.timestamp.quantile(quantile)
+    is_repeat, is_early = log.duplicated(["user", "item"]), log.timestamp < cut
+    keeps = _keeps_repeats(repeats, int((is_repeat & is_early).sum()), int(is_early.sum()))
+    log = log if keeps else log[~is_repeat]
     counts = log.item[log.timestamp < cut].value_counts()
     log = log[log.item.isin(counts.index[counts >= min_item_ratings])]
     is_early = (log.timestamp < cut).to_numpy()
@@ -274,7 +274,7 @@ def split_in_time(
     vocabulary = Vocabulary(np.unique(log.item[is_early]))
     codes, items = pd.factorize(log.item)
     whole = Sequences(vocabulary.tokens(items)[codes], np.concatenate([[0], lengths.cumsum()]), users)
-    user_rows = np.repeat(np.arange(len(users)), lengths)
+    user_rows = whole.token_rows
     known = np.bincount(user_rows[is_early], minlength=len(users))  # how many items of each user are before the cut
     first = np.maximum(known, 1)  # the position of the first target after it
     trained, tested = np.flatnonzero(known >= 2), np.flatnonzero(first < lengths)

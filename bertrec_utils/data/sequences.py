@@ -72,14 +72,18 @@ class Sequences:
         """(B,) int64."""
         return np.diff(self.offsets)
 
+    @property
+    def token_rows(self) -> np.ndarray:
+        """The row of each token, int64."""
+        return np.repeat(np.arange(len(self)), self.lengths)
+
     def counts(self, item_count: int) -> np.ndarray:
         """How often each of tokens 1..V occurs, (V,) int64, for V = `item_count`: the popularity of the items."""
         return np.bincount(self.tokens, minlength=item_count + 1)[1:]
 
     def user_counts(self, item_count: int) -> np.ndarray:
         """How many rows have each of tokens 1..V, (V,) int64, however often."""
-        rows = np.repeat(np.arange(len(self)), self.lengths)
-        pairs = np.unique(rows * (item_count + 1) + self.tokens)
+        pairs = np.unique(self.token_rows * (item_count + 1) + self.tokens)
         return np.bincount(pairs % (item_count + 1), minlength=item_count + 1)[1:]
 
     def rows(self, rows: np.ndarray) -> "Sequences":
@@ -98,7 +102,7 @@ class Sequences:
 
     def pairs(self, distance: int) -> tuple[np.ndarray, np.ndarray]:
         """The tokens of all pairs `distance` >= 1 positions apart in a row: the earlier and the later, (P,) each."""
-        rows = np.repeat(np.arange(len(self)), self.lengths)
+        rows = self.token_rows
         same_row = rows[:-distance] == rows[distance:]
         return self.tokens[:-distance][same_row], self.tokens[distance:][same_row]
 

@@ -57,7 +57,7 @@ class MarkovChain:
 
     def __init__(self, train: Sequences, item_count: int):
         self.followers = pair_counts(train, item_count, distance=1)
-        self.tie_break = popularity_tie_break(train, item_count).astype(np.float32)  # below 1, one observed step
+        self.tie_break = popularity_tie_break(train, item_count)  # below 1, one observed step
 
     def score(self, histories: Sequences) -> np.ndarray:
         return self.followers[histories.last() - 1].toarray() + self.tie_break
@@ -106,9 +106,10 @@ class PCTM:
     history can bring in another; here most items of the history have to agree.
 
     A pair `distance` positions apart counts distance ** -`power`, up to `window`; P(next | item) is the share of such
-    counts, with `pseudo_counts` spread evenly over all items. A score is the weighted sum of log P over the newest
-    `max_length` items, and `popularity` times the log of the item's share of the training data. The newest `head` items
-    have weight `recent` together, each `decay` times the one after it; the rest of 1 is shared evenly by those before.
+    counts, with `pseudo_counts` spread evenly over all items. A score is, but for a constant of the history, the
+    weighted sum of log P over the newest `max_length` items and `popularity` times the log of the item's share of the
+    training data. The newest `head` items have weight `recent` together, each `decay` times the one after it; the rest
+    of 1 is shared evenly by those before.
     """
 
     def __init__(
@@ -134,16 +135,17 @@ class PCTM:
     def score(self, histories: Sequences) -> np.ndarray:
         rows, ages = rows_and_ages(histories)
         kept = ages < self.max_length
-        weights = np.concatenate([self.weights(min(length, self.max_length))[::-1] for length in histories.lengths])
+        lengths = histories.lengths.clip(max=self.max_length)
+        weights = np.concatenate([self.history_weights(length)[::-1] for length in lengths])
         shape = len(histories), len(self.background)
         history = sparse.coo_array((weights, (rows[kept], histories.tokens[kept] - 1)), shape).tocsr()
         return (history @ self.evidence).toarray() + self.background
 
-    def weights(self, length: int) -> np.ndarray:
+    def history_weights(self, length: int) -> np.ndarray:
         """(length,) float32: of the items of a history, the newest first; they add up to 1."""
         newest = self.decay ** np.arange(min(length, self.head))
         older = max(length - self.head, 0)
-        share = self.recent if older else 1
+        share = (self.recent if older else 1) if self.head else 0
         return np.append(newest * share / newest.sum(), np.full(older, (1 - share) / max(older, 1))).astype(np.float32)
 
 
@@ -197,11 +199,13 @@ class LinearNextItem:
     fast and one that decays slowly, (2 V). Over every position of the training sequences, W (2 V, V) minimises
     |history W - next item|^2 + ridge |W|^2, the next item being a row with a single 1. With one decay this is close
     to SLIT (Choi et al., WWW 2021). Scores estimate probabilities, but may be negative.
-    ValueError if there are more than MAX_ITEMS items.
+    ValueError if there are more than MAX_ITEMS items, or a decay is not between 0 and 1.
     """
 
     def __init__(self, train: Sequences, item_count: int, decays: tuple[float, ...] = (0.5, 0.9), ridge: float = 200.0):
         require_dense(item_count)
+        if not all(0 < decay < 1 for decay in decays):
+            raise ValueError(f"decays are {decays}; each must be above 0 and below 1")
         self.decays, self.item_count = decays, item_count
         histories, next_items = normal_equations(train, item_count, decays)
         histories[np.diag_indices_from(histories)] += ridge
@@ -266,12 +270,12 @@ def max_age(decay: float) -> int:
 
 def rows_and_ages(histories: Sequences) -> tuple[np.ndarray, np.ndarray]:
     """For each token, the row of its history and its age there (0 for the newest item); two int64 arrays."""
-    rows = np.repeat(np.arange(len(histories)), histories.lengths)
+    rows = histories.token_rows
     return rows, histories.offsets[1:][rows] - 1 - np.arange(len(histories.tokens))
 
 
 def decayed_history(histories: Sequences, item_count: int, decay: float) -> sparse.csr_array:
-    """(B, V) float32: decay ** age for each item of a history, the last item's age being 0."""
+    """(B, V) float32: decay ** age for each item of a history, the last item's age being 0, up to `max_age`."""
     rows, ages = rows_and_ages(histories)
     kept = ages < max_age(decay) if decay < 1 else slice(None)
     weights = (decay ** ages[kept]).astype(np.float32)

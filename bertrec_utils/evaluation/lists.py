@@ -44,7 +44,7 @@ def best_lists(
         scores = np.array(scorer.score(batch))  # a copy
         scores = scores if np.issubdtype(scores.dtype, np.floating) else scores.astype(np.float64)
         if not allow_seen:
-            scores[np.repeat(np.arange(len(rows)), batch.lengths), batch.tokens - 1] = -np.inf
+            scores[batch.token_rows, batch.tokens - 1] = -np.inf
         for row, columns in zip(scores, best_columns(scores, k), strict=True):
             yield columns + 1, row[columns]
 
@@ -116,7 +116,7 @@ def run_ranks(
     pairs = rows * (len(vocabulary) + 1) + tokens
     if np.isnan(scores).any() or (np.diff(np.sort(pairs[tokens > 0])) == 0).any():
         raise ValueError("the lists have an item twice for a user, or a score that is NaN; give each item once")
-    seen = np.repeat(np.arange(count), histories.lengths) * (len(vocabulary) + 1) + histories.tokens
+    seen = histories.token_rows * (len(vocabulary) + 1) + histories.tokens
     is_seen = np.isin(pairs, seen) & (not holdout.seen_are_candidates)
     kept, has_list = ~is_seen & (scores > -np.inf), np.bincount(rows, minlength=count) > 0
     notes["lines with an item of the user's history, or the score -inf (left out)"] = (~kept).sum()
@@ -157,7 +157,9 @@ def gini(lists: np.ndarray, item_count: int) -> float:
 
 def intra_list_diversity(lists: np.ndarray, features: np.ndarray) -> float:
     """1 less the Jaccard similarity of two items' `features` (V, G) bool, the mean over all pairs of a list, then over
-    lists (Ziegler et al., WWW 2005). Two items without any feature are alike."""
+    lists (Ziegler et al., WWW 2005). Two items without any feature are alike. ValueError for lists of one item."""
+    if lists.shape[1] < 2:
+        raise ValueError("the diversity of a list needs two items or more")
     of_lists = features[lists - 1].astype(np.float32)  # (U, k, G)
     both = of_lists @ of_lists.transpose(0, 2, 1)
     sizes = of_lists.sum(-1)

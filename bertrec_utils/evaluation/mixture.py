@@ -26,7 +26,8 @@ class Mixture:
 
     def parts(self, histories: Sequences) -> tuple[np.ndarray, np.ndarray]:
         """Both terms, (B, V) float32 each, the second not yet weighted."""
-        return log_softmax(self.network.score(histories), axis=1), standardise(self.baseline.score(histories))
+        standardised = standardise(self.baseline.score(histories)).astype(np.float32)
+        return log_softmax(self.network.score(histories), axis=1), standardised
 
 
 def standardise(scores: np.ndarray) -> np.ndarray:

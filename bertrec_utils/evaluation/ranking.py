@@ -74,7 +74,7 @@ def target_ranks(
         if np.isnan(scores.min()) or (target_scores == np.inf).any():
             problem = "gave a score that is NaN, or a target the score inf"
             raise ValueError(f"{type(scorer).__name__} {problem}; give numbers, or -inf to items to leave out")
-        seen = np.repeat(np.arange(len(rows)), batch.lengths), batch.tokens - 1
+        seen = batch.token_rows, batch.tokens - 1
         for protocol in protocols:
             if protocol == "full":
                 higher, tied = scores > target_scores, scores == target_scores
@@ -94,7 +94,7 @@ def target_ranks(
 
 
 def count_by_row(holds: np.ndarray) -> np.ndarray:
-    """`holds.sum(1)`, (B,) int64, of (B, V) bool, ten times as fast."""
+    """`holds.sum(1)`, (B,) int64, of (B, V) bool, several times as fast."""
     return np.fromiter(map(np.count_nonzero, holds), np.int64, len(holds))
 
 

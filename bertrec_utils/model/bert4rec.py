@@ -75,7 +75,7 @@ class BERT4Rec(Network):
     def logits(self, states: Tensor) -> Tensor:
         """Scores (..., V) from final states (..., D): equation 7, before the softmax. Input and output share the item
         embeddings."""
-        return F.linear(self.transform(states), self.item_embedding.weight[1:-1], self.item_bias)
+        return F.linear(self.transform(states), self.item_vectors, self.item_bias)
 
     def transform(self, states: Tensor) -> Tensor:
         """What is compared with the item embeddings, (..., D)."""
@@ -90,9 +90,7 @@ class BERT4Rec(Network):
         index = batch.target_index() if target_index is None else target_index
         labels = batch.labels.flatten()[index] - 1
         states = self.target_states(batch.history, batch.target_positions).flatten(0, 1)[index]
-        return cross_entropy(
-            self.transform(states), self.item_embedding.weight[1:-1], self.item_bias, labels, negatives
-        )
+        return cross_entropy(self.transform(states), self.item_vectors, self.item_bias, labels, negatives)
 
     def target_states(self, tokens: Tensor, positions: Tensor) -> Tensor:
         """Final states (B, M, D) of `tokens` (B, T) at `positions` (B, M): those of `encode`, for less work.

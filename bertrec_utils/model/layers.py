@@ -37,6 +37,11 @@ class Network(nn.Module, abc.ABC):
     def device(self) -> torch.device:
         return self.item_bias.device
 
+    @property
+    def item_vectors(self) -> Tensor:
+        """(V, D): the embeddings of the items, without those of PAD and [MASK]; changing it changes the model."""
+        return self.item_embedding.weight[1:-1]
+
     @abc.abstractmethod
     def user_vectors(self, histories: Sequences) -> Tensor:
         """What is compared with the item embeddings after each history, (B, D)."""
@@ -46,7 +51,7 @@ class Network(nn.Module, abc.ABC):
         """Scores (B, V) float32 of every item as the next one after each history."""
         with evaluating(self):
             vectors = self.user_vectors(histories)
-            return F.linear(vectors, self.item_embedding.weight[1:-1], self.item_bias).float().cpu().numpy()
+            return F.linear(vectors, self.item_vectors, self.item_bias).float().cpu().numpy()
 
 
 @contextlib.contextmanager

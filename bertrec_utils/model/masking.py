@@ -6,7 +6,7 @@ item sees it. So one pass can predict many targets of a history, each from only 
 A history is split into a prefix and the rest. In the prefix some items are masked: the cloze of BERT, with items on
 both sides (section 3.6 of Sun et al., CIKM 2019). After it, the target is the next item, from what came before: the
 causal objective of SASRec and GPT. Items see each other as in a prefix language model: the prefix in both directions,
-every later item only what came before it.
+every later item only itself and what came before it.
 
 Shapes: B users, T positions, M targets per user.
 """
@@ -45,8 +45,8 @@ class MaskedBatch(NamedTuple):
 
     def attention_mask(self, mask_token: int) -> Tensor:
         """Which items are seen, (B, 1, T + M, T) bool: first by each position of the history, then by each target. PAD
-        and [MASK] are never seen. A row that sees no item attends to position 0, which holds PAD or [MASK] then: a
-        softmax over nothing would be NaN."""
+        and [MASK] are never seen. A row that sees no item, as in a training history of one, attends to position 0: a
+        softmax over nothing would be NaN. It holds PAD there or, in the longest history of the batch, [MASK]."""
         positions = torch.arange(self.history.shape[1], device=self.history.device)
         until = torch.cat([self.history_visible_until, self.visible_until], 1)
         visible = self.is_item(mask_token)[:, None, :] & (positions < until[:, :, None])
@@ -71,7 +71,7 @@ def training_batches(
         prefix = sample_prefixes(lengths[rows], settings.p_causal, settings.p_cloze, random)
         cloze, next_item = sample_targets(tokens, prefix, settings.mask_ratio, settings.next_ratio, random)
         if settings.p_mask_last:
-            newest_only = random.random(len(rows)) < settings.p_mask_last  # and it is masked, as in the test
+            newest_only = random.random(len(rows)) < settings.p_mask_last  # and it is masked
             cloze[newest_only] = next_item[newest_only] = False
             cloze[newest_only, -1] = True
         yield build_batch(tokens, prefix, cloze, next_item, mask_token)

@@ -27,7 +27,7 @@ class Layout(NamedTuple):
     """Where the N states of a batch are, the history's first, and what the last Q of them see."""
 
     rotation: Tensor  # (B, N, 1, D / H / 2) complex: `rotations` of their positions
-    query_positions: Tensor  # (B, M) int64: the positions of the targets
+    target_positions: Tensor  # (B, M) int64
     is_item: Tensor  # (B, T, 1) bool: neither PAD nor masked
     visible: Tensor  # (B, 1, Q, T) bool
 
@@ -85,15 +85,15 @@ class CausalConv(nn.Module):
         size = settings.conv_size
         self.weight = nn.Parameter(torch.zeros(size, settings.width), requires_grad=size > 0)
 
-    def forward(self, history: Tensor, query_positions: Tensor) -> Tensor:
-        """For each position of `history` (B, T, D), then for each of `query_positions` (B, M), the weighted sum of the
+    def forward(self, history: Tensor, target_positions: Tensor) -> Tensor:
+        """For each position of `history` (B, T, D), then for each of `target_positions` (B, M), the weighted sum of the
         positions before it: (B, T + M, D). Rows of `history` that must not be seen must be zero."""
         (batch, length, width), size = history.shape, len(self.weight)
         padded = F.pad(history, (0, 0, size, 0))
         sums = history.new_zeros(batch, length + 1, width)  # a target may come after the newest item
         for back, weight in enumerate(self.weight, start=1):
             sums = sums + weight * padded[:, size - back : size - back + length + 1]
-        rows = query_positions + (length + 1) * torch.arange(batch, device=history.device)[:, None]
+        rows = target_positions + (length + 1) * torch.arange(batch, device=history.device)[:, None]
         return torch.cat([sums[:, :-1], F.embedding(rows, sums.flatten(0, 1))], 1)
 
 
@@ -114,7 +114,7 @@ class Block(nn.Module):
         """New states (B, Q, D) of the last Q of `states` (B, N, D). They attend to the first T, the history."""
         queries, history = slice(-layout.visible.shape[2], None), slice(layout.visible.shape[3])
         normed = self.attention_norm(states)
-        previous = self.conv(normed[:, history] * layout.is_item, layout.query_positions)
+        previous = self.conv(normed[:, history] * layout.is_item, layout.target_positions)
         normed = normed + previous
         attended = self.attention(normed[:, queries], normed[:, history], layout.visible, layout.rotation)
         states = states[:, queries] + previous[:, queries] + self.dropout(attended)
@@ -139,7 +139,7 @@ class ModernTransformer(Network):
         `target_index` (N,) int64 is `batch.target_index()`, computed beforehand: a GPU would have to stop for it."""
         index = batch.target_index() if target_index is None else target_index
         states, labels = self.target_states(batch).flatten(0, 1)[index], batch.labels.flatten()[index] - 1
-        return cross_entropy(states, self.item_embedding.weight[1:-1], self.item_bias, labels, negatives)
+        return cross_entropy(states, self.item_vectors, self.item_bias, labels, negatives)
 
     def target_states(self, batch: MaskedBatch) -> Tensor:
         """Final states (B, M, D) of the targets. On a CPU a large batch goes through in parts that fit its cache."""
@@ -164,12 +164,12 @@ class ModernTransformer(Network):
         states = self.embedding_dropout(states)
         for block in self.blocks[:-1]:
             states = block(states, layout)
-        of_targets = layout.visible[:, :, -layout.query_positions.shape[1] :]
+        of_targets = layout.visible[:, :, -layout.target_positions.shape[1] :]
         return self.final_norm(self.blocks[-1](states, layout._replace(visible=of_targets)))
 
     def logits(self, states: Tensor) -> Tensor:
         """Scores of all items, (..., V), from final states (..., D)."""
-        return F.linear(states, self.item_embedding.weight[1:-1], self.item_bias)
+        return F.linear(states, self.item_vectors, self.item_bias)
 
     def user_vectors(self, histories: Sequences) -> Tensor:
         """What is compared with the item embeddings after each history, (B, D)."""

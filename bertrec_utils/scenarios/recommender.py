@@ -137,12 +137,12 @@ class Recommender:
     ) -> Iterator[pd.DataFrame]:
         """`recommend_all`, the table of USERS_PER_PART users after the other: what is in memory stays small.
 
-        The score is log p(next film), as in `log_probabilities`, less `popularity_penalty` times the log of how many
-        people rated the film: at 0 the list has what is likely, at 1 what this history makes more likely than it is for
-        everybody. `exclude_series` leaves out films of the same series as one of the history, `only` all items but
-        these, `without` these, and items of the history are left out unless `allow_seen`. Lists are shorter than k, or
-        empty, if no more is left. ValueError if a number is out of range or a history empty, KeyError if the model
-        knows none of `only` or of `without`.
+        The score is log p(next film), as in `log_probabilities`, less `popularity_penalty` times the log of how
+        often the film was rated, plus one: at 0 the list has what is likely, at 1 what this history makes more likely
+        than it is for everybody. `exclude_series` leaves out films of the same series as one of the history, `only` all
+        items but these, `without` these, and items of the history are left out unless `allow_seen`. Lists are shorter
+        than k, or empty, if no more is left. ValueError if a number is out of range or a history empty, KeyError if the
+        model knows none of `only` or of `without`.
         """
         if k < 1:
             raise ValueError(f"k is {k}; ask for at least one recommendation")
@@ -258,8 +258,8 @@ class Recommender:
 
     def item_vectors(self) -> np.ndarray:
         """(V, width) float32: the embeddings of the items; AttributeError for a baseline, which has none."""
-        embedding: Any = self.model.item_embedding  # type: ignore[attr-defined]
-        return embedding.weight[1:-1].detach().cpu().numpy()
+        vectors: Any = self.model.item_vectors  # type: ignore[attr-defined]
+        return vectors.detach().cpu().numpy()
 
     def similar_items(self, item: Any, k: int = 10) -> pd.DataFrame:
         """The k items with the most similar `item_vectors`: item, title, genres, similarity (cosine)."""

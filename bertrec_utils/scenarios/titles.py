@@ -42,7 +42,7 @@ NAMES = ("name", "title")
 DATES = ("watcheddate", "watchedat", "lastwatchedat", "daterated", "ratedat", "created", "date")
 LETTERBOXD = ("diary.csv", "watched.csv", "ratings.csv")  # of a whole export; the first that has a film tells its day
 TRAKT_HISTORY = re.compile(r"(?:watched-)?history(?:-\d+)?\.json")
-BULLET = re.compile(r"(?:\d+[.)]|[-*•])\s+")
+BULLET = re.compile(r"^(?:\d+[.)]|[-*•])\s+")
 NETFLIX_EPISODE = re.compile(r": (?:(?:Season|Series|Volume|Book|Chapter) \d+|Limited Series|Miniseries):")
 
 
@@ -177,7 +177,7 @@ class TitleIndex:
         self.ids = {str(item): item for item in self.titles}
         self.same_title: dict[str, list[Any]] = defaultdict(list)
         for item, title in self.titles.items():
-            self.same_title[title].append(item)
+            self.same_title[title.strip()].append(item)
         popularity = dict(zip(items.item.tolist(), items.ratings.tolist(), strict=True)) if "ratings" in items else {}
         self.years = {item: split_year(title)[1] for item, title in self.titles.items()}
         self.last_year = max((year for year in self.years.values() if year), default=None)
@@ -204,6 +204,7 @@ class TitleIndex:
         year lies after the release's last."""
         if title.startswith("id:") and (named := title.removeprefix("id:").strip()) in self.ids:
             return self.ids[named]
+        title = title.strip()
         found = self.same_title.get(title) or self._fitting(title)
         found = [item for item in found if item in known] or found
         if len(found) > 1:

@@ -51,7 +51,8 @@ def epoch_batches(
 ) -> Iterator[Batch]:
     """One epoch of `training_batches`, of each the rows of this process. All processes must pass an equal `random`.
     Every process masks whole batches, so that the number of processes changes nothing in what is masked."""
-    probabilities = inclusion_probabilities(train.counts(item_count), settings.training.negatives)
+    sample_size = settings.training.negatives
+    probabilities = inclusion_probabilities(train.counts(item_count), sample_size) if sample_size else None
     for whole in training_batches(train, item_count + 1, settings.training, settings.model.max_length, random):
         mine = slice(rank(), None, world_size())
         masked = MaskedBatch(*(part[mine] for part in whole))
@@ -59,7 +60,7 @@ def epoch_batches(
         my_targets = np.zeros_like(targets)
         my_targets[mine] = targets[mine]
         negatives = None
-        if settings.training.negatives:
+        if probabilities is not None:
             groups = np.add.reduceat(my_targets, np.arange(0, len(targets), HISTORIES_PER_SAMPLE))
             negatives = sample_negatives(probabilities, groups.tolist(), random)
         yield Batch(

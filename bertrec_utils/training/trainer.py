@@ -119,7 +119,7 @@ class Trainer:
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, warmup_cosine(training, self.steps_per_epoch))
         self.history: list[dict[str, float]] = []  # one row per epoch
         self.best_weights: dict[str, Tensor] = {}
-        # where training goes on from a model, that may be set aside by now
+        # training may go on from a model that has been moved aside by now, so that its weights cannot be compared
         self.run_key = run_key(THOSE_BEFORE if continued else digest_of_weights(model), dataset, settings, seed)
         self.stateful: dict[str, Any] = {"weights": model, "optimizer": self.optimizer, "schedule": self.schedule}
 
@@ -162,11 +162,11 @@ class Trainer:
         """One optimizer step on `batch`. Returns this process's part of its mean loss, a detached scalar."""
         device = self.model.device
         batch = batch.to(device)
-        bfloat16 = torch.autocast(device.type, torch.bfloat16, enabled=self.is_bfloat16)
-        with bfloat16, devices.matmul_precision(self.is_bfloat16):
-            loss = self.ddp_model(batch.masked, batch.target_index, batch.negatives) * batch.target_share
         self.optimizer.zero_grad(set_to_none=True)
-        (loss * devices.world_size()).backward()  # gradients are averaged over processes, and these are parts of a sum
+        with devices.matmul_precision(self.is_bfloat16):
+            with torch.autocast(device.type, torch.bfloat16, enabled=self.is_bfloat16):
+                loss = self.ddp_model(batch.masked, batch.target_index, batch.negatives) * batch.target_share
+            (loss * devices.world_size()).backward()  # gradients are averaged over processes; these are parts of a sum
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), MAX_GRADIENT_NORM)
         self.optimizer.step()
         self.schedule.step()
@@ -223,11 +223,11 @@ def fit(
     """Train `model` in place, as `settings` say; leave it in evaluation mode, with the weights of the best validation
     NDCG@10.
 
-    Returns one row per epoch: epoch, loss (mean cross-entropy per target, nats), learning_rate, hit@10 and ndcg@10
-    (validation, full ranking), seconds (since the start). With a `folder`, the best epoch is kept there for `load`, at
-    the end with the weight of the linear baseline in its mixture, and a run that was interrupted resumes after its last
-    epoch; a finished model that lies there is moved to a subfolder (say `continued` if `model` is what
-    `continued_model` made of it). `on_step` is called after each batch, `on_epoch` after each epoch. Of several
+    Returns one row per epoch: epoch, loss (mean cross-entropy per target, nats), learning_rate (after the epoch),
+    hit@10 and ndcg@10 (validation, full ranking), seconds (since the start). With a `folder`, the best epoch is kept
+    there for `load`, at the end with the weight of the linear baseline in its mixture, and a run that was interrupted
+    resumes after its last epoch; a finished model that lies there is moved to a subfolder (say `continued` if `model`
+    is what `continued_model` made of it). `on_step` is called after each batch, `on_epoch` after each epoch. Of several
     processes (devices.py) the main one writes. Nothing is printed unless `verbose`.
     ValueError if the folder holds the unfinished run of other settings or data, or another training is at work in it;
     FloatingPointError if the loss or a weight is not finite; OSError if the folder cannot be written; what it holds is

@@ -29,17 +29,17 @@ def run_key(initial_weights: str, dataset: Dataset, settings: Settings, seed: in
         "columns": None,
         "repeats": None,
         "seed": seed,
-        "data": _digest(dataset.fingerprint),
+        "data": _short_digest(dataset.fingerprint),
         "initial weights": initial_weights,
     }
 
 
 def digest_of_weights(model: Network) -> str:
     """A digest of the weights as they are now, roughly: another machine may round a start from counts differently."""
-    return _digest({name: f"{value.norm():.3g}" for name, value in model.state_dict().items()})
+    return _short_digest({name: f"{value.norm():.3g}" for name, value in model.state_dict().items()})
 
 
-def _digest(parts: dict[str, str]) -> str:
+def _short_digest(parts: dict[str, str]) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:8]
 
 

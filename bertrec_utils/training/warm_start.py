@@ -77,7 +77,7 @@ def item_vectors(sequences: Sequences, item_count: int, width: int, seed: int = 
 def warm_start(model: Network, sequences: Sequences, seed: int = 0) -> None:
     """Set `model`'s item embeddings and output bias, in place, from the training `sequences`."""
     item_count, width = model.item_count, model.settings.width
-    model.item_embedding.weight[1:-1] = torch.from_numpy(item_vectors(sequences, item_count, width, seed))
+    model.item_vectors[:] = torch.from_numpy(item_vectors(sequences, item_count, width, seed))
     popularity = np.log(sequences.counts(item_count) + 1)
     model.item_bias.copy_(torch.from_numpy(popularity - popularity.mean()))
 
@@ -95,7 +95,7 @@ def carry_over(model: Network, trained: Network, tokens: np.ndarray, sequences: 
     model.load_state_dict(state, strict=False)
     known = vectors[tokens[is_known]]
     near = cooccurrence(sequences, model.item_count)[~is_known][:, is_known] @ known
-    new = np.where(near.any(1, keepdims=True), near, model.item_embedding.weight[1:-1].numpy()[~is_known])
+    new = np.where(near.any(1, keepdims=True), near, model.item_vectors.numpy()[~is_known])
     new *= np.median(np.linalg.norm(known, axis=1)) / np.linalg.norm(new, axis=1, keepdims=True)
     counts = np.stack([np.log(sequences.counts(model.item_count) + 1), np.ones(model.item_count)], 1)
     line = np.linalg.lstsq(counts[is_known], bias[tokens[is_known] - 1], rcond=None)[0]

@@ -74,6 +74,9 @@ def test_pctm_by_hand():
     np.testing.assert_allclose(short - short[0], expected - expected[0], rtol=1e-5)
     newest = PCTM(train, 3, **settings, max_length=2).score(rows([2, 3, 1], [3, 1]))
     np.testing.assert_allclose(*newest, rtol=1e-6)  # what is older is not read
+    expected = (np.log(after_1) + np.log(after_2) + np.log(after_3)) / 3 - 0.5 * np.log(shares)  # no newest ones
+    [scores] = PCTM(train, 3, **settings | {"head": 0}, popularity=-0.5).score(rows([2, 3, 1]))
+    np.testing.assert_allclose(scores - scores[0], expected - expected[0], rtol=1e-5)
 
 
 def test_ease_predicts_each_item_from_the_others():
@@ -137,6 +140,19 @@ def test_linear_next_item_is_the_ridge_regression_written_out(longest, decays):
     history[:, 1] += np.power(decays, 1)
     history[:, 3] += 1
     np.testing.assert_allclose(model.score(rows([2, 4]))[0], history.ravel() @ expected, atol=5e-3)
+
+
+@pytest.mark.parametrize("decay", [0.0, 1.0])
+def test_the_regression_refuses_a_decay_whose_series_has_no_sum(decay):
+    with pytest.raises(ValueError, match="each must be above 0 and below 1"):
+        LinearNextItem(rows([1, 2, 3]), 3, decays=(0.5, decay))
+
+
+def test_popularity_breaks_a_tie_of_large_counts():
+    """500 steps from 1 to each of 2 and 3, and 3 is once more in the data, of which item 4 has very many."""
+    train = rows(*[[1, 2]] * 500, *[[1, 3]] * 500, [3], [4] * 100_000)
+    [scores] = MarkovChain(train, 4).score(rows([1]))
+    assert scores[2] > scores[1]
 
 
 @pytest.mark.parametrize("baseline", [EASE, ItemKNN, LinearNextItem])

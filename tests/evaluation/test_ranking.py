@@ -635,6 +635,8 @@ def test_gini_of_equal_and_of_single_exposure():
 def test_intra_list_diversity_by_hand():
     features = np.array([[1, 1, 0], [1, 0, 0], [0, 0, 1], [0, 0, 0], [0, 0, 0]], dtype=bool)
     assert intra_list_diversity(np.array([[1, 2, 3]]), features) == pytest.approx((1 / 2 + 1 + 1) / 3)
+    with pytest.raises(ValueError, match="two items or more"):
+        intra_list_diversity(np.array([[1], [2]]), features)
     assert intra_list_diversity(np.array([[1, 1]]), features) == intra_list_diversity(np.array([[4, 5]]), features) == 0
     assert intra_list_diversity(np.array([[1, 4]]), features) == 1
 

@@ -342,7 +342,7 @@ def test_contributions_to_a_set_are_over_the_same_orders(by_order):
 
 def test_similar_items_by_cosine(small_model):
     recommender = Recommender(small_model, Vocabulary(np.arange(1, 31)), thirty_films())
-    vectors = small_model.item_embedding.weight[1:-1].detach()
+    vectors = small_model.item_vectors.detach()
     similarity = torch.nn.functional.cosine_similarity(vectors[4:5], vectors)
     expected = [film + 1 for film in similarity.argsort(descending=True).tolist() if film != 4][:3]
     assert recommender.similar_items(5, 3).item.tolist() == expected

@@ -398,6 +398,11 @@ def test_nothing_is_suggested_for_nothing(shelf, typed):
     assert not index.suggest(typed)
 
 
+def test_a_blank_around_a_title_changes_nothing():
+    index = TitleIndex(pd.DataFrame({"item": [1, 2], "title": ["Cosmos (1980)", "Cosmos "], "genres": ""}))
+    assert {index.find(title) for title in ("Cosmos", "Cosmos ", " Cosmos")} == {2}
+
+
 def test_ids_that_differ_in_case_alone_find_themselves():
     index = TitleIndex(load_interactions(CASES / "case-sensitive-ids" / "log.csv").item_table())
     assert {item: index.find(item) for item in index.titles} == {item: item for item in index.titles}
@@ -552,6 +557,17 @@ def test_exports_are_read_oldest_first(tmp_path, caplog, name, text, titles, enc
     path = write(tmp_path, name, text.replace("First", "Fürst"), encoding)
     assert read_history(path) == [title.replace("First", "Fürst") for title in titles]
     assert not caplog.messages
+
+
+def test_only_what_stands_before_a_title_is_taken_for_a_bullet(tmp_path):
+    told = [
+        "(500) Days of Summer (2009)",
+        "Mission: Impossible - Fallout (2018)",
+        "Ben-Hur (1959)",
+        "12 Angry Men (1957)",
+    ]
+    listed = "".join(f"{bullet}{title}\n" for bullet, title in zip(("", "2. ", "- ", "* "), told, strict=True))
+    assert read_history(write(tmp_path, "films.txt", listed)) == told
 
 
 CASE_TITLES = {

@@ -173,7 +173,10 @@ def test_products_are_of_the_precision_that_was_set(dataset, precision):
     model = new_model(dataset, settings, device=CPU)
     for layer in (model.blocks[0].expand, model.blocks[1].attention.query):
         layer.register_forward_hook(lambda layer, inputs, output: seen.add((layer.training, output.dtype)))
-    fit(model, dataset, settings.change(epochs=1))
+    in_backward = set()
+    model.item_embedding.weight.register_hook(lambda gradient: in_backward.add(torch.get_float32_matmul_precision()))
+    fit(model, dataset, settings.change(epochs=1, negatives=8))
+    assert in_backward == {"medium" if precision == "bfloat16" else "highest"}
     # ranks and weights are float32
     assert seen == {(True, getattr(torch, precision)), (False, torch.float32)}
     assert {value.dtype for value in model.state_dict().values()} == {torch.float32}
