@@ -12,6 +12,7 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 NETWORKS = ("bert4rec", "modern")
 STARTS = ("random", "counts")
 REPEATS = ("first", "keep")
+FRAME = "frame"  # the release of a model that was trained on a data frame, which is not kept
 
 
 @dataclass(frozen=True)

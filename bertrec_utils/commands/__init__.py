@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..common import check_writable
 from ..data.releases import RELEASES
-from ..settings import DataSettings, OwnLog
+from ..settings import FRAME, DataSettings, OwnLog
 from ..training.checkpoints import Checkpoint
 from ..training.devices import DEVICES
 
@@ -66,7 +66,8 @@ def check_output(option: str, path: Path | None, *suffixes: str) -> None:
 def noun_of(data: DataSettings) -> str:
     """What an item of the data is called on screen: film or item."""
     release = RELEASES.get(data.release)  # None: of a version that had another
-    return "film" if not data.ratings_file and (release is None or release.movies_file) else "item"
+    is_own = data.ratings_file or data.release == FRAME
+    return "film" if not is_own and (release is None or release.movies_file) else "item"
 
 
 def scorer_name(checkpoint: Checkpoint, with_linear: bool) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from ..common import is_main_process, print_status
 from ..data.dataset import load_dataset
 from ..data.logs import log_name
-from ..settings import DEFAULT_RECIPE, PRESETS, RECIPES, REPEATS, STARTS, get_preset, parse_changes
+from ..settings import DEFAULT_RECIPE, FRAME, PRESETS, RECIPES, REPEATS, STARTS, OwnLog, get_preset, parse_changes
 from ..training.checkpoints import MODEL, Checkpoint, last_set_aside, load
 from ..training.devices import find_device, main_process_first, process_group
 from ..training.trainer import continued_model, continued_settings, fit, new_model
@@ -53,12 +53,14 @@ def train_command(arguments: argparse.Namespace) -> None:
     if files := [name for name in ("ratings_file", "items_file", "columns") if name in wanted]:
         raise ValueError(f"{files[0]} cannot be set; give a log of your own with --ratings, --items and --columns")
     settings = settings.change(**wanted)
-    if before and settings.model != before.settings.model:
-        kept = asdict(before.settings.model)
-        changed = " and ".join(name for name, value in asdict(settings.model).items() if value != kept[name])
-        raise ValueError(f"{changed} cannot change when a model goes on; leave it out, or train a new one (--out DIR)")
+    if before:
+        kept, now = (asdict(each.model) | asdict(each.data) for each in (before.settings, settings))
+        if changed := " and ".join(name for name in now.keys() - OwnLog.__annotations__ if now[name] != kept[name]):
+            advice = "leave it out, or train a new one (--out DIR)"
+            raise ValueError(f"{changed} cannot change when a model goes on; {advice}")
     seed = seed if arguments.seed is None else arguments.seed
-    if not settings.data.ratings_file and (before or "keep" in (settings.data.repeats, arguments.repeats)):
+    is_release = not settings.data.ratings_file and settings.data.release != FRAME
+    if is_release and (before or "keep" in (settings.data.repeats, arguments.repeats)):
         raise ValueError("a release has neither repeats nor new rows; give a log of your own with --ratings FILE")
     # a log of your own never shares a folder with a preset
     name = f"{log_name(arguments.ratings)}-{settings.name}" if log else settings.name

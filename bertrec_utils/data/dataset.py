@@ -14,13 +14,13 @@ import numpy as np
 import pandas as pd
 
 from ..common import display_path, replace_file
-from ..settings import REPEATS, DataSettings
+from ..settings import FRAME, REPEATS, DataSettings
 from .logs import Interactions, load_interactions
 from .releases import RELEASES, find_file, find_release, read_release
 from .sequences import Holdout, Sequences, Split, Vocabulary
 
 MIN_CACHED_BYTES = 50_000_000  # bytes of a ratings file; the sequences of a smaller one are built in seconds
-CACHE_VERSION = 4  # raise it with any change of what `build_sequences` returns: older files are then ignored
+CACHE_VERSION = 5  # raise it with any change of what `build_sequences` returns: older files are then ignored
 MIN_HISTORY = 3  # fewest items of a user: one each for training, validation and test
 MIN_REPEAT_SHARE = 0.1  # share of the rows of a log from which repeats are kept: people come back to its items
 
@@ -379,6 +379,8 @@ def load_dataset(settings: DataSettings) -> Dataset:
             vocabulary, split = split_in_time(ratings, *rules, own=True)
             repeats = "keep" if split.test.seen_are_candidates else "first"
             return Dataset(vocabulary, split.train, log, other_split=split, repeats=repeats)
+    elif settings.release == FRAME:
+        raise ValueError("the model was trained on a data frame, which is not kept; give its rows with --ratings FILE")
     else:
         folder = find_release(settings.release)
         files = [find_file(folder, RELEASES[settings.release].ratings_file)]

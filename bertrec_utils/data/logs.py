@@ -51,7 +51,8 @@ def load_interactions(
     blanks around them. The log decides which: if its items are numbers, titles with another id are dropped. A title is
     also found for an id that is the same number in another form: 0055 for 55. Timestamps are numbers, kept as they are,
     or dates, which become seconds since 1970, in UTC unless they have an offset; the first row decides which. Rows
-    equal in user, item and timestamp count once; how many are dropped is printed.
+    equal in user, item and timestamp count once; how many are dropped is printed. Of rows with equal times the first is
+    the earlier or, in a log that goes from new to old, the last.
 
     Raises FileNotFoundError, or ValueError that names file and line: a value is missing, nested, no number or no date;
     a line has too many values; no column may be the user, or two; the columns are in another order than GroupLens's; a
@@ -99,6 +100,9 @@ def _interactions(name: str, log: Table, titles: Table | None, noun: str) -> Int
     if "rating" in log.columns:
         ratings["rating"] = pd.to_numeric(log.columns.rating, errors="coerce").astype("float64")
     ratings["timestamp"] = _times(log)
+    if _is_newest_first(user_codes, ratings.timestamp.to_numpy()):
+        said.append("the rows go from new to old: they are read from the last to the first")
+        ratings = ratings[::-1].reset_index(drop=True)
     is_copy = ratings.duplicated(["user", "item", "timestamp"])  # delivered or joined twice: nobody came back
     if is_copy.any():
         said.append(f"{is_copy.sum():,} rows are exact copies of others (user, item and time): dropped")
@@ -181,6 +185,12 @@ def _times(log: Table) -> pd.Series:
         numbers = pd.to_numeric(values, errors="coerce")
         is_good = numbers.astype("float64").abs() < 2.0**63
         log.refuse("timestamp", ~is_good, "is not a finite 64-bit number, as the first row's is")
+        sizes = numbers.astype("float64").abs()
+        seconds, thousandths = sizes.between(1e8, 1e10), sizes.between(1e11, 1e13)  # of the years since 1973
+        if seconds[0]:
+            log.refuse("timestamp", thousandths, "is in milliseconds, it seems, and the first row's is in seconds")
+        if thousandths[0]:
+            log.refuse("timestamp", seconds, "is in seconds, it seems, and the first row's is in milliseconds")
         return numbers.astype("int64" if types.is_integer_dtype(numbers) else "float64")
     texts = _as_iso(values.astype(str), log)
     dates = pd.to_datetime(texts, format="ISO8601", errors="coerce", utc=True)
@@ -193,6 +203,14 @@ def _times(log: Table) -> pd.Series:
     log.refuse("timestamp", ~fits, problem)
     nanoseconds = dates.dt.as_unit("ns").astype("int64")
     return nanoseconds // 10**9 if (nanoseconds % 10**9 == 0).all() else nanoseconds / 1e9
+
+
+def _is_newest_first(users: np.ndarray, times: np.ndarray) -> bool:
+    """Whether the times (rows,) of each of `users` (rows,) never rise from row to row, and fall so often that it cannot
+    be chance."""
+    order = np.argsort(users, kind="stable")
+    steps = np.diff(times[order])[np.diff(users[order]) == 0]
+    return bool((steps <= 0).all() and np.count_nonzero(steps) >= 20)
 
 
 def _as_iso(texts: pd.Series, log: Table) -> pd.Series:

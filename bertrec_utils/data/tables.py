@@ -143,7 +143,7 @@ def _choose(
 
 def _fits(name: str, role: str, told: dict[str, str]) -> bool:
     if role in told:
-        return name == told[role]
+        return name == str(told[role])
     letters = re.sub("[^a-z0-9]", "", name.partition(":")[0].lower())
     usual = USUAL_NAMES[role].split()
     is_told = role == "id" and name == told.get("item") and not name.isdigit()  # called as in the log

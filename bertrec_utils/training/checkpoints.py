@@ -6,7 +6,7 @@ import logging
 import os
 import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -77,8 +77,12 @@ class Checkpoint:
         return Mixture(self.model, linear_baseline(dataset.split.train, len(self.vocabulary)), self.linear_weight)
 
     def load_dataset(self, **log: Unpack[OwnLog]) -> Dataset:
-        """The data the model was trained on, read again. ValueError if it has changed since."""
-        dataset = load_dataset(self.settings.change(**log).data)
+        """The data the model was trained on, read again; if its titles have moved, without them. ValueError if it has
+        changed since."""
+        data = self.settings.change(**log).data
+        if "ratings_file" in log and "items_file" not in log and data.items_file and not Path(data.items_file).exists():
+            data = replace(data, items_file=None)
+        dataset = load_dataset(data)
         self.check(dataset)
         return dataset
 

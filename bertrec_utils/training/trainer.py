@@ -16,13 +16,14 @@ from tqdm.auto import tqdm
 
 from ..common import display_path, is_interactive, is_main_process, print_status, progress_bar
 from ..data.dataset import Dataset
+from ..data.logs import Interactions
 from ..evaluation.baselines import linear_baseline
 from ..evaluation.mixture import fit_mixture
 from ..evaluation.ranking import metrics, target_ranks
 from ..model.layers import Network
 from ..model.masking import batch_count
 from ..model.modern import build_network
-from ..settings import Settings, TrainingSettings, get_preset
+from ..settings import FRAME, Settings, TrainingSettings, get_preset
 from . import devices
 from .batches import Batch, epoch_batches, prefetch
 from .checkpoints import Checkpoint, save, save_items, set_aside
@@ -105,6 +106,10 @@ class Trainer:
         if dataset.counts and (lowest := dataset.counts.min_item_ratings) != settings.data.min_item_ratings:
             problem = f"the data have min_item_ratings={lowest}, and the settings {settings.data.min_item_ratings}"
             raise ValueError(f"{problem}; settings.change(min_item_ratings={lowest}) makes them agree")
+        most = settings.data.max_users
+        if dataset.counts and most and dataset.counts.users > most and not dataset.counts.rows_of_later_users:
+            problem = f"the data have {dataset.counts.users:,} users, and the settings max_users={most:,}"
+            raise ValueError(f"{problem}; settings.change(max_users=None) makes them agree")
         self.model, self.dataset, self.settings, self.seed, self.verbose = model, dataset, settings, seed, verbose
         training = settings.training
         self.ddp_model = devices.wrap_ddp(model)
@@ -186,8 +191,10 @@ class Trainer:
 
     def checkpoint(self) -> Checkpoint:
         """The model as it is now, without the weight of the linear baseline."""
-        history, dataset = pd.DataFrame(self.history), self.dataset
-        return Checkpoint(self.model, dataset.vocabulary, self.settings, self.seed, history, dataset.fingerprint)
+        history, dataset, settings = pd.DataFrame(self.history), self.dataset, self.settings
+        if is_of_frame(dataset, settings):
+            settings = settings.change(release=FRAME)
+        return Checkpoint(self.model, dataset.vocabulary, settings, self.seed, history, dataset.fingerprint)
 
     def save(self, path: Path) -> None:
         """Write all that `load` needs to go on after the last whole epoch."""
@@ -206,6 +213,12 @@ class Trainer:
             part.load_state_dict(state[name])
         if self.verbose:
             print_status(f"Resuming the run in {display_path(path.parent)} after epoch {len(self.history)}.")
+
+
+def is_of_frame(dataset: Dataset, settings: Settings) -> bool:
+    """Whether the data are a log of one's own that no file of the settings holds."""
+    log = dataset.source
+    return isinstance(log, Interactions) and log.own and not settings.data.ratings_file
 
 
 def fit(

@@ -972,3 +972,42 @@ def test_damaged_files_are_read_well_or_refused_in_one_line(name, tmp_path):
                 assert_well_formed(read)
     print(f"{name}: {refused:,} of {FUZZED_FILES:,} refused")
     assert 0 < refused < FUZZED_FILES
+
+
+def test_a_log_from_new_to_old_is_read_from_its_end(capsys):
+    """By day, as shops export it: the rows of one day are in order, too."""
+    table = [
+        (user, f"i{user * day % 7}{hour}", f"2024-01-{day:02}")
+        for day in range(1, 8)
+        for user in range(4)
+        for hour in range(2)
+    ]
+    frame = pd.DataFrame(table, columns=["user", "item", "timestamp"])
+    straight = from_frame(frame).ratings
+    assert "new to old" not in capsys.readouterr().err
+    for turned in (frame[::-1], frame[::-1].sort_values("user", kind="stable")):
+        found = from_frame(turned).ratings
+        assert "the rows go from new to old: they are read from the last to the first" in capsys.readouterr().err
+        by_user = (each.sort_values("user", kind="stable", ignore_index=True) for each in (found, straight))
+        pd.testing.assert_frame_equal(*by_user)
+    few = frame[frame.user == 0][:4]
+    assert from_frame(few[::-1]).ratings.item.tolist() == few.item[::-1].tolist()  # too few rows to tell
+
+
+@pytest.mark.parametrize(
+    ("times", "row", "units"),
+    [
+        ((1700000000, 1690000000000, 1695000000), 2, ("milliseconds", "seconds")),
+        ((1690000000000, 1690000000001, 1695000000.5), 3, ("seconds", "milliseconds")),
+    ],
+)
+def test_times_in_two_units_are_refused(times, row, units):
+    frame = pd.DataFrame({"user": 1, "item": ["a", "b", "c"], "timestamp": times})
+    message = r"frame, row {}: timestamp .* is in {}, it seems, and the first row's is in {}; correct or drop the row"
+    with pytest.raises(ValueError, match=message.format(row, *units)):
+        from_frame(frame)
+
+
+def test_columns_of_a_frame_may_be_numbers():
+    frame = pd.DataFrame([["ann", "tea", 1], ["ann", "cake", 2]])
+    assert from_frame(frame, user=0, item=1, timestamp=2).ratings.item.tolist() == ["tea", "cake"]

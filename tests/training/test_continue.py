@@ -205,7 +205,7 @@ def test_an_interrupted_continuation_starts_over_when_the_log_has_grown(when, at
     assert load("run/previous-1").fingerprint == before.fingerprint and not Path("run/previous-2").exists()
 
 
-@pytest.mark.parametrize("mistake", [["--ratings", "books.csv"], ["--set", "epochs=2", "min_item_ratings=15"]])
+@pytest.mark.parametrize("mistake", [["--ratings", "books.csv"], ["--set", "epochs=3"]])
 def test_an_interrupted_continuation_outlives_a_mistake(mistake, at_home):
     before = load("run")
     write_log(14)
@@ -238,6 +238,9 @@ def test_going_on_needs_the_model_and_rows_of_its_kind(at_home, tmp_path, datase
     Path("log.csv").unlink()  # said before it is read
     message = refused("run", "--continue", "--set", "width=64", "epochs=2")
     assert message.startswith("error: width cannot change when a model goes on; leave it out, or train a new")
+    for change in ("time_split=0.5", "repeats=keep", "min_item_ratings=9"):  # what is tested was trained on then
+        message = refused("run", "--continue", "--set", change)
+        assert message.startswith(f"error: {change.partition('=')[0]} cannot change when a model goes on")
     assert [path.name for path in Path("run").glob("[!.]*.safetensors")] == [MODEL]
 
     tiny = get_preset("tiny").change(epochs=1)

@@ -6,10 +6,13 @@ from dataclasses import replace
 from itertools import count
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
-from bertrec_utils.data.dataset import Dataset, load_dataset
+from bertrec_utils.__main__ import main
+from bertrec_utils.data.dataset import Dataset, build_dataset, load_dataset
+from bertrec_utils.data.logs import from_frame
 from bertrec_utils.data.sequences import PAD, Holdout, Split, Vocabulary
 from bertrec_utils.evaluation.baselines import Popularity, linear_baseline
 from bertrec_utils.evaluation.lists import top_k
@@ -144,7 +147,7 @@ def test_the_best_epoch_is_kept_and_not_the_last_one(dataset, tmp_path):
 def test_of_equal_epochs_the_first_is_kept(dataset, tmp_path):
     after = []
     model, history = train(dataset, FROZEN, tmp_path, on_epoch=lambda trainer: after.append(weights_of(trainer.model)))
-    assert history["ndcg@10"].nunique() == 1 and len(history) == 3
+    assert len(set(history["ndcg@10"])) == 1 and len(history) == 3
     assert any(not torch.equal(value, after[1][name]) for name, value in after[0].items())
     for trained in (model, load(tmp_path, "cpu").model):
         assert all(torch.equal(value, after[0][name]) for name, value in trained.state_dict().items())
@@ -477,3 +480,27 @@ def test_recipes_are_what_they_are_called():
     assert sum(shares["modern-both"]) < 1
     assert [recipe for recipe, settings in chosen.items() if settings.model.causal] == ["modern-next"]
     assert [recipe for recipe, settings in chosen.items() if settings.start == "random"] == ["bert4rec"]
+
+
+def test_a_model_of_a_data_frame_is_of_no_release(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    table = [(user, f"book {(user + step) % 12}", step) for user in range(20) for step in range(6)]
+    frame = pd.DataFrame(table, columns=["user", "item", "timestamp"])
+    data = build_dataset(from_frame(frame, noun="book"), 1)
+    settings = TINY.change(epochs=1, min_item_ratings=1, max_users=None, repeats="first")
+    with pytest.raises(
+        ValueError, match=r"have 20 users, and the settings max_users=19; settings.change\(max_users=None"
+    ):
+        fit(new_model(data, settings), data, settings.change(max_users=19))
+    fit(new_model(data, settings), data, settings, folder="books")
+    for command in (["evaluate", "books"], ["train", "books", "--continue"]):
+        with pytest.raises(
+            SystemExit, match="trained on a data frame, which is not kept; give its rows with --ratings FI"
+        ):
+            main(command)
+    with pytest.raises(SystemExit, match="at least one item the model knows"):
+        main(["recommend", "books", "--history", "nonsense"])
+    frame.to_csv("log.csv", index=False)
+    main(["evaluate", "books", "--ratings", "log.csv"])
+    main(["train", "books", "--continue", "--ratings", "log.csv"])
+    assert "nothing that is trained on has changed" in capsys.readouterr().out
