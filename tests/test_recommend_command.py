@@ -14,7 +14,8 @@ import pytest
 from test_main import error_of
 
 from bertrec_utils.__main__ import main
-from bertrec_utils.commands.recommend import write_lists
+from bertrec_utils.commands.recommend import look_up_filter, write_lists
+from bertrec_utils.common import PROJECT
 from bertrec_utils.data.dataset import build_dataset
 from bertrec_utils.data.logs import from_frame
 from bertrec_utils.scenarios.recommender import Recommender
@@ -411,6 +412,114 @@ def test_nothing_may_be_sold_out_but_not_all(shop, capsys):
         Path("list.txt").write_text(unknown)
         message = error_of("recommend", "model", "--user", "0", "--only", "list.txt")
         assert f"the model knows none of {unknown!r}" in message
+
+
+LOG_WITH_TITLES = ["--ratings", "log.csv", "--items", "shelf.csv"]
+
+
+def only_and_without(capsys, text, name="list.txt", titles=()):
+    """The items that --only keeps and --without leaves out, which are the same, and what both say. The first of the
+    shop's things have these `titles`."""
+    titles = [*titles, *(f"Other {number}" for number in range(len(titles), 42))]
+    rows = [f'{1000 + number},"{title}"\n' for number, title in enumerate(titles)]
+    Path("shelf.csv").write_text("item,title\n" + "".join(rows))
+    Path(name).write_text(text)
+    everything = ("--history", "id:1000", "-k", "99", "--allow-seen", *LOG_WITH_TITLES)
+    kept, said = answer(capsys, *everything, "--only", name)
+    rest, also_said = answer(capsys, *everything, "--without", name)
+    kept, rest = ({row["item"] for row in table} for table in (kept, rest))
+    assert kept | rest == set(range(1000, 1040)) and not kept & rest
+    assert said == also_said
+    return kept, said.splitlines()
+
+
+def test_a_filter_of_an_own_log_names_items_by_their_very_titles(shop, capsys):
+    titles = ["Shirt 3 (red)", "Screw (1000)", "The Cup", "Paranormal Activity (2009)"]
+    text = "Shirt 99 (red)\nScrew (1001)\nCup\nScrew (9999)\n  shirt 3 (RED) \nid:1001\n"
+    kept, notes = only_and_without(capsys, text, titles=titles)
+    assert kept == {1000, 1001}
+    assert [note.split(" is ")[0] for note in notes] == [
+        "'Shirt 99 (red)'",
+        "'Screw (1001)'",
+        "'Cup'",
+        "'Screw (9999)'",
+    ]
+    assert notes[1] == "'Screw (1001)' is not a title here; closest: Screw (1000)"
+    text = "Paranormal Activity (2007)\nThe Cup\n"  # a film's other name
+    assert only_and_without(capsys, text, titles=titles)[0] == {1002}
+
+
+def test_a_filter_takes_all_items_of_a_title(shop, capsys):
+    titles = ["Mug", "MUG", "Mug", "Cup", "Cup"]
+    kept, notes = only_and_without(capsys, "Mug\ncup\n", titles=titles)
+    assert kept == {1000, 1002, 1003, 1004}
+    assert notes == [f"{title!r} is the title of 2 items: all are taken" for title in ("Mug", "cup")]
+    kept, notes = only_and_without(
+        capsys, "".join(f"Cup {n // 2}\n" for n in range(12)), titles=[f"Cup {n // 2}" for n in range(12)]
+    )
+    assert kept == set(range(1000, 1012)) and len(notes) == 1
+    assert notes[0].startswith("6 titles are of several items each, all taken: 'Cup 0' is the title of 2 items")
+
+
+def test_a_title_of_items_that_are_all_too_rare_may_be_sold_out(shop):
+    checkpoint = load("model")
+    rare = pd.DataFrame({"item": [2001, 2002], "title": "Mug", "genres": "", "ratings": 1})
+    items = pd.concat([checkpoint.load_items(), rare], ignore_index=True)
+    recommender = Recommender(checkpoint.model, checkpoint.vocabulary, items, "item")
+    Path("list.txt").write_text("Mug\n")
+    assert look_up_filter(recommender, Path("list.txt"), leaves_out=True, exact=True) == []
+    with pytest.raises(LookupError, match="knows none of 'Mug'"):
+        look_up_filter(recommender, Path("list.txt"), leaves_out=False, exact=True)
+
+
+def test_a_line_of_a_filter_that_is_a_title_is_taken_whole(shop, capsys):
+    titles = ["Sinn", "7. Sinn", "# 1 Dad mug", "- Dash", "Cup"]
+    assert only_and_without(capsys, "7. sinn\n# 1 Dad mug\n- Dash\n# cups:\n- Cup\n", titles=titles) == (
+        {1001, 1002, 1003, 1004},
+        [],
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("title\nNaruto: Volume 2: Fox\nDune\n", {1000, 1001}),
+        ("title,year\nDune,1965\nEmma,1815\n", {1001, 1003}),  # a title need not have its year
+        ("title,type\nDune,Episode\n", {1001}),
+    ],
+)
+def test_a_table_as_filter_of_an_own_log_has_no_episodes(shop, capsys, caplog, text, expected):
+    titles = ["Naruto: Volume 2: Fox", "Dune", "Emma", "Emma (1815)"]
+    assert only_and_without(capsys, text, "list.csv", titles) == (expected, []) and not caplog.messages
+
+
+def test_a_history_of_an_own_log_says_what_is_taken_for_what(shop, capsys):
+    Path("shelf.csv").write_text("item,title\n1000,Shirt 3 (red)\n1001,Cup\n")
+    _, said = answer(capsys, *LOG_WITH_TITLES, "--history", "shirt 99 (red)", "cup ", "id:1001", "1002")
+    taken = [line for line in said.splitlines() if "taken" in line]
+    assert taken == ["'shirt 99 (red)' taken for 'Shirt 3 (red)' (id:1000)"]
+
+
+def test_a_filter_of_films_forgives_and_says_so(tmp_path, capsys, caplog):
+    asked = ["recommend", str(PROJECT / "pretrained" / "small"), "--json", "--history", "Toy Story (1995)"]
+    path = tmp_path / "list.txt"
+
+    def said_of(text):
+        path.write_text(text)
+        main([*asked, "--only", str(path)])
+        said = capsys.readouterr()
+        return {row["title"] for row in json.loads(said.out)["recommendations"]}, said.err.splitlines()
+
+    kept, said = said_of("The Matrix (1998)\nAlien (1979)\nheat (1995)\nid:1\n")
+    assert kept == {"Matrix, The (1999)", "Alien (1979)", "Heat (1995)"}
+    assert said == ["'The Matrix (1998)' taken for 'Matrix, The (1999)' (id:2571)"]
+    kept, said = said_of("Alien\nHeat\nThe Matrix\nInception\nUp\nFargo\n")
+    assert len(kept) == 6 and len(said) == 1
+    assert said[0].startswith("6 titles are not as written: 'Alien' taken for 'Alien (1979)' (id:1214), 'Heat' taken")
+    path = tmp_path / "netflix.csv"
+    kept, said = said_of('Title,Date\nHeat (1995),1/3/20\n"Lost: Season 1: Pilot",1/2/20\n')
+    assert kept == {"Heat (1995)"} and not said
+    assert caplog.messages == [f"{path}: titles that are taken for episodes of series (left out): 1"]
 
 
 def test_an_item_named_twice_counts_once_unless_people_come_back(shop, capsys):

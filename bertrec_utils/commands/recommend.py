@@ -4,7 +4,7 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import pandas as pd
 from ..common import replace_file
 from ..data.sequences import Sequences
 from ..scenarios.recommender import Recommender
-from ..scenarios.titles import BareId, NewerTitle, RareTitle, UnknownTitle, read_history, sum_up
+from ..scenarios.titles import AmbiguousTitle, BareId, NewerTitle, RareTitle, read_history, sum_up
 from ..training.checkpoints import load
 from . import check_output, model_arguments, noun_of, own_log, printable, scorer_name
 
@@ -50,16 +50,20 @@ def recommend_command(arguments: argparse.Namespace) -> None:
     dataset = checkpoint.load_dataset(**log) if is_checked else None
     model: Any = checkpoint.with_linear(dataset) if dataset and arguments.with_linear else checkpoint.model
     items = dataset.items if dataset else checkpoint.load_items(**log)
-    noun = noun_of(checkpoint.settings.data)
+    noun = noun_of(checkpoint.settings.change(**log).data)
+    is_own = noun != "film"
     recommender = Recommender(model, checkpoint.vocabulary, items, noun)
     names = ("as_set", "popularity_penalty", "exclude_series", "allow_seen")
     options = {name: getattr(arguments, name) for name in names}
     options["allow_seen"] |= checkpoint.settings.data.repeats == "keep"
     for name in ("only", "without"):
         if path := getattr(arguments, name):
-            options[name] = look_up_filter(recommender, path, leaves_out=name == "without")
+            options[name] = look_up_filter(recommender, path, name == "without", exact=is_own)
     if arguments.history:
-        history, errors = look_up(recommender, arguments.history)
+        history, errors = recommender.look_up(arguments.history)
+        tell(sum_up(errors, len(arguments.history)))
+        if is_own:
+            tell_taken(recommender, arguments.history, history, errors)
         if checkpoint.settings.data.repeats != "keep":
             history = list(dict.fromkeys(history))  # one film under two names
         unknown = list(errors)
@@ -113,23 +117,41 @@ def check_out(arguments: argparse.Namespace) -> None:
             raise ValueError(f"{out} needs pyarrow: pip install 'bertrec-utils[parquet]', or write a .csv") from None
 
 
-def look_up(recommender: Recommender, titles: list[str]) -> tuple[list[Any], dict[str, UnknownTitle]]:
-    """The items of `titles`, and the errors of those that are unknown; a summary of these goes to stderr."""
-    items, unknown = recommender.look_up(titles)
-    for line in sum_up(unknown, len(titles)):
-        print(printable(line), file=sys.stderr)
-    return items, unknown
+def tell(notes: list[str], what: str = "notes") -> None:
+    """Print `notes` on stderr: a line each, or a single line of `what` they are for more than five."""
+    if len(notes) > 5:
+        notes = [f"{len(notes):,} {what}: {', '.join(notes[:3])} ... and {len(notes) - 3:,} more"]
+    for note in notes:
+        print(printable(note), file=sys.stderr)
 
 
-def look_up_filter(recommender: Recommender, path: Path, leaves_out: bool) -> list[Any]:
-    """The items that the file of --only, or of --without, which `leaves_out` what it names, names. LookupError if that
-    is something but none of it is found. ValueError if the file of --only names nothing."""
-    titles = read_history(path, in_order=False, may_be_empty=leaves_out)
-    items, unknown = look_up(recommender, titles)
+def tell_taken(recommender: Recommender, titles: list[str], items: list[Any], unknown: Container[str]) -> None:
+    """Say on stderr which `titles` were taken for others: the `items` are of those that are not `unknown`."""
+    notes = {}
+    for title, item in zip((title for title in titles if title not in unknown), items, strict=True):
+        its_title = recommender.titles.titles[item].strip()
+        if title.strip().casefold() != its_title.casefold() and not title.startswith("id:"):
+            notes[title] = f"{title!r} taken for {its_title!r} (id:{item})"
+    tell(list(notes.values()), "titles are not as written")
+
+
+def look_up_filter(recommender: Recommender, path: Path, leaves_out: bool, exact: bool) -> list[Any]:
+    """The items that the file of --only, or of --without, which `leaves_out` what it names, names: all that share a
+    title, and with `exact` by nothing but the title. LookupError if that is something but none of it is found.
+    ValueError if the file of --only names nothing."""
+    titles = read_history(path, False, may_be_empty=leaves_out, index=recommender.titles, only_films=not exact)
+    items, unknown = recommender.look_up(titles, exact)
+    tell_taken(recommender, titles, items, unknown)
+    shared = {title: error.items for title, error in unknown.items() if isinstance(error, AmbiguousTitle)}
+    shared = {title: those for title, those in shared.items() if those[0] in recommender.vocabulary}  # or none of them
+    notes = [f"{title!r} is the title of {len(those):,} items: all are taken" for title, those in shared.items()]
+    tell(notes, "titles are of several items each, all taken")
+    items += [item for those in shared.values() for item in those]
+    unknown = {title: error for title, error in unknown.items() if title not in shared}
+    tell(sum_up(unknown, len(titles)))
     # what is rare or newer than the model is never recommended anyway, and an id may be of something newer
-    is_left_out = any(
-        isinstance(error, RareTitle | NewerTitle) or title.startswith("id:") for title, error in unknown.items()
-    )
+    never = RareTitle | NewerTitle | AmbiguousTitle  # the last of several items that are all too rare
+    is_left_out = any(isinstance(error, never) or title.startswith("id:") for title, error in unknown.items())
     if titles and not items and not (leaves_out and is_left_out):
         some = ", ".join(map(repr, titles[:3])) + " ..." * (len(titles) > 3)
         ids = next((f"id:{error.title}" for error in unknown.values() if isinstance(error, BareId)), "id:2707")

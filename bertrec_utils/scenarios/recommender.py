@@ -51,10 +51,11 @@ class Recommender:
         # random sort keys for every item in each order: a history with and without a film has the same orders
         self.sort_keys = np.random.default_rng(0).random((ORDERS, len(vocabulary) + 1), dtype=np.float32)
 
-    def look_up(self, history: Iterable[str]) -> tuple[list[Any], dict[str, UnknownTitle]]:
+    def look_up(self, history: Iterable[str], exact: bool = False) -> tuple[list[Any], dict[str, UnknownTitle]]:
         """The items of a history (titles, or ids written `id:2707`; see `TitleIndex`), and for each title the model
-        does not know the error that says why. Of items with one title, the one that the model knows is meant. TypeError
-        if the history is one string, or something in it is none."""
+        does not know the error that says why. Of items with one title, the one that the model knows is meant. With
+        `exact`, titles are found by nothing but the title, its case aside. TypeError if the history is one string, or
+        something in it is none."""
         if isinstance(history, str):
             raise TypeError("a history is a list of titles, not one string")
         items, unknown = [], {}
@@ -62,7 +63,7 @@ class Recommender:
             if not isinstance(title, str):
                 raise TypeError(f"{title!r} is no title; name an item by its id as 'id:{title}', or to recommend_items")
             try:
-                item = self.titles.find(title, self.vocabulary)
+                item = self.titles.find(title, self.vocabulary, exact)
                 if item not in self.vocabulary:
                     raise RareTitle(title)
                 items.append(item)

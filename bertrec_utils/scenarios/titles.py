@@ -198,20 +198,34 @@ class TitleIndex:
                 for short in short_names(name):
                     self.shortened[spellings(short)[-1]].add(item)
 
-    def find(self, title: str, known: Container[Any] = ()) -> Any:
-        """The item of a title; of several, that which is `known`. Raises AmbiguousTitle if several are left,
-        UnknownTitle if there is none, and its kinds BareId if it is an id without `id:`, NewerTitle if the title's
-        year lies after the release's last."""
+    def titled(self, title: str) -> list[Any]:
+        """The items that have this very title, blanks around it aside; if there are none, its case, too."""
+        title = title.strip()
+        found = [item for item in self.same_title.get(title, []) if self.titles[item].strip() == title]  # no aliases
+        return found or self._folded_titles.get(title.casefold(), [])
+
+    @cached_property
+    def _folded_titles(self) -> dict[str, list[Any]]:
+        folded = defaultdict(list)
+        for item, title in self.titles.items():
+            if title != str(item):  # ids may differ in case alone
+                folded[title.strip().casefold()].append(item)
+        return dict(folded)
+
+    def find(self, title: str, known: Container[Any] = (), exact: bool = False) -> Any:
+        """The item of a title, with `exact` of this very title (`titled`); of several, that which is `known`. Raises
+        AmbiguousTitle if several are left, UnknownTitle if there is none, and its kinds BareId if it is an id without
+        `id:`, NewerTitle if the title's year lies after the release's last, unless it had to be `exact`."""
         if title.startswith("id:") and (named := title.removeprefix("id:").strip()) in self.ids:
             return self.ids[named]
         title = title.strip()
-        found = self.same_title.get(title) or self._fitting(title)
+        found = self.titled(title) if exact else self.same_title.get(title) or self._fitting(title)
         found = [item for item in found if item in known] or found
         if len(found) > 1:
             raise AmbiguousTitle(title, found, self.titles)
         if found:
             return found[0]
-        year = split_year(title)[1]
+        year = None if exact else split_year(title)[1]
         if year and self.last_year and year > self.last_year:
             raise NewerTitle(title, f"is newer than this release, whose last film is of {self.last_year}")
         raise (BareId if title in self.ids else UnknownTitle)(title, find_closest=self.closest)
@@ -318,7 +332,13 @@ def scenarios() -> pd.DataFrame:
     return _table("scenarios.csv")
 
 
-def read_history(path: str | Path, in_order: bool = True, may_be_empty: bool = False) -> list[str]:
+def read_history(
+    path: str | Path,
+    in_order: bool = True,
+    may_be_empty: bool = False,
+    index: TitleIndex | None = None,
+    only_films: bool = True,
+) -> list[str]:
     """Titles with their years, `Name (Year)`, oldest first and each once: what `Recommender.look_up` takes.
 
     Read are .csv and .tsv with a column Name or Title, and Year and a date if they are there (commas, semicolons or
@@ -327,19 +347,29 @@ def read_history(path: str | Path, in_order: bool = True, may_be_empty: bool = F
     .json of films; a .zip that is Letterboxd's whole export: the films of its diary, watched and ratings, each on the
     first day that the diary has for it, else the others'; or Trakt's: the films of its history, else those watched; or
     that holds one .csv. Any other file is a list with one title a line; numbers and dashes before it and lines that
-    begin with `# ` are dropped. Text is UTF-8 or Windows-1252.
+    begin with `# ` are dropped, unless the whole line is a title of the `index`. Text is UTF-8 or Windows-1252.
+
+    Not `only_films`: nothing is taken for an episode, and a title that the `index` has without its year comes without.
 
     Whether 3/4/2020 is in March or in April is told by the whole column. A warning is logged if nothing tells it, or if
-    titles have no date: they come first, in the file's order; not of a list without order (`in_order` false).
-    FileNotFoundError, or ValueError if the file is damaged, other JSON, has other columns or, unless it `may_be_empty`,
-    no titles.
+    titles have no date: they come first, in the file's order; not of a list without order (`in_order` false), of which
+    the episodes are counted instead. FileNotFoundError, or ValueError if the file is damaged, other JSON, has other
+    columns or, unless it `may_be_empty`, no titles.
     """
     path = Path(path)
     data = path.read_bytes()  # once, for it may be a pipe
     if may_be_empty and not data.strip(b"\xef\xbb\xbf \t\r\n"):
         return []
-    read = _from_archive if path.suffix.lower() == ".zip" else _from_file
-    watched = read(data, path)
+    watched = _from_archive(data, path) if path.suffix.lower() == ".zip" else _from_file(data, path, index)
+    if only_films:
+        episodes = int(watched.is_episode.sum())
+        if episodes and not in_order:
+            problem = "%s: titles that are taken for episodes of series (left out): %s"
+            logging.getLogger(__name__).warning(problem, path, f"{episodes:,}")
+        watched = watched[~watched.is_episode]
+    elif index:
+        is_title, is_bare = (watched[column].map(index.titled).astype(bool) for column in ("title", "name"))
+        watched = watched.assign(title=watched.title.where(is_title | ~is_bare, watched.name))
     watched = watched.drop_duplicates("title").sort_values("date", kind="stable", na_position="first")
     if watched.empty and not may_be_empty:
         raise ValueError(f"{path} holds no titles")
@@ -383,8 +413,9 @@ def _from_trakt(files: list[bytes], path: Path) -> pd.DataFrame:
     return _films(table, path)
 
 
-def _from_file(data: bytes, path: Path) -> pd.DataFrame:
-    """The titles of a file, those of a table by date as in `_films`, and their dates, NaT for none."""
+def _from_file(data: bytes, path: Path, index: TitleIndex | None = None) -> pd.DataFrame:
+    """The titles of a file, those of a table by date as in `_films`, whose columns it has. A line of a text that is a
+    title of the `index` is taken whole."""
     if path.suffix.lower() == ".json":
         return _from_trakt([data], path)
     try:
@@ -396,8 +427,11 @@ def _from_file(data: bytes, path: Path) -> pd.DataFrame:
     if path.suffix.lower() in (".csv", ".tsv"):
         return _from_table(text, path)
     lines = [line.strip() for line in text.split("\n")]
-    titles = [BULLET.sub("", line, count=1) for line in lines if line and not line.startswith("# ")]
-    return pd.DataFrame({"title": titles, "date": pd.to_datetime([""] * len(titles), utc=True)})
+    whole = {line for line in lines if index and index.titled(line)}
+    told = [line for line in lines if line in whole or (line and not line.startswith("# "))]
+    titles = [line if line in whole else BULLET.sub("", line, count=1) for line in told]
+    dates = pd.to_datetime([""] * len(titles), utc=True)
+    return pd.DataFrame({"title": titles, "name": titles, "date": dates, "is_episode": False})
 
 
 def _from_table(text: str, path: Path) -> pd.DataFrame:
@@ -421,22 +455,23 @@ def _from_table(text: str, path: Path) -> pd.DataFrame:
 
 
 def _films(table: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """Titles with their years, and dates, of a table of texts, without episodes: by date, of one day the first
-    viewing first; undated ones last."""
+    """Of a table of texts: title (with its year), name (without), date (NaT for none) and is_episode. By date, of one
+    day the first viewing first; then undated ones; episodes last."""
     empty = pd.Series("", table.index, dtype=str)
-    found = (next((table[name] for name in names if name in table), empty) for names in (NAMES, DATES))
-    titles, dates = (column.str.strip() for column in found)
+    found = (next((table[name] for name in usual if name in table), empty) for usual in (NAMES, DATES))
+    names, dates = (column.str.strip() for column in found)
     years = table.get("year", empty).str.extract(r"(\d{4})")[0]
     is_episode = table.get("type", table.get("titletype", empty)).str.contains("episode", case=False)
     if "year" not in table:
-        is_episode |= titles.str.contains(NETFLIX_EPISODE)
-    is_film = (titles != "") & ~is_episode
-    titles = titles.where(years.isna(), titles + " (" + years + ")")
-    watched = pd.DataFrame({"title": titles, "date": _days(dates, path)})[is_film]
+        is_episode |= names.str.contains(NETFLIX_EPISODE)
+    titles = names.where(years.isna(), names + " (" + years + ")")
+    columns = {"title": titles, "name": names, "date": _days(dates, path), "is_episode": is_episode}
+    watched = pd.DataFrame(columns)[names != ""]
+    watched, episodes = watched[~watched.is_episode], watched[watched.is_episode]
     dated = watched[watched.date.notna()]
     newest_first = dated.date.is_monotonic_decreasing and not dated.date.is_monotonic_increasing
     dated = dated[::-1] if newest_first else dated  # reversed, for of one day the last comes first, too
-    return pd.concat([dated.sort_values("date", kind="stable"), watched[watched.date.isna()]])
+    return pd.concat([dated.sort_values("date", kind="stable"), watched[watched.date.isna()], episodes])
 
 
 def _days(texts: pd.Series, path: Path) -> pd.Series:

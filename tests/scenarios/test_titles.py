@@ -430,6 +430,18 @@ def test_an_item_with_a_title_is_found_by_its_id_only_if_that_is_said():
         index.find("1003")
 
 
+def test_the_very_title_is_found_by_nothing_else():
+    titles = ["Mug", "MUG ", "Cup", "cup", "id", "Paranormal Activity (2009)"]
+    index = TitleIndex(pd.DataFrame({"item": [1, 2, 3, 4, "id", 6], "title": titles}))
+    expected = {" Mug": [1], "MUG": [2], "mug": [1, 2], "CUP": [3, 4], "id": ["id"], "ID": [], "The Mug": []}
+    expected["Paranormal Activity (2007)"] = []  # a film's other name
+    assert {title: index.titled(title) for title in expected} == expected
+    assert index.find("Paranormal Activity (2007)") == 6
+    with pytest.raises(UnknownTitle) as raised:
+        index.find("Paranormal Activity (2019)", exact=True)
+    assert type(raised.value) is UnknownTitle and raised.value.closest == ["Paranormal Activity (2009)"]
+
+
 @pytest.mark.parametrize(
     ("name", "shorter"),
     [
@@ -568,6 +580,20 @@ def test_only_what_stands_before_a_title_is_taken_for_a_bullet(tmp_path):
     ]
     listed = "".join(f"{bullet}{title}\n" for bullet, title in zip(("", "2. ", "- ", "* "), told, strict=True))
     assert read_history(write(tmp_path, "films.txt", listed)) == told
+
+
+def test_a_line_that_is_a_title_of_the_index_is_taken_whole(tmp_path):
+    index = TitleIndex(pd.DataFrame({"item": [1, 2, 3], "title": ["7. Sinn", "# 1 Dad mug", "Up (2009)"]}))
+    path = write(tmp_path, "mine.txt", "# mine\n7. SINN\n# 1 Dad mug\n8. Sinn\n- Up\n")
+    assert read_history(path, index=index) == ["7. SINN", "# 1 Dad mug", "Sinn", "Up"]
+
+
+def test_episodes_are_counted_where_a_list_has_no_order_and_kept_where_there_are_none(tmp_path, caplog):
+    path = write(tmp_path, "netflix.csv", NETFLIX)
+    films = read_history(path)
+    assert not caplog.messages and read_history(path, in_order=False) == films
+    assert caplog.messages == [f"{path}: titles that are taken for episodes of series (left out): 2"]
+    assert len(read_history(path, in_order=False, only_films=False)) == len(films) + 2
 
 
 CASE_TITLES = {
