@@ -4,6 +4,7 @@ import argparse
 import codecs
 import io
 import json
+import os
 import signal
 import sys
 from functools import partial
@@ -44,6 +45,10 @@ def main(arguments: list[str] | None = None) -> None:
         _print_any_title(as_json=getattr(chosen, "json", False))
     try:
         chosen.run(chosen)
+        sys.stdout.flush()  # a reader that has gone shows here, not at the exit
+    except BrokenPipeError:  # as of `| head`: what is still to be flushed at the exit goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit("interrupted")
     except torch.cuda.OutOfMemoryError:

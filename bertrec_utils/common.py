@@ -57,6 +57,11 @@ def check_writable(path: Path) -> None:
         partial.unlink()
 
 
+def is_same_file(path: str | Path, other: str | Path) -> bool:
+    """Whether both are there and are one file, by whatever names."""
+    return os.path.isfile(path) and os.path.isfile(other) and os.path.samefile(path, other)
+
+
 def _new_partial(path: Path) -> Path:
     return path.with_name(f"{path.name}.{uuid4().hex}.partial")
 

@@ -171,6 +171,12 @@ def test_what_cannot_be_exported_is_explained(tmp_path, monkeypatch):
     ):
         message = error_of("export", "model", option, file)
         assert message == f"error: {option} {file} is not written; name a .{kind} file in a folder that is there"
+    message = error_of("export", "model", "--items", "all.npz", "--users", "model/../all.npz")
+    assert message == "error: --items and --users are both model/../all.npz; name two files"
+    Path("link.npz").symlink_to("log.csv")
+    message = error_of("export", "model", "--items", "link.npz")
+    assert message == "error: --items link.npz is the log; name another file"
+    Path("link.npz").unlink()
     assert Path("log.csv").read_text() == log
     Path("log.csv").unlink()
     message = error_of("export", "model", "--users", "users.npz")

@@ -358,6 +358,7 @@ RUN_FILES = {
     "TREC, with tabs": "u\tQ0\t1\t1\t0.5\ta tag\nu\tQ0\t2\t2\t-3\ta tag\n",
     "RecTools, to_csv": "user_id,item_id,score,rank\nu,1,0.5,1\nu,2,-3.0,2\n",
     "RecBole's columns": "score:float\tuser_id:token\titem_id:token\n0.5\tu\t1\n-3\tu\t2\n",
+    "other columns that begin so": "item_rank,userid,item_name,score_old,item,score\n1,u,a,1,1,.5\n2,u,b,2,2,-3\n",
     "commas and spaces": "u, 1, 0.5\nu, 2, -3\n",
     "commas, quotes, from Windows": '\ufeff"u","1",5e-1\r\n\r\n"u","2",-3\r\n',
 }
@@ -393,6 +394,24 @@ def test_ids_in_run_files_are_taken_as_they_are_written(tmp_path):
     ids = ["001", "NA", "nan", "", 'a "b', "x y", "1e5", "é, ñ"]
     (tmp_path / "run.txt").write_text("".join(f"{each}\t{each}\t1\n" for each in ids), encoding="utf-8")
     assert read_run(tmp_path / "run.txt").item.tolist() == ids
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "no run file; write lines of user, item and score, or name these columns in the first line"),
+        ("user,item,score\n", "nothing follows the header; write lines of user, item and score, or name these"),
+        ("user,item,score\n\n", "nothing follows the header; "),
+        ("u 1 .5\nu 2 x\n", "a score is no number (could not convert string to float: 'x'); each line needs a user, "),
+        ("u 1 .5\nu 2\n", "a score is no number ("),
+        ("PAR1\n\xf0", "a parquet file is no run file; save it as .csv, or write lines of user, item and score"),
+        ("user,item_a,item_b,score\n", "the columns item_a and item_b may each be the item; rename all but the right"),
+        ("user,user_id,item,score\n", "the columns user and user_id may each be the user; rename all but the right"),
+    ],
+)
+def test_what_is_no_run_file_is_explained(text, problem, trained, tmp_path):
+    (tmp_path / "run.txt").write_bytes(text.encode("latin-1"))
+    assert error_of("compare", tmp_path / "run.txt", trained).startswith(f"error: {tmp_path / 'run.txt'}: {problem}")
 
 
 def comparison(capsys, *arguments):
@@ -507,6 +526,8 @@ def test_what_cannot_be_compared_is_explained(trained, own_log, tmp_path, monkey
         ([trained, own_log / "runs" / "books-tiny"], "trained on other items than the data at hand"),
         ([run, trained], "fewer than two test users have a list of every model"),
         ([run, trained, run], f"{run} is named twice"),
+        ([run, trained, "--margin", "-0.1"], "--margin is -0.1; it must be 0 or more, such as 0.003"),
+        ([run, trained, "--margin", "nan"], "--margin is nan; it must be 0 or more"),
     ):
         assert message in error_of("compare", *arguments)
     monkeypatch.chdir(tmp_path)
@@ -532,6 +553,59 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_work(tmp_path, m
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+def test_an_output_that_is_an_input_is_refused(own_log, trained, tmp_path, monkeypatch):
+    """Also by another name, and the log that is remembered as the one that is told."""
+    monkeypatch.chdir(own_log)
+    model = Path("runs", "books-tiny")
+    shutil.copy("books.csv", "today.csv")
+    Path("link").symlink_to("books.csv")
+    before = {path: path.read_bytes() for path in own_log.rglob("*") if path.is_file()}
+    for file, what in (
+        ("books.csv", "the log"),
+        ("today.csv", "the log"),
+        ("link", "the log"),
+        ("titles.csv", "the file of titles"),
+        (model / "model.safetensors", "a file of the model"),
+        (model / "items.csv", "a file of the model"),
+    ):
+        message = error_of("evaluate", model, "--ratings", "today.csv", "--run", file)
+        assert message == f"error: --run {file} is {what}; name another file"
+    Path("plot.png").symlink_to("books.csv")
+    message = error_of("compare", model, trained, "--ratings", "books.csv", "--plot", "plot.png")
+    assert message == "error: --plot plot.png is the log; name another file"
+    Path("plot.png").unlink()
+    assert {path: path.read_bytes() for path in own_log.rglob("*") if path.is_file()} == before
+    Path("run.txt").write_text("of yesterday")
+    main(["evaluate", str(model), "--protocols", "full", "--run", "run.txt"])
+    assert Path("run.txt").read_text() != "of yesterday"
+
+
+def test_training_overwrites_no_table_of_items_that_it_has_not_written(own_log, monkeypatch):
+    monkeypatch.chdir(own_log)
+    shop = Path("shop")
+    shop.mkdir()
+    shutil.copy("titles.csv", shop / "items.csv")
+    train = ["train", "--preset", "tiny", "--ratings", "books.csv", "--set", "epochs=1", "--out"]
+    problem = "error: shop/items.csv is a file of your own, which training would overwrite"
+    for items in ([], ["--items", "titles.csv"], ["--items", "shop/items.csv"]):
+        message = error_of(*train, "shop", *items)
+        assert message == f"{problem}; choose another folder (--out DIR), or rename that file"
+    assert [path.name for path in shop.iterdir()] == ["items.csv"]
+    assert (shop / "items.csv").read_bytes() == Path("titles.csv").read_bytes()
+    main([*train, "model", "--items", "shop/items.csv"])
+    shutil.copy("model/model.safetensors", shop)
+    assert error_of(*train, "shop", "--items", "shop/items.csv").startswith(problem)  # whatever lies beside it
+    (shop / "model.safetensors").unlink()
+
+    shutil.copy("model/items.csv", shop)  # all that is left of a run that was killed as it began to write
+    for _ in range(2):
+        main([*train, "shop", "--items", "titles.csv"])
+    assert sorted(path.name for path in shop.glob("[!.]*")) == ["items.csv", "model.safetensors", "previous-1"]
+    (shop / "model.safetensors").unlink()
+    (shop / "items.csv").write_text("of a log that has grown since")
+    main([*train, "shop", "--items", "titles.csv"])  # previous-1 shows whose it is
+
+
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="no folder that not even root may write to")
 @pytest.mark.parametrize(
     ("command", "option"),
@@ -540,14 +614,14 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_work(tmp_path, m
         (["recommend", "--all"], "--out"),
         (["compare", "other"], "--plot"),
         (["export"], "--items"),
+        (["page"], "--out"),
     ],
 )
 def test_a_folder_that_cannot_be_written_to_is_named_before_the_work(command, option):
     file = {"--run": "run.txt", "--out": "lists.csv", "--plot": "plot.png", "--items": "items.npz"}[option]
     message = error_of(command[0], "no-model", *command[1:], option, f"/proc/{file}")
-    assert re.fullmatch(
-        rf"error: {option} /proc/{file} cannot be written \(.+\); name a file in a folder that .+", message
-    )
+    kind = "folder" if command == ["page"] else "file in a folder"
+    assert re.fullmatch(rf"error: {option} /proc/{file} cannot be written \(.+\); name a {kind} that .+", message)
     assert "partial" not in message
 
 
@@ -620,6 +694,18 @@ def test_a_model_of_an_unfinished_run_says_so(dataset, tmp_path, capsys):
     done = run("recommend", tmp_path, "--history", "Toy Story")
     assert done.returncode == 0 and done.stderr.count("\n") == 1
     assert "is not finished: this is its best epoch of 1 so far" in done.stderr
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no such pipes")
+def test_a_reader_who_has_seen_enough_is_no_error():
+    """As `| head -1`: here it has gone before the first line."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    ranks = PROJECT / "results" / "ranks" / "baselines-small.npz"
+    command = [sys.executable, "-m", "bertrec_utils", "compare", f"{ranks}:ease", f"{ranks}:linear"]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "")
 
 
 def test_errors_are_one_line_and_status_one():

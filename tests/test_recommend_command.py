@@ -300,6 +300,25 @@ def test_what_cannot_be_written_is_said_before_the_work(home, monkeypatch, capsy
     assert "one of the arguments --history --user --users --all is required" in capsys.readouterr().err
 
 
+def test_lists_do_not_overwrite_what_they_are_made_from(home):
+    Path("users.csv").write_text("u12\n")
+    Path("stock.csv").write_text("p3\n")
+    before = {path: path.read_bytes() for path in home.rglob("*") if path.is_file()}
+    filters = ["--users", "users.csv", "--only", "stock.csv"]
+    for out, what in (
+        ("log.csv", "the log"),
+        ("model/../log.csv", "the log"),
+        ("model/items.csv", "a file of the model"),
+        ("users.csv", "the file of --users"),
+        ("stock.csv", "the file of --only"),
+    ):
+        message = error_of("recommend", "model", *filters, "--out", out)
+        assert message == f"error: --out {out} is {what}; name another file"
+    message = error_of("recommend", "model", "--all", "--without", "stock.csv", "--out", "stock.csv")
+    assert message == "error: --out stock.csv is the file of --without; name another file"
+    assert {path: path.read_bytes() for path in home.rglob("*") if path.is_file()} == before
+
+
 def test_a_model_of_a_frame_needs_a_log(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     rows = [(reader, (reader + day) % 12, day) for reader in range(20) for day in range(6)]

@@ -2,13 +2,15 @@
 
 import argparse
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
-from ..common import check_writable
+from ..common import check_writable, is_same_file
 from ..data.releases import RELEASES
 from ..settings import FRAME, DataSettings, OwnLog
-from ..training.checkpoints import Checkpoint
+from ..training.checkpoints import ITEMS, MODEL, Checkpoint
 from ..training.devices import DEVICES
+from ..training.unfinished import UNFINISHED
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # characters that would move the cursor or colour the terminal
 
@@ -56,11 +58,32 @@ def check_output(option: str, path: Path | None, *suffixes: str) -> None:
         kind = f"{' or '.join(suffixes)} file" if suffixes else "file"
         raise ValueError(f"{option} {path} is not written; name a {kind} in a folder that is there")
     if path:
-        try:
-            check_writable(path)
-        except OSError as error:
-            advice = "name a file in a folder that you may write to"
-            raise ValueError(f"{option} {path} cannot be written ({error.strerror}); {advice}") from error
+        check_permission(f"{option} {path}", path)
+
+
+def check_permission(told: str, path: Path, kind: str = "file in a folder") -> None:
+    """Raise ValueError, before any work is done, if `path` cannot be written; `told` is how it was given."""
+    try:
+        check_writable(path)
+    except OSError as error:
+        advice = f"name a {kind} that you may write to"
+        raise ValueError(f"{told} cannot be written ({error.strerror}); {advice}") from error
+
+
+def check_no_input(option: str, path: Path | None, inputs: Iterable[tuple[str, str | Path | None]]) -> None:
+    """Raise ValueError, before any work is done, if `path` would overwrite one of the `inputs` (what, file)."""
+    for what, file in inputs:
+        if path and file and is_same_file(path, file):
+            raise ValueError(f"{option} {path} is {what}; name another file")
+
+
+def files_of(checkpoint: Checkpoint, log: OwnLog) -> list[tuple[str, str | Path | None]]:
+    """What a command reads for a model, or may read later: the log and its titles, told as `log` or remembered, and
+    the files in the model's folder."""
+    data, folder = checkpoint.settings.data, checkpoint.folder or Path()
+    logs = [("the log", log.get("ratings_file")), ("the log", data.ratings_file)]
+    titles = [("the file of titles", log.get("items_file")), ("the file of titles", data.items_file)]
+    return [*logs, *titles, *(("a file of the model", folder / name) for name in (MODEL, ITEMS, UNFINISHED))]
 
 
 def noun_of(data: DataSettings) -> str:

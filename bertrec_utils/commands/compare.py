@@ -17,8 +17,9 @@ from ..evaluation.lists import run_ranks
 from ..evaluation.ranking import MARGIN, bootstrap_interval
 from ..settings import PRESETS, get_preset
 from ..training.checkpoints import Checkpoint, load
-from . import check_output, log_arguments, own_log
+from . import check_no_input, check_output, log_arguments, own_log
 
+HOW_TO_WRITE = "write lines of user, item and score, or name these columns in the first line"
 HOW_TO_NAME_DATA = "--data PRESET, --data DIR of a trained model, or --ratings FILE"
 
 
@@ -42,26 +43,53 @@ def read_run(path: Path) -> pd.DataFrame:
     """Read a run file into a frame with columns user and item (categories of texts) and score (float64).
 
     Its lines are `user item score`, or a TREC run's six columns, or a table whose first line names the columns;
-    separated by tabs, spaces or commas. ValueError if it is none of these."""
+    separated by tabs, spaces or commas. ValueError if it is none of these, or a score is no number."""
+    with open_packed(path) as file:
+        if file.read(4) == b"PAR1":
+            raise ValueError(f"a parquet file is no run file; save it as .csv, or {HOW_TO_WRITE}")
     with open_packed(path, "rt", encoding="utf-8-sig") as file:
         line = file.readline().lower().strip()
     names = ["user", "item", "score"]
     for separator in ("\t", ",", r"\s+"):
         fields = [field.strip(' "') for field in re.split(separator, line)]
         layout = {3: [0, 1, 2], 6: [0, 2, 4]}.get(len(fields))
-        named = [next((at for at, field in enumerate(fields) if field.startswith(name)), -1) for name in names]
-        columns = layout if layout and is_number(fields[layout[2]]) else named  # ids may begin as these names do
-        if min(columns) >= 0:
+        is_header = not (layout and is_number(fields[layout[2]]))  # ids may begin as these names do
+        if columns := named_columns(fields, names) if is_header else layout:
             break
     else:
-        raise ValueError("no run file; write lines of user, item and score, or name these columns in the first line")
-    options: dict[str, Any] = {"header": None, "skiprows": int(columns is named), "usecols": columns}
+        raise ValueError(f"no run file; {HOW_TO_WRITE}")
+    options: dict[str, Any] = {"header": None, "skiprows": int(is_header), "usecols": columns}
     options["skipinitialspace"] = separator == ","
     options |= {"dtype": dict(zip(columns, ("category", "category", float), strict=True)), "keep_default_na": False}
     quoting = csv.QUOTE_MINIMAL if separator == "," else csv.QUOTE_NONE
-    with open_packed(path) as file:
-        table = pd.read_csv(file, sep=separator, quoting=quoting, **options)
+    try:
+        with open_packed(path) as file:
+            table = pd.read_csv(file, sep=separator, quoting=quoting, **options)
+    except pd.errors.EmptyDataError:
+        raise ValueError(f"nothing follows the header; {HOW_TO_WRITE}") from None
+    except ValueError as error:
+        if type(error) is not ValueError:  # no text, or a line of another length: pandas says which
+            raise
+        raise ValueError(f"a score is no number ({error}); each line needs a user, an item and a number") from error
     return table[columns].set_axis(names, axis="columns")
+
+
+def named_columns(fields: list[str], names: list[str]) -> list[int]:
+    """Where a header names each of `names`: as user, user_id or userid if one does, else by a word that begins so. []
+    if it does not. ValueError if several columns are left for a name."""
+    plain = [field.partition(":")[0] for field in fields]  # RecBole writes user_id:token
+    found = {}
+    for name in names:
+        usual = {name} if name == "score" else {name, f"{name}_id", f"{name}id"}
+        places = [at for at, field in enumerate(plain) if field in usual]
+        found[name] = places or [at for at, field in enumerate(plain) if field.startswith(name)]
+    if not all(found.values()):
+        return []
+    for name, places in found.items():
+        if len(places) > 1:
+            several = " and ".join(fields[at] for at in places)
+            raise ValueError(f"the columns {several} may each be the {name}; rename all but the right one")
+    return [at for at, *_ in found.values()]
 
 
 def is_number(text: str) -> bool:
@@ -173,7 +201,11 @@ def compare_command(arguments: argparse.Namespace) -> None:
     named = [arguments.model, *arguments.others]
     if twice := {name for name in named if named.count(name) > 1}:
         raise ValueError(f"{min(twice)} is named twice; name each model once")
+    if not arguments.margin >= 0:
+        raise ValueError(f"--margin is {arguments.margin}; it must be 0 or more, such as {MARGIN}")
     check_output("--plot", arguments.plot, ".png", ".svg", ".pdf")
+    log = [("the log", arguments.ratings), ("the file of titles", arguments.items)]
+    check_no_input("--plot", arguments.plot, [*log, *(("a model", split_name(name)[0]) for name in named)])
     if arguments.plot:
         try:
             from ..plots import plot_comparison

@@ -9,7 +9,7 @@ from ..evaluation.baselines import MostRepeated
 from ..evaluation.lists import RUN_LENGTH, write_run
 from ..evaluation.ranking import PROTOCOLS, evaluate
 from ..training.checkpoints import load
-from . import check_output, model_arguments, own_log, scorer_name
+from . import check_no_input, check_output, files_of, model_arguments, own_log, scorer_name
 
 
 def add_evaluate(commands: "argparse._SubParsersAction") -> None:
@@ -22,8 +22,9 @@ def add_evaluate(commands: "argparse._SubParsersAction") -> None:
 
 def evaluate_command(arguments: argparse.Namespace) -> None:
     check_output("--run", arguments.run_file)
-    checkpoint = load(arguments.folder, arguments.device)
-    dataset = checkpoint.load_dataset(**own_log(arguments))
+    checkpoint, log = load(arguments.folder, arguments.device), own_log(arguments)
+    check_no_input("--run", arguments.run_file, files_of(checkpoint, log))
+    dataset = checkpoint.load_dataset(**log)
     model = checkpoint.with_linear(dataset) if arguments.with_linear else checkpoint.model
     test = dataset.split.test
     table = evaluate(model, test, arguments.protocols)

@@ -21,7 +21,7 @@ from ..model.bert4rec import BERT4Rec
 from ..model.layers import Network, evaluating
 from ..model.masking import MaskedBatch
 from ..training.checkpoints import load
-from . import check_output, log_arguments, own_log
+from . import check_no_input, check_output, files_of, log_arguments, own_log
 
 
 def add_export(commands: "argparse._SubParsersAction") -> None:
@@ -99,12 +99,16 @@ def export_command(arguments: argparse.Namespace) -> None:
         raise ValueError("name what to write: --items FILE.npz, --users FILE.npz or --onnx FILE.onnx")
     for name, path in outputs.items():
         check_output(f"--{name}", path, ".onnx" if name == "onnx" else ".npz")  # another might be a log or a model
+    if {"items", "users"} <= set(outputs) and outputs["items"].resolve() == outputs["users"].resolve():
+        raise ValueError(f"--items and --users are both {arguments.users}; name two files")
     if arguments.onnx:
         try:
             import onnxscript  # noqa: F401  # by which PyTorch writes ONNX
         except ImportError as error:
             raise ValueError(f"--onnx needs the extra onnx ({error}): pip install 'bertrec-utils[onnx]'") from error
     checkpoint = load(arguments.folder, arguments.device)
+    for name, path in outputs.items():
+        check_no_input(f"--{name}", path, files_of(checkpoint, log))
     model, items = checkpoint.model, checkpoint.vocabulary.items
     if arguments.item_vectors:
         embedding, bias = (part.detach().cpu().numpy() for part in (model.item_embedding.weight, model.item_bias))

@@ -22,7 +22,7 @@ from ..common import PROJECT, print_status, replace_file
 from ..scenarios.recommender import ORDERS, Recommender
 from ..scenarios.titles import known_aliases
 from ..training.checkpoints import Checkpoint, load
-from . import noun_of
+from . import check_permission, noun_of
 
 LARGEST_NUMBER = 2**53 - 1  # of JavaScript's whole numbers, beyond which two may be one
 SOURCES = PROJECT / "site"  # the page as it is written by hand; what it needs of a model lies in its folder data
@@ -43,14 +43,27 @@ def add_page(commands: "argparse._SubParsersAction") -> None:
 def page_command(arguments: argparse.Namespace) -> None:
     if not (arguments.out or arguments.open):
         raise ValueError("say where the page is to be written, --out FOLDER, or look at it with --open")
-    if arguments.out and arguments.out.exists() and not arguments.out.is_dir():
-        raise ValueError(f"--out {arguments.out} is a file; name a folder, new or not")
+    if arguments.out:
+        check_folder(arguments.out)
     with tempfile.TemporaryDirectory() as temporary:
         out = arguments.out or Path(temporary)
         size = write_page(out, load(arguments.folder, "cpu"))
         print(f"{out}: the page, {size / 1e6:.1f} MB")
         if arguments.open:
             serve(out)
+
+
+def check_folder(out: Path) -> None:
+    """Raise ValueError, before any work is done, if the page cannot be written into `out`, or that is a folder with
+    files, none of which shows that they are of an earlier page."""
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out {out} is a file; name a folder, new or not")
+    is_page = (out / "data/settings.json").is_file() or out.resolve() == SOURCES  # where only data is written
+    if out.is_dir() and not is_page and any(not path.name.startswith(".") for path in out.iterdir()):
+        raise ValueError(f"--out {out} holds files that are of no earlier page; name a new or an empty folder")
+    for folder in (out, out / "data"):
+        place = next(place for place in (folder, *folder.parents) if place.exists())
+        check_permission(f"--out {out}", place / "settings.json", "folder")
 
 
 def write_page(out: Path, checkpoint: Checkpoint, positions: pd.DataFrame | None = None) -> int:
@@ -64,13 +77,15 @@ def write_page(out: Path, checkpoint: Checkpoint, positions: pd.DataFrame | None
         checkpoint.model, checkpoint.vocabulary, checkpoint.load_items(), noun_of(checkpoint.settings.data)
     )
     weights = {name: value.cpu().half().contiguous() for name, value in checkpoint.model.state_dict().items()}
-    files = {path.name: path.read_bytes() for path in sources}
     model = safetensors.torch.save(weights)
     if positions is None:
         positions = kept_positions(out, model)
     texts = {"settings.json": describe(checkpoint), "films.json": pack_films(recommender, positions)}
-    for name, values in texts.items():
-        files[f"data/{name}"] = json.dumps(values, ensure_ascii=False, separators=(",", ":")).encode()
+    files = {  # settings.json first: by it `check_folder` knows what an interrupted command has left
+        f"data/{name}": json.dumps(values, ensure_ascii=False, separators=(",", ":")).encode()
+        for name, values in texts.items()
+    }
+    files |= {path.name: path.read_bytes() for path in sources}
     files["data/model.safetensors"] = model  # last: by it `kept_positions` knows that films.json is of this model
     (out / "data").mkdir(parents=True, exist_ok=True)
     for name, content in files.items():

@@ -17,7 +17,7 @@ from ..data.sequences import Sequences
 from ..scenarios.recommender import Recommender
 from ..scenarios.titles import AmbiguousTitle, BareId, NewerTitle, RareTitle, read_history, sum_up
 from ..training.checkpoints import load
-from . import check_output, model_arguments, noun_of, own_log, printable, scorer_name
+from . import check_no_input, check_output, files_of, model_arguments, noun_of, own_log, printable, scorer_name
 
 
 def add_recommend(commands: "argparse._SubParsersAction") -> None:
@@ -45,6 +45,8 @@ def add_recommend(commands: "argparse._SubParsersAction") -> None:
 def recommend_command(arguments: argparse.Namespace) -> None:
     check_out(arguments)
     checkpoint, log = load(arguments.folder, arguments.device), own_log(arguments)
+    files = [(f"the file of --{name}", getattr(arguments, name)) for name in ("users", "only", "without")]
+    check_no_input("--out", arguments.out, [*files, *files_of(checkpoint, log)])
     reads_release = not (arguments.history or checkpoint.settings.change(**log).data.ratings_file)
     is_checked = arguments.with_linear or arguments.strict or reads_release  # which does not change
     dataset = checkpoint.load_dataset(**log) if is_checked else None

@@ -30,6 +30,7 @@ from .checkpoints import Checkpoint, save, save_items, set_aside
 from .unfinished import (
     THOSE_BEFORE,
     UNFINISHED,
+    check_items_file,
     check_run_key,
     digest_of_weights,
     locked,
@@ -242,12 +243,14 @@ def fit(
     resumes after its last epoch; a finished model that lies there is moved to a subfolder (say `continued` if `model`
     is what `continued_model` made of it). `on_step` is called after each batch, `on_epoch` after each epoch. Of several
     processes (devices.py) the main one writes. Nothing is printed unless `verbose`.
-    ValueError if the folder holds the unfinished run of other settings or data, or another training is at work in it;
-    FloatingPointError if the loss or a weight is not finite; OSError if the folder cannot be written; what it holds is
-    kept.
+    ValueError if the folder holds the unfinished run of other settings or data, or an items.csv of the user's own, or
+    another training is at work in it; FloatingPointError if the loss or a weight is not finite; OSError if the folder
+    cannot be written; what it holds is kept.
     """
     trainer = Trainer(model, dataset, settings, seed, verbose, continued)
     folder = Path(folder) if folder else None
+    if folder and is_main_process():
+        check_items_file(folder, dataset, settings)
     with locked(folder):
         if folder:
             trainer.load(folder / UNFINISHED)

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import hashlib
 import io
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,11 @@ from typing import Any
 import filelock
 import torch
 
-from ..common import display_path, is_main_process, partials, print_status, replace_file
+from ..common import display_path, is_main_process, is_same_file, partials, print_status, replace_file
 from ..data.dataset import Dataset
 from ..model.layers import Network
 from ..settings import Settings
-from .checkpoints import FORMAT, ITEMS, MODEL, put_back
+from .checkpoints import FORMAT, ITEMS, MODEL, last_set_aside, put_back
 
 UNFINISHED, LOCK = "unfinished.pt", ".lock"
 THOSE_BEFORE = "those of the model before"  # where a training goes on from a model
@@ -94,6 +95,30 @@ def undo_continuation(folder: Path, dataset: Dataset, settings: Settings, seed: 
         path.unlink()
     print_status(f"the log has changed since the interrupted training in {display_path(folder)}: it starts over")
     return True
+
+
+def check_items_file(folder: Path, dataset: Dataset, settings: Settings) -> None:
+    """ValueError if ITEMS in `folder`, which the first epoch writes, is a file of the user's own: the log, its titles,
+    or any that no run has left, for there is neither a model nor UNFINISHED."""
+    path = folder / ITEMS
+    if not os.path.isfile(path):  # Path.is_file raises where there are no rights
+        return
+    given = [file for file in (settings.data.ratings_file, settings.data.items_file) if file]
+    is_given = any(is_same_file(path, Path(file).expanduser()) for file in given)
+    if is_given or not (_holds_a_run(folder) or _is_table_of(dataset, path)):
+        advice = "choose another folder (--out DIR), or rename that file"
+        raise ValueError(f"{path} is a file of your own, which training would overwrite; {advice}")
+
+
+def _holds_a_run(folder: Path) -> bool:
+    return (folder / MODEL).exists() or (folder / UNFINISHED).exists() or last_set_aside(folder) is not None
+
+
+def _is_table_of(dataset: Dataset, path: Path) -> bool:
+    """Whether `path` is what a run that was killed in its first save has left: overwriting it loses nothing."""
+    if dataset.item_table is None and dataset.log is None:
+        return False
+    return path.read_bytes().splitlines() == dataset.items.to_csv(index=False).encode().splitlines()
 
 
 @contextlib.contextmanager

@@ -112,6 +112,29 @@ def test_what_the_command_refuses(arguments, message, monkeypatch, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_site_that_is_there_is_not_overwritten(tmp_path, monkeypatch):
+    written = []
+    monkeypatch.setattr("bertrec_utils.commands.page.write_page", lambda out, *_: written.append(out) or 0)
+    monkeypatch.chdir(tmp_path)
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / ".git").mkdir()
+    (site / "index.html").write_text("mine")
+    with pytest.raises(SystemExit, match="--out site holds files that are of no earlier page; name a new or an empty"):
+        main(["page", "no-model", "--out", "site"])
+    (site / "index.html").unlink()
+    main(["page", "--out", "site"])
+    main(["page", "--out", "new/folder"])
+    (site / "index.html").write_text("of an earlier page")
+    (site / "data").mkdir()
+    (site / "data" / "settings.json").write_text("{}")
+    main(["page", "--out", "site"])
+    monkeypatch.setattr("bertrec_utils.commands.page.SOURCES", tmp_path)
+    main(["page", "--out", "."])  # into whose data alone it is written
+    assert [str(out) for out in written] == ["site", "new/folder", "site", "."]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["site"]
+
+
 def histories_of(vocabulary, lengths, random):
     return [random.choice(len(vocabulary), length, replace=False) + 1 for length in lengths]
 
