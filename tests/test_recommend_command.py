@@ -326,7 +326,7 @@ def test_a_model_of_a_frame_needs_a_log(tmp_path, monkeypatch, capsys):
     dataset, settings = build_dataset(from_frame(frame)), get_preset("tiny").change(max_users=None, epochs=1)
     fit(new_model(dataset, settings), dataset, settings, folder="model", verbose=False)
     message = error_of("recommend", "model", "--all", "--out", "lists.csv")
-    assert "trained on other items than the data at hand" in message and "--ratings FILE" in message
+    assert "trained on a data frame, which is not kept; give its rows with --ratings FILE" in message
     assert not Path("lists.csv").exists()
     frame.to_csv("log.csv", index=False)
     main(["recommend", "model", "--all", "--ratings", "log.csv", "--out", "lists.csv"])

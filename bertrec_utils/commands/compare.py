@@ -40,7 +40,7 @@ def add_compare(commands: "argparse._SubParsersAction") -> None:
 
 
 def read_run(path: Path) -> pd.DataFrame:
-    """Read a run file into a frame with columns user and item (categories of texts) and score (float64).
+    """Read a run file into a frame with columns user and item (texts) and score (float64).
 
     Its lines are `user item score`, or a TREC run's six columns, or a table whose first line names the columns;
     separated by tabs, spaces or commas. ValueError if it is none of these, or a score is no number."""
@@ -60,7 +60,7 @@ def read_run(path: Path) -> pd.DataFrame:
         raise ValueError(f"no run file; {HOW_TO_WRITE}")
     options: dict[str, Any] = {"header": None, "skiprows": int(is_header), "usecols": columns}
     options["skipinitialspace"] = separator == ","
-    options |= {"dtype": dict(zip(columns, ("category", "category", float), strict=True)), "keep_default_na": False}
+    options |= {"dtype": dict(zip(columns, (str, str, float), strict=True)), "keep_default_na": False}
     quoting = csv.QUOTE_MINIMAL if separator == "," else csv.QUOTE_NONE
     try:
         with open_packed(path) as file:
