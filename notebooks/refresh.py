@@ -35,7 +35,8 @@ def smaller(picture):
 def run(path):
     notebook = nbformat.read(path, as_version=4)
     started = time.perf_counter()
-    NotebookClient(notebook, timeout=None, resources={"metadata": {"path": FOLDER}}).execute()
+    client = NotebookClient(notebook, timeout=None, resources={"metadata": {"path": FOLDER}}, coalesce_streams=True)
+    client.execute()
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # time stamps, different in every run
         if cell.cell_type == "code":
