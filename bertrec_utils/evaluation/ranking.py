@@ -250,7 +250,7 @@ def recorded_ranks(results: Path, preset: str | None) -> dict[str, list[np.ndarr
     models: dict[str, list[np.ndarray]] = {}
     for path in sorted((results / "ranks").glob("*.npz")):
         run = re.fullmatch(rf"{re.escape(str(preset))}(?:-(.+))?-seed\d+", path.stem)
-        if run or path.stem == f"baselines-{preset}":
+        if run or path.stem in (f"baselines-{preset}", f"peers-{preset}"):
             for scorer, by_protocol in read_ranks(path).items():
                 name = scorer.replace("test", run[1] or DEFAULT_RECIPE) if run else scorer
                 models.setdefault(name, []).append(by_protocol["full"])
