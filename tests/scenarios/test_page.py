@@ -480,6 +480,15 @@ def wait_for(browser, what):
     return WebDriverWait(browser, 60).until(lambda _: what(), "waited in vain for " + what.__name__)
 
 
+def found(browser, selector):
+    """The first such element, once the page's script has made it."""
+
+    def element():
+        return next(iter(browser.find_elements(By.CSS_SELECTOR, selector)), None)
+
+    return wait_for(browser, element)
+
+
 def texts(browser, selector):
     return browser.execute_script(
         "return [...document.querySelectorAll(arguments[0])].map((x) => x.innerText)", selector
@@ -495,7 +504,7 @@ def fits(browser):
 def test_two_films_give_a_list_reasons_and_a_map(visit, page, recommender, width, height):
     """With the keyboard alone; the list and the reasons are Python's."""
     browser = visit(page, "", width, height)
-    box = browser.find_element(By.CSS_SELECTOR, "#you [role=combobox]")
+    box = found(browser, "#you [role=combobox]")
     for typed in ("spirited awa", "amelie"):
         box.send_keys(typed)
 
@@ -627,7 +636,7 @@ def test_what_the_page_is_told_of_the_data(medium, change, about):
 
 def test_an_export_another_person_and_the_address(visit, page, recommender):
     browser = visit(page, "#them=1214,6")
-    file = browser.find_element(By.CSS_SELECTOR, "#you [type=file]")
+    file = found(browser, "#you [type=file]")
     file.send_keys(str(CASES / "letterboxd" / "watched.csv"))
 
     def four_chips():
