@@ -15,7 +15,8 @@ import pandas as pd
 from ..common import replace_file
 from ..data.sequences import Sequences
 from ..scenarios.recommender import Recommender
-from ..scenarios.titles import AmbiguousTitle, BareId, NewerTitle, RareTitle, read_history, sum_up
+from ..scenarios.titles import AmbiguousTitle, BareId, NewerTitle, RareTitle, sum_up
+from ..scenarios.watch_history import read_history
 from ..training.checkpoints import load
 from . import check_no_input, check_output, files_of, model_arguments, noun_of, own_log, printable, scorer_name
 

@@ -30,7 +30,8 @@ from bertrec_utils.common import PROJECT
 from bertrec_utils.data.sequences import Sequences
 from bertrec_utils.model.modern import build_network
 from bertrec_utils.scenarios.recommender import Recommender
-from bertrec_utils.scenarios.titles import read_history, split_year
+from bertrec_utils.scenarios.titles import split_year
+from bertrec_utils.scenarios.watch_history import read_history
 from bertrec_utils.training.checkpoints import Checkpoint, load
 
 CASES = PROJECT / "tests" / "cases"

@@ -9,7 +9,8 @@ import torch
 from bertrec_utils.data.sequences import Sequences, Vocabulary
 from bertrec_utils.scenarios import recommender as module
 from bertrec_utils.scenarios.recommender import Recommender
-from bertrec_utils.scenarios.titles import AmbiguousTitle, UnknownTitle, read_history
+from bertrec_utils.scenarios.titles import AmbiguousTitle, UnknownTitle
+from bertrec_utils.scenarios.watch_history import read_history
 
 LETTERBOXD = Path(__file__).resolve().parents[1] / "cases" / "letterboxd"
 
