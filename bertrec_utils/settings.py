@@ -12,14 +12,13 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 NETWORKS = ("bert4rec", "modern")
 STARTS = ("random", "counts")
 REPEATS = ("first", "keep")
-FRAME = "frame"  # the release of a model that was trained on a data frame, which is not kept
 
 
 @dataclass(frozen=True)
 class DataSettings:
     """Which ratings are read, and which of them are kept."""
 
-    release: str = "ml-5k"
+    release: str | None = "ml-5k"  # none: of a model that was trained on a data frame, which is not kept
     ratings_file: str | None = None  # a log of your own, read instead of the release
     items_file: str | None = None  # the titles of that log
     columns: str | None = None  # what their columns are: user=who item=what timestamp=when
@@ -34,6 +33,11 @@ class DataSettings:
         _require(self, "repeats", self.repeats in (*REPEATS, None), f"one of {', '.join(REPEATS)}, or none")
         in_time = self.time_split is None or (self.ratings_file is not None and 0 < self.time_split < 1)
         _require(self, "time_split", in_time, "none, or between 0 and 1 for a log of your own")
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the ratings are a log of your own, in a file or a data frame."""
+        return self.ratings_file is not None or self.release is None
 
 
 class OwnLog(TypedDict, total=False):

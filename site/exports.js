@@ -1,4 +1,4 @@
-// `read_history` of bertrec_utils/scenarios/titles.py for the browser: exports of Letterboxd, IMDb, Trakt and Netflix, whole
+// `read_history` of bertrec_utils/scenarios/watch_history.py for the browser: exports of Letterboxd, IMDb, Trakt and Netflix, whole
 // archives, and plain lists. A file is read where it is; nothing of it leaves the browser.
 
 const NAMES = ["name", "title"];  // of columns, in small letters without spaces; the first that is there counts

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..common import check_writable, is_same_file
 from ..data.releases import RELEASES
-from ..settings import FRAME, DataSettings, OwnLog
+from ..settings import DataSettings, OwnLog
 from ..training.checkpoints import ITEMS, MODEL, Checkpoint
 from ..training.devices import DEVICES
 from ..training.unfinished import UNFINISHED
@@ -88,9 +88,8 @@ def files_of(checkpoint: Checkpoint, log: OwnLog) -> list[tuple[str, str | Path 
 
 def noun_of(data: DataSettings) -> str:
     """What an item of the data is called on screen: film or item."""
-    release = RELEASES.get(data.release)  # None: of a version that had another
-    is_own = data.ratings_file or data.release == FRAME
-    return "film" if not is_own and (release is None or release.movies_file) else "item"
+    release = RELEASES.get(data.release or "")  # None: of a version that had another
+    return "film" if not data.is_own and (release is None or release.movies_file) else "item"
 
 
 def scorer_name(checkpoint: Checkpoint, with_linear: bool) -> str:

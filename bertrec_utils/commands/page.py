@@ -117,7 +117,7 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
         "name": settings.name,
         "recipe": settings.recipe,
         "noun": noun_of(settings.data),
-        "movielens": not settings.data.ratings_file and settings.data.release.startswith("ml-"),
+        "movielens": not settings.data.is_own and str(settings.data.release).startswith("ml-"),
         "allow_seen": settings.data.repeats == "keep",
         "model": shape,
         "orders": ORDERS,

@@ -9,7 +9,7 @@ from pathlib import Path
 from ..common import is_main_process, print_status
 from ..data.dataset import load_dataset
 from ..data.logs import log_name
-from ..settings import DEFAULT_RECIPE, FRAME, PRESETS, RECIPES, REPEATS, STARTS, OwnLog, get_preset, parse_changes
+from ..settings import DEFAULT_RECIPE, PRESETS, RECIPES, REPEATS, STARTS, OwnLog, get_preset, parse_changes
 from ..training.checkpoints import MODEL, Checkpoint, last_set_aside, load
 from ..training.devices import find_device, main_process_first, process_group
 from ..training.trainer import continued_model, continued_settings, fit, new_model
@@ -59,8 +59,7 @@ def train_command(arguments: argparse.Namespace) -> None:
             advice = "leave it out, or train a new one (--out DIR)"
             raise ValueError(f"{changed} cannot change when a model goes on; {advice}")
     seed = seed if arguments.seed is None else arguments.seed
-    is_release = not settings.data.ratings_file and settings.data.release != FRAME
-    if is_release and (before or "keep" in (settings.data.repeats, arguments.repeats)):
+    if not settings.data.is_own and (before or "keep" in (settings.data.repeats, arguments.repeats)):
         raise ValueError("a release has neither repeats nor new rows; give a log of your own with --ratings FILE")
     # a log of your own never shares a folder with a preset
     name = f"{log_name(arguments.ratings)}-{settings.name}" if log else settings.name

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ..common import display_path, replace_file
-from ..settings import FRAME, REPEATS, DataSettings
+from ..settings import REPEATS, DataSettings
 from .logs import Interactions, load_interactions
 from .releases import RELEASES, find_file, find_release, read_release
 from .sequences import Holdout, Sequences, Split, Vocabulary
@@ -379,7 +379,7 @@ def load_dataset(settings: DataSettings) -> Dataset:
             vocabulary, split = split_in_time(ratings, *rules, own=True)
             repeats = "keep" if split.test.seen_are_candidates else "first"
             return Dataset(vocabulary, split.train, log, other_split=split, repeats=repeats)
-    elif settings.release == FRAME:
+    elif settings.release is None:
         raise ValueError("the model was trained on a data frame, which is not kept; give its rows with --ratings FILE")
     else:
         folder = find_release(settings.release)

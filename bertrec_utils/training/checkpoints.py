@@ -284,7 +284,7 @@ def load_trained(settings: Settings, device: str | torch.device | None = None) -
         print(f"{settings.recipe}: the weights that come with the project, {display_path(shipped)}")
         return load(shipped, device)
     checkpoint = load(own, device)
-    if checkpoint.settings.data.ratings_file:
+    if checkpoint.settings.data.is_own:
         raise ValueError(f"{display_path(own)} was trained on a log of your own, not on {settings.data.release}")
     for name, value in (asdict(settings.data) | asdict(settings.model)).items():
         if (other := checkpoint.settings.flat()[name]) != value:

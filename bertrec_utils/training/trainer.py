@@ -23,7 +23,7 @@ from ..evaluation.ranking import metrics, target_ranks
 from ..model.layers import Network
 from ..model.masking import batch_count
 from ..model.modern import build_network
-from ..settings import FRAME, Settings, TrainingSettings, get_preset
+from ..settings import Settings, TrainingSettings, get_preset
 from . import devices
 from .batches import Batch, epoch_batches, prefetch
 from .checkpoints import Checkpoint, save, save_items, set_aside
@@ -194,7 +194,7 @@ class Trainer:
         """The model as it is now, without the weight of the linear baseline."""
         history, dataset, settings = pd.DataFrame(self.history), self.dataset, self.settings
         if is_of_frame(dataset, settings):
-            settings = settings.change(release=FRAME)
+            settings = settings.change(release=None)
         return Checkpoint(self.model, dataset.vocabulary, settings, self.seed, history, dataset.fingerprint)
 
     def save(self, path: Path) -> None:

@@ -17,7 +17,7 @@ import pytest
 import safetensors.torch
 import scipy.stats
 import torch
-from scenarios import test_titles
+from scenarios import test_watch_history
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
@@ -266,10 +266,10 @@ def archive(**files):
 
 DATED = "Date,Name,Year,Letterboxd URI"
 FILES = {  # beside those in tests/cases
-    "imdb.csv": test_titles.IMDB,
-    "imdb_old.csv": test_titles.IMDB_OLD,
-    "trakt.csv": test_titles.TRAKT,
-    "netflix.csv": test_titles.NETFLIX,
+    "imdb.csv": test_watch_history.IMDB,
+    "imdb_old.csv": test_watch_history.IMDB_OLD,
+    "trakt.csv": test_watch_history.TRAKT,
+    "netflix.csv": test_watch_history.NETFLIX,
     "tabs.tsv": "Title\tYear\tDate\nLater\t2000.0\t2020-02-01\nFürst\t1999.0\t2020-01-01\n".encode("cp1252"),
     "days.csv": "\ufeffNAME;YEAR;WATCHED DATE\r\nLater;2000;1.12.2020\r\nFirst;1999;13.1.2020\r\n",
     "open.csv": "Name,Year,Date\nLater,2000,1/12/2020\nFirst,1999,2/11/2020\n",
@@ -279,13 +279,15 @@ FILES = {  # beside those in tests/cases
     "undated.csv": "Name,Year,Date\nLater,2000,2020-01-01\nFirst,1999,\n",
     "lines.csv": 'Name,Year\n"Two ""lines""\nof one title",1999\n\n"A, B",2000\n',
     "mine.txt": "Up\n\n  Alien (1979) \nUp\n#Alive\n# no\n2) 12 Angry Men\n",
-    "trakt.json": json.dumps([test_titles.trakt(*film) for film in [("Up", 2009, "2020-05-03"), ("M", None, None)]]),
+    "trakt.json": json.dumps(
+        [test_watch_history.trakt(*film) for film in [("Up", 2009, "2020-05-03"), ("M", None, None)]]
+    ),
     "whole.zip": archive(
         watched_csv=f"{DATED}\n2020-05-01,Up,2009,u\n2020-05-02,Heat,1995,u\n2020-05-03,Alien,1979,u\n",
         diary_csv=f"{DATED},Watched Date\n2020-06-02,Alien,1979,u,2020-06-01\n2020-05-03,Alien,1979,u,2019-01-01\n",
         deleted__diary_csv=f"{DATED},Watched Date\n2020-05-01,Gone,1999,u,2010-01-01\n",
     ),
-    "trakt.zip": archive(trakt__history_json=json.dumps([test_titles.trakt("Heat", 1995, "2020-05-02")])),
+    "trakt.zip": archive(trakt__history_json=json.dumps([test_watch_history.trakt("Heat", 1995, "2020-05-02")])),
     "columns.csv": "id,stars\n1,5\n",
     "nothing.csv": "Name,Year\n",
     "empty.csv": "",
@@ -628,6 +630,7 @@ def test_the_page_of_a_shop_is_not_about_films(visit, shop, page):
         ({"release": "movietweetings"}, ("film", False)),
         ({"release": "beauty"}, ("item", False)),
         ({"ratings_file": "log.csv"}, ("item", False)),
+        ({"release": None}, ("item", False)),
     ],
 )
 def test_what_the_page_is_told_of_the_data(medium, change, about):
