@@ -11,10 +11,8 @@ they spread less than independent ones would.
 import argparse
 import shlex
 import sys
-from dataclasses import replace
 
 import numpy as np
-from baselines import quality
 from recording import require_plan, write_result
 from scipy.special import log_softmax
 
@@ -22,8 +20,8 @@ from bertrec_utils.common import PROJECT
 from bertrec_utils.data.dataset import load_dataset
 from bertrec_utils.data.sequences import Holdout
 from bertrec_utils.evaluation.baselines import linear_baseline
-from bertrec_utils.evaluation.mixture import WEIGHTS, PrecomputedScores, standardise
-from bertrec_utils.evaluation.ranking import Scorer, evaluate
+from bertrec_utils.evaluation.mixture import WEIGHTS, standardise
+from bertrec_utils.evaluation.ranking import Scorer, metrics, ranks_among_all
 from bertrec_utils.settings import PRESETS, get_preset
 from bertrec_utils.training.checkpoints import load
 
@@ -32,11 +30,6 @@ def all_scores(scorer: Scorer, holdout: Holdout) -> np.ndarray:
     """(U, V): what would be asked for again and again."""
     batches = np.array_split(np.arange(len(holdout)), -(-len(holdout) // 256))
     return np.concatenate([scorer.score(holdout.histories.rows(batch)) for batch in batches])
-
-
-def numbered(holdout: Holdout) -> Holdout:
-    """The same, as `PrecomputedScores` needs it."""
-    return replace(holdout, histories=replace(holdout.histories, users=np.arange(len(holdout))))
 
 
 def groups(seeds: list[int], size: int) -> list[list[int]]:
@@ -58,7 +51,7 @@ def main():
     for checkpoint in checkpoints.values():
         checkpoint.check(dataset)
     baseline = linear_baseline(dataset.split.train, len(dataset.vocabulary))
-    holdouts = {"validation": numbered(dataset.split.validation), "test": numbered(dataset.split.test)}
+    holdouts = {"validation": dataset.split.validation, "test": dataset.split.test}
     linear, networks = {}, {}
     for part, holdout in holdouts.items():  # each is asked once, its scores are averaged in many ways
         linear[part] = standardise(all_scores(baseline, holdout))
@@ -68,17 +61,17 @@ def main():
     for members in (group for size in arguments.sizes for group in groups(arguments.seeds, size)):
         mean = {part: np.mean([networks[part, seed] for seed in members], axis=0) for part in holdouts}
 
-        def mixture(part, weight, mean=mean):
-            return PrecomputedScores(mean[part] + np.float32(weight) * linear[part])
+        def test(part, weight=0.0, mean=mean):
+            return metrics(ranks_among_all(mean[part] + np.float32(weight) * linear[part], holdouts[part]))
 
-        weight = max(WEIGHTS, key=lambda weight: quality(mixture("validation", weight), holdouts["validation"]))
+        weight = max(WEIGHTS, key=lambda weight: test("validation", weight)["ndcg@10"])
         rows.append(
             {
                 "seeds": members,
                 "minutes": sum(checkpoints[seed].history.seconds.iloc[-1] / 60 for seed in members),
                 "linear_weight": weight,
-                "test": evaluate(PrecomputedScores(mean["test"]), holdouts["test"], ["full"])["full"],
-                "test-with-linear": evaluate(mixture("test", weight), holdouts["test"], ["full"])["full"],
+                "test": test("test"),
+                "test-with-linear": test("test", weight),
             }
         )
         full = rows[-1]["test-with-linear"]

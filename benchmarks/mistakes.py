@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bertrec_utils.data.dataset import Dataset, build_sequences, leave_one_out
+from bertrec_utils.data.dataset import Dataset, build_sequences
 from bertrec_utils.data.sequences import PAD, Holdout, Sequences
+from bertrec_utils.data.splits import leave_one_out
 from bertrec_utils.evaluation.baselines import Popularity
 from bertrec_utils.evaluation.ranking import Scorer, evaluate, metrics, target_ranks
 from bertrec_utils.model.bert4rec import BERT4Rec

@@ -14,7 +14,8 @@ from baselines import BASELINES, full_ranks
 from recording import read_result, require_plan, write_result
 from tqdm import tqdm
 
-from bertrec_utils.data.dataset import Dataset, build_sequences, leave_one_out, load_dataset
+from bertrec_utils.data.dataset import Dataset, build_sequences, load_dataset
+from bertrec_utils.data.splits import leave_one_out
 from bertrec_utils.evaluation.ranking import metrics
 from bertrec_utils.settings import PRESETS, get_preset
 

@@ -20,8 +20,9 @@ from baselines import BASELINES, full_ranks, quality
 from recording import require_plan, write_result
 from tqdm import tqdm
 
-from bertrec_utils.data.dataset import Dataset, load_dataset, split_in_time
+from bertrec_utils.data.dataset import Dataset, load_dataset
 from bertrec_utils.data.sequences import Split
+from bertrec_utils.data.splits import split_in_time
 from bertrec_utils.evaluation.baselines import RecentPopularity
 from bertrec_utils.evaluation.mixture import fit_mixture
 from bertrec_utils.evaluation.ranking import Scorer, bootstrap_interval, per_user_metrics

@@ -11,6 +11,7 @@ average over the three lengths: nothing is chosen on the lists of notebook 05.
 """
 
 import argparse
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -20,8 +21,8 @@ from scipy.special import log_softmax
 from bertrec_utils.data.sequences import Holdout, Sequences
 from bertrec_utils.evaluation.baselines import EASE
 from bertrec_utils.evaluation.lists import novelty, top_k
-from bertrec_utils.evaluation.mixture import PrecomputedScores, standardise
-from bertrec_utils.evaluation.ranking import bootstrap_interval, metrics, per_user_metrics, target_ranks
+from bertrec_utils.evaluation.mixture import standardise
+from bertrec_utils.evaluation.ranking import bootstrap_interval, metrics, per_user_metrics, ranks_among_all
 from bertrec_utils.scenarios.recommender import Recommender
 from bertrec_utils.settings import PRESETS, get_preset
 from bertrec_utils.training.checkpoints import load_trained
@@ -88,8 +89,10 @@ def main():
             ways |= {f"as a set, with {weight} {each}": (network + weight * scores, as_typed) for weight in WEIGHTS}
             ways[f"as a set, {each} alone"] = scores, as_typed
         for way, (scores, read) in ways.items():
-            model = PrecomputedScores(scores)
-            ranks = target_ranks(model, Holdout(read, targets), ["full"], progress=False)["full"]
+            model = SimpleNamespace(
+                score=lambda histories, scores=scores: scores[histories.users]
+            )  # numbered by `newest`
+            ranks = ranks_among_all(scores, Holdout(read, targets))
             row, ndcg[title, way] = metrics(ranks, [10]), per_user_metrics(ranks, [10])["ndcg@10"]
             row["novelty (bits)"] = novelty(top_k(model, read), counts, len(everybody))
             found.append({"history": title, "read": way} | row)

@@ -54,6 +54,8 @@ def main(arguments: list[str] | None = None) -> None:
     except torch.cuda.OutOfMemoryError:
         smaller = "set a smaller batch (--set batch_size=64), or " if chosen.run is train_command else ""
         sys.exit(f"error: the GPU has no memory left; {smaller}say --device cpu")
+    except IndexError:
+        raise  # a mistake of the program
     except (ValueError, LookupError, OSError, FloatingPointError) as error:
         message = error.args[0] if type(error) is KeyError and error.args else error  # whose text is in quotes
         sys.exit(f"error: {printable(str(message))}")

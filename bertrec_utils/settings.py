@@ -59,7 +59,7 @@ class ModelSettings:
     heads: int = 2
     conv_size: int = 4  # previous positions in the causal convolution of a modern block; 0: no convolution
     dropout: float = 0.2
-    causal: bool = False  # also when scoring, each position sees only the positions up to itself
+    causal: bool = False  # in the test each position sees only those up to itself; in training p_causal decides
 
     def __post_init__(self) -> None:
         _require(self, "network", self.network in NETWORKS, f"one of {', '.join(NETWORKS)}")

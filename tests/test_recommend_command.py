@@ -426,7 +426,9 @@ def test_nothing_may_be_sold_out_but_not_all(shop, capsys):
         assert answer(capsys, "--user", "0", "-k", "99", "--without", "list.txt")[0] == everything
     Path("list.txt").write_text("")
     assert "list.txt names nothing: no item is left out\n" in answer(capsys, "--user", "0", "--without", "list.txt")[1]
-    assert error_of("recommend", "model", "--user", "0", "--only", "list.txt") == "error: list.txt holds no titles"
+    assert error_of("recommend", "model", "--user", "0", "--only", "list.txt") == (
+        "error: list.txt holds no titles; write a title or id:2707 a line"
+    )
     for unknown in ("Thing number BP", "id:2001"):
         Path("list.txt").write_text(unknown)
         message = error_of("recommend", "model", "--user", "0", "--only", "list.txt")

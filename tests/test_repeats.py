@@ -11,8 +11,9 @@ import pytest
 
 from bertrec_utils.__main__ import main
 from bertrec_utils.data import dataset as module
-from bertrec_utils.data.dataset import build_dataset, build_sequences, load_dataset, split_in_time
+from bertrec_utils.data.dataset import build_dataset, build_sequences, load_dataset
 from bertrec_utils.data.logs import from_frame
+from bertrec_utils.data.splits import split_in_time
 from bertrec_utils.evaluation.baselines import MarkovChain, MostRepeated, Popularity, default_baselines
 from bertrec_utils.evaluation.lists import beyond_accuracy, run_ranks, top_k, write_run
 from bertrec_utils.evaluation.mixture import ndcg_by_weight

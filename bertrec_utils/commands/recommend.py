@@ -15,8 +15,8 @@ import pandas as pd
 from ..common import replace_file
 from ..data.sequences import Sequences
 from ..scenarios.recommender import Recommender
-from ..scenarios.titles import AmbiguousTitle, BareId, NewerTitle, RareTitle, sum_up
-from ..scenarios.watch_history import read_history
+from ..scenarios.titles import BareId, NewerTitle, RareTitle, sum_up
+from ..scenarios.watch_history import read_titles
 from ..training.checkpoints import load
 from . import check_no_input, check_output, files_of, model_arguments, noun_of, own_log, printable, scorer_name
 
@@ -142,26 +142,25 @@ def look_up_filter(recommender: Recommender, path: Path, leaves_out: bool, exact
     """The items that the file of --only, or of --without, which `leaves_out` what it names, names: all that share a
     title, and with `exact` by nothing but the title. LookupError if that is something but none of it is found.
     ValueError if the file of --only names nothing."""
-    titles = read_history(path, False, may_be_empty=leaves_out, index=recommender.titles, only_films=not exact)
-    items, unknown = recommender.look_up(titles, exact)
-    tell_taken(recommender, titles, items, unknown)
-    shared = {title: error.items for title, error in unknown.items() if isinstance(error, AmbiguousTitle)}
-    shared = {title: those for title, those in shared.items() if those[0] in recommender.vocabulary}  # or none of them
-    notes = [f"{title!r} is the title of {len(those):,} items: all are taken" for title, those in shared.items()]
+    titles = read_titles(path, recommender.titles, only_films=not exact)
+    if not titles:
+        if not leaves_out:
+            raise ValueError(f"{path} holds no titles; write a title or id:2707 a line")
+        print(f"{path} names nothing: no item is left out", file=sys.stderr)
+    found, unknown = recommender.look_up_all(titles, exact)
+    tell_taken(recommender, titles, [items[0] for items in found.values()], unknown)
+    shared = {title: items for title, items in found.items() if len(items) > 1}
+    notes = [f"{title!r} is the title of {len(items):,} items: all are taken" for title, items in shared.items()]
     tell(notes, "titles are of several items each, all taken")
-    items += [item for those in shared.values() for item in those]
-    unknown = {title: error for title, error in unknown.items() if title not in shared}
     tell(sum_up(unknown, len(titles)))
     # what is rare or newer than the model is never recommended anyway, and an id may be of something newer
-    never = RareTitle | NewerTitle | AmbiguousTitle  # the last of several items that are all too rare
-    is_left_out = any(isinstance(error, never) or title.startswith("id:") for title, error in unknown.items())
-    if titles and not items and not (leaves_out and is_left_out):
+    is_left_out = any(isinstance(error, RareTitle | NewerTitle) for error in unknown.values())
+    is_left_out |= any(title.startswith("id:") for title in unknown)
+    if titles and not found and not (leaves_out and is_left_out):
         some = ", ".join(map(repr, titles[:3])) + " ..." * (len(titles) > 3)
         ids = next((f"id:{error.title}" for error in unknown.values() if isinstance(error, BareId)), "id:2707")
         raise LookupError(f"{path}: the model knows none of {some}; name items by title, or as {ids}, one a line")
-    if not titles:
-        print(f"{path} names nothing: no item is left out", file=sys.stderr)
-    return items
+    return [item for items in found.values() for item in items]
 
 
 def of_users(histories: Sequences, users: list[str]) -> Sequences:

@@ -52,6 +52,8 @@ def train_command(arguments: argparse.Namespace) -> None:
     wanted = parse_changes(arguments.set)
     if files := [name for name in ("ratings_file", "items_file", "columns") if name in wanted]:
         raise ValueError(f"{files[0]} cannot be set; give a log of your own with --ratings, --items and --columns")
+    if "release" in wanted and wanted["release"] is None:
+        raise ValueError("release=none is of models of data frames; name a release")
     settings = settings.change(**wanted)
     if before:
         kept, now = (asdict(each.model) | asdict(each.data) for each in (before.settings, settings))

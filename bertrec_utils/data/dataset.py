@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,12 +17,12 @@ from ..common import display_path, replace_file
 from ..settings import REPEATS, DataSettings
 from .logs import Interactions, load_interactions
 from .releases import RELEASES, find_file, find_release, read_release
-from .sequences import Holdout, Sequences, Split, Vocabulary
+from .rows import MIN_HISTORY, MIN_REPEAT_SHARE, in_time_order, keeps_repeats
+from .sequences import Sequences, Split, Vocabulary
+from .splits import leave_one_out, split_in_time
 
 MIN_CACHED_BYTES = 50_000_000  # bytes of a ratings file; the sequences of a smaller one are built in seconds
-CACHE_VERSION = 5  # raise it with any change of what `build_sequences` returns: older files are then ignored
-MIN_HISTORY = 3  # fewest items of a user: one each for training, validation and test
-MIN_REPEAT_SHARE = 0.1  # share of the rows of a log from which repeats are kept: people come back to its items
+CACHE_VERSION = 6  # raise it with any change of what `build_sequences` returns: older files are then ignored
 
 
 class DataCounts(NamedTuple):
@@ -79,9 +79,9 @@ def build_sequences(
 
     Ties: equal timestamps stay in file order, unless the file lists every user's ratings by item, as GroupLens's CSV
     releases do. That order says nothing about time, and a model could learn it from the ids, so ties are then shuffled
-    with `tie_seed` (None: always file order). In an `own` log, which may grow, this is decided for each user alone, and
-    ties are ordered by a hash of user and item, so that new rows of other users change nothing. So are all ties of an
-    own log in which they are by item far more often than chance has it (ORDER BY user, timestamp, item).
+    with `tie_seed` (None: always file order). An `own` log (`Interactions.own`) may grow, and new rows must not change
+    the order of old ones: its ties stay in file order, too, unless they are by item far more often than chance has it
+    (ORDER BY user, timestamp, item); then all of them are ordered by a hash of user and item.
 
     Repeats: with `repeats="first"` an item counts once for a user, at its first time, because a ranking that leaves out
     the history can never hit it again. With "keep" every row counts. None means "keep" if at least a share
@@ -92,7 +92,7 @@ def build_sequences(
 
     Raises ValueError if nothing is left or `repeats` is unknown.
     """
-    (user_codes, users), (item_codes, items), order = _in_time_order(ratings, tie_seed, own)
+    (user_codes, users), (item_codes, items), order = in_time_order(ratings, tie_seed, own)
     if max_users is not None:
         order = order[user_codes[order] < max_users]
     of_first_users = len(order)
@@ -101,7 +101,7 @@ def build_sequences(
     if (np.diff(np.sort(pairs, kind="stable")) == 0).any():  # a stable sort is fast on a log in order, as most are
         is_repeat = pd.Series(pairs).duplicated().to_numpy()
     repeat_count = int(is_repeat.sum())
-    if not _keeps_repeats(repeats, repeat_count, len(order)):
+    if not keeps_repeats(repeats, repeat_count, len(order)):
         order = order[~is_repeat]
     without_repeats = len(order)
     could_split = (np.bincount(user_codes[order]) >= MIN_HISTORY).any()
@@ -142,74 +142,24 @@ def build_sequences(
     return vocabulary, sequences, counts
 
 
-def _keeps_repeats(repeats: str | None, count: int, rows: int) -> bool:
-    """Whether the repeats of a log, `count` of its `rows`, are kept."""
-    if repeats not in (*REPEATS, None):
-        raise ValueError(f"repeats is {repeats!r}; it must be one of {', '.join(REPEATS)}, or None")
-    return repeats == "keep" or (repeats is None and count >= MIN_REPEAT_SHARE * rows)
-
-
-def _in_time_order(ratings: pd.DataFrame, tie_seed: int | None, own: bool) -> tuple[Any, Any, np.ndarray]:
-    """(codes, ids) of the users, (codes, ids) of the items, and the order (rows,) int64 of the rows by user, then time,
-    with ties as `build_sequences` describes."""
-    users, user_ids = pd.factorize(ratings.user, sort=True)
-    items, item_ids = pd.factorize(ratings.item, sort=True)
-    keys = [ratings.timestamp.to_numpy(), users]  # the last counts first; the sort is stable: ties stay in file order
-    if own and tie_seed is not None:
-        user_texts, item_texts = (np.array([*map(str, ids)], object) for ids in (user_ids, item_ids))
-        hashes = pd.util.hash_array(user_texts)[users] ^ pd.util.hash_array(item_texts)[items]
-        # 9 before 10, or 10 before 9: one row may make texts of all ids
-        orders = np.argsort(item_texts), np.lexsort([item_texts, np.array([*map(len, item_texts)])])
-        item_ranks = [order.argsort()[items] for order in orders]
-        is_by_item = np.any([_are_sorted_by_item(users, ranks) for ranks in item_ranks], axis=0)
-        in_time = np.lexsort(keys)
-        is_by_item |= any(_are_ties_by_item(in_time, keys[0], users, ranks) for ranks in item_ranks)
-        keys = [np.where(is_by_item[users], pd.util.hash_array(hashes), 0), *keys]
-    order = np.lexsort(keys)
-    if not own and tie_seed is not None and _are_sorted_by_item(users, items).all():
-        times, users_in_order = ratings.timestamp.to_numpy()[order], users[order]
-        # drawn for every row of the file, so that what is left out later does not change a user's order
-        shuffled = np.random.default_rng(tie_seed).permutation(len(order))
-        is_new = (np.diff(users_in_order, prepend=0) != 0) | (np.diff(times, prepend=0) != 0)
-        # ties have a number in common; a stable sort is fast on what is nearly sorted
-        order = order[np.argsort(np.cumsum(is_new) * len(order) + shuffled[order], kind="stable")]
-    return (users, user_ids), (items, item_ids), order
-
-
-def _are_sorted_by_item(users: np.ndarray, items: np.ndarray) -> np.ndarray:
-    """Whether the item codes of each user never decrease in file order, (users,) bool."""
-    by_user = np.argsort(users, kind="stable")
-    falls = (np.diff(users[by_user]) == 0) & (np.diff(items[by_user]) < 0)
-    return np.bincount(users[by_user][1:][falls], minlength=users.max(initial=-1) + 1) == 0
-
-
-def _are_ties_by_item(order: np.ndarray, times: np.ndarray, users: np.ndarray, items: np.ndarray) -> bool:
-    """Whether more than three fifths of the neighbours among ties, in `order` (rows,), go up by item, or down, and more
-    than chance explains (four standard deviations)."""
-    is_tie = (np.diff(users[order]) == 0) & (np.diff(times[order]) == 0)
-    steps = np.sign(np.diff(items[order])[is_tie])
-    count = np.count_nonzero(steps)
-    return abs(steps.sum()) > max(0.2 * count, 4 * np.sqrt(count))
-
-
 def histories_of(
     ratings: pd.DataFrame,
     vocabulary: Vocabulary,
     max_users: int | None = None,
     *,
-    repeats: bool = False,
-    own: bool = True,
+    keep_repeats: bool = False,
+    own: bool = False,
 ) -> tuple[Sequences, list[str]]:
     """Every user's history in a log, over the vocabulary of a model that was trained on this log or an earlier one, and
     what should be known about them: items that the model does not know are skipped, and users without any other.
 
-    The order is that of `build_sequences`, of an `own` log or a release, and an item counts once, at its first time,
-    unless `repeats` are kept. Ids are compared as they are written: a log whose ids were numbers may have got one that
-    is a text. `max_users` keeps the first users only. ValueError if no item of the log is known.
+    The order is that of `build_sequences`, of an `own` log (`Interactions.own`) or a release, and an item counts once,
+    at its first time, unless `keep_repeats`. Ids are compared as they are written: a log whose ids were numbers may
+    have got one that is a text. `max_users` keeps the first users only. ValueError if no item of the log is known.
     """
     if ratings.empty:
         raise ValueError("the log holds no rows")
-    (user_codes, users), (item_codes, items), order = _in_time_order(ratings, tie_seed=0, own=own)
+    (user_codes, users), (item_codes, items), order = in_time_order(ratings, tie_seed=0, own=own)
     if max_users is not None:
         order, users = order[user_codes[order] < max_users], users[:max_users]
     user_codes, item_codes = user_codes[order], item_codes[order]
@@ -223,7 +173,7 @@ def histories_of(
     unknown = f"rows with an item that the model does not know (skipped; items: {unknown_items:,})"
     notes = {unknown: (~is_known).sum()}
     user_codes, tokens = user_codes[is_known], tokens[is_known]
-    if not repeats:
+    if not keep_repeats:
         is_first = ~pd.Series(user_codes * (len(vocabulary) + 1) + tokens).duplicated().to_numpy()
         user_codes, tokens = user_codes[is_first], tokens[is_first]
     lengths = np.bincount(user_codes, minlength=len(users))
@@ -232,67 +182,6 @@ def histories_of(
     offsets = np.concatenate([[0], lengths[has_any].cumsum()])
     histories = Sequences(tokens, offsets, np.asarray(users[has_any]))
     return histories, [f"{what}: {count:,}" for what, count in notes.items() if count]
-
-
-def leave_one_out(sequences: Sequences, seen_are_candidates: bool = False) -> Split:
-    """Each user's last item for the test, the one before for validation, the rest for training (section 4.2 of the
-    paper). `seen_are_candidates` of sequences with repeats. ValueError below three items."""
-    if sequences.lengths.min() < MIN_HISTORY:
-        raise ValueError("leave-one-out needs at least three items in every sequence; drop the shorter ones first")
-    known = sequences.without_last(1)
-    train = sequences.without_last(2)
-    validation = Holdout(train, known.last(), seen_are_candidates)
-    return Split(train, validation, Holdout(known, sequences.last(), seen_are_candidates))
-
-
-def split_in_time(
-    ratings: pd.DataFrame,
-    quantile: float = 0.9,
-    min_item_ratings: int = 5,
-    repeats: str | None = "first",
-    *,
-    tie_seed: int | None = 0,
-    own: bool = False,
-) -> tuple[Vocabulary, Split]:
-    """Train before the `quantile` of the timestamps, test after it ("Time to Split", Gusak et al., RecSys 2025).
-
-    Nothing that came after the cut is known in training: the vocabulary and all counts are from before it, and items
-    that are not in it are skipped. `successive` has every item after the cut as a target, after all that the user had
-    by then, and `test` the first of them, whether the user is known from before or new. A new user's very first item
-    is no target. In validation the target is each user's last item before the cut. Order, repeated items and rare ones
-    are treated as in `build_sequences`. ValueError if nobody can be trained on or tested, or `repeats` is unknown.
-    """
-    log = ratings.iloc[_in_time_order(ratings, tie_seed, own)[2]]
-    cut = ratings.timestamp.quantile(quantile)
-    is_repeat, is_early = log.duplicated(["user", "item"]), log.timestamp < cut
-    keeps = _keeps_repeats(repeats, int((is_repeat & is_early).sum()), int(is_early.sum()))
-    log = log if keeps else log[~is_repeat]
-    counts = log.item[log.timestamp < cut].value_counts()
-    log = log[log.item.isin(counts.index[counts >= min_item_ratings])]
-    is_early = (log.timestamp < cut).to_numpy()
-    users, lengths = np.unique(log.user, return_counts=True)
-    vocabulary = Vocabulary(np.unique(log.item[is_early]))
-    codes, items = pd.factorize(log.item)
-    whole = Sequences(vocabulary.tokens(items)[codes], np.concatenate([[0], lengths.cumsum()]), users)
-    user_rows = whole.token_rows
-    known = np.bincount(user_rows[is_early], minlength=len(users))  # how many items of each user are before the cut
-    first = np.maximum(known, 1)  # the position of the first target after it
-    trained, tested = np.flatnonzero(known >= 2), np.flatnonzero(first < lengths)
-    if not len(trained) or not len(tested):
-        raise ValueError(f"there must be users with two items before the {quantile} quantile of time, and items after")
-    positions = np.arange(len(user_rows)) - whole.offsets[user_rows]
-    later = positions >= first[user_rows]
-
-    def held_out(rows: np.ndarray, positions: np.ndarray) -> Holdout:
-        return Holdout(whole.prefixes(rows, positions), whole.tokens[whole.offsets[rows] + positions], keeps)
-
-    validation = held_out(trained, known[trained] - 1)
-    return vocabulary, Split(
-        train=validation.histories,
-        validation=validation,
-        test=held_out(tested, first[tested]),
-        successive=held_out(user_rows[later], positions[later]),
-    )
 
 
 @dataclass(frozen=True)

@@ -51,13 +51,13 @@ class Vocabulary:
         return self.items[tokens - 1]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Sequences:
-    """One sequence of tokens per user, in compressed rows: row r is `tokens[offsets[r]:offsets[r + 1]]`."""
+    """One sequence of tokens for each of U users, in compressed rows: row r is `tokens[offsets[r]:offsets[r + 1]]`."""
 
-    tokens: np.ndarray  # int32, all rows one after the other
-    offsets: np.ndarray  # int64, one more than there are rows
-    users: np.ndarray  # the user id of each row
+    tokens: np.ndarray  # (N,) int32, all rows one after the other
+    offsets: np.ndarray  # (U + 1,) int64, from 0 to N
+    users: np.ndarray  # (U,) the user id of each row, int64 or texts
 
     def __len__(self) -> int:
         return len(self.users)
@@ -69,12 +69,12 @@ class Sequences:
 
     @property
     def lengths(self) -> np.ndarray:
-        """(B,) int64."""
+        """(U,) int64."""
         return np.diff(self.offsets)
 
     @property
     def token_rows(self) -> np.ndarray:
-        """The row of each token, int64."""
+        """The row of each token, (N,) int64."""
         return np.repeat(np.arange(len(self)), self.lengths)
 
     def counts(self, item_count: int) -> np.ndarray:
@@ -91,13 +91,15 @@ class Sequences:
         return self.prefixes(rows, self.lengths[rows])
 
     def prefixes(self, rows: np.ndarray, lengths: np.ndarray) -> "Sequences":
-        """For each i, the first `lengths[i]` tokens of row `rows[i]`; both (R,) int; no row is shorter than that."""
+        """For each i, the first `lengths[i]` tokens of row `rows[i]`; both (R,) int. ValueError if a row is shorter."""
+        if ((lengths < 0) | (lengths > self.lengths[rows])).any():
+            raise ValueError("a sequence is shorter than the prefix that is asked for")
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         positions = np.arange(offsets[-1]) + np.repeat(self.offsets[:-1][rows] - offsets[:-1], lengths)
         return Sequences(self.tokens[positions], offsets, self.users[rows])
 
     def without_last(self, count: int) -> "Sequences":
-        """Every row without its last `count` tokens; no row may be shorter than that."""
+        """Every row without its last `count` tokens. ValueError if a row is shorter than that."""
         return self.prefixes(np.arange(len(self)), self.lengths - count)
 
     def pairs(self, distance: int) -> tuple[np.ndarray, np.ndarray]:
@@ -107,13 +109,13 @@ class Sequences:
         return self.tokens[:-distance][same_row], self.tokens[distance:][same_row]
 
     def last(self) -> np.ndarray:
-        """The last token of every row, (B,) int32; ValueError if a row is empty."""
+        """The last token of every row, (U,) int32; ValueError if a row is empty."""
         if not self.lengths.all():
             raise ValueError("a history is empty; give every user at least one item")
         return self.tokens[self.offsets[1:] - 1]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Holdout:
     """What is predicted at evaluation: the item that came next after each of the U `histories`, `targets` (U,) int32.
     With `seen_are_candidates`, for data with repeats, items of the history are ranked too, and may be the target."""
@@ -136,7 +138,7 @@ class Holdout:
         return self.rows(np.sort(np.random.default_rng(seed).choice(len(self), most, replace=False)))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Split:
     """Training sequences, the validation targets that choose the best epoch, and the test targets that are reported."""
 

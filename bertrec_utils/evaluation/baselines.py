@@ -245,7 +245,8 @@ def popularity_tie_break(train: Sequences, item_count: int) -> np.ndarray:
 def require_dense(item_count: int) -> None:
     """ValueError if a matrix of all pairs of items would not fit."""
     if item_count > MAX_ITEMS:
-        raise ValueError(f"{item_count:,} items are too many for a matrix of all pairs; at most {MAX_ITEMS:,}")
+        problem = f"{item_count:,} items are too many for a matrix of all pairs; at most {MAX_ITEMS:,}"
+        raise ValueError(f"{problem}. SmoothedMarkovChain and PCTM need none")
 
 
 def shared_users(train: Sequences, item_count: int) -> np.ndarray:
@@ -275,7 +276,10 @@ def rows_and_ages(histories: Sequences) -> tuple[np.ndarray, np.ndarray]:
 
 
 def decayed_history(histories: Sequences, item_count: int, decay: float) -> sparse.csr_array:
-    """(B, V) float32: decay ** age for each item of a history, the last item's age being 0, up to `max_age`."""
+    """(B, V) float32: decay ** age for each item of a history, the last item's age being 0, up to `max_age`. ValueError
+    unless 0 < `decay` <= 1."""
+    if not 0 < decay <= 1:
+        raise ValueError(f"the decay is {decay}; it must be above 0 and at most 1")
     rows, ages = rows_and_ages(histories)
     kept = ages < max_age(decay) if decay < 1 else slice(None)
     weights = (decay ** ages[kept]).astype(np.float32)

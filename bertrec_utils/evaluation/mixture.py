@@ -1,12 +1,10 @@
 """A network mixed with a linear baseline: each captures something that the other misses."""
 
-from dataclasses import replace
-
 import numpy as np
 from scipy.special import log_softmax
 
 from ..data.sequences import Holdout, Sequences
-from .ranking import Scorer, metrics, target_ranks
+from .ranking import Scorer, metrics, ranks_among_all
 
 WEIGHTS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0)  # tried on validation data
 MAX_SCORES = 200_000_000  # of each part, for which they are tried: 3,667 users of 54,542 items, in seconds
@@ -26,8 +24,8 @@ class Mixture:
 
     def parts(self, histories: Sequences) -> tuple[np.ndarray, np.ndarray]:
         """Both terms, (B, V) float32 each, the second not yet weighted."""
-        standardised = standardise(self.baseline.score(histories)).astype(np.float32)
-        return log_softmax(self.network.score(histories), axis=1), standardised
+        scores, others = np.asarray(self.network.score(histories)), np.asarray(self.baseline.score(histories))
+        return log_softmax(scores, axis=1), standardise(others).astype(np.float32)
 
 
 def standardise(scores: np.ndarray) -> np.ndarray:
@@ -55,20 +53,8 @@ def ndcg_by_weight(network: Scorer, baseline: Scorer, holdout: Holdout) -> dict[
     holdout = holdout.sample(max(1, MAX_SCORES // item_count), seed=0)
     ranks: dict[float, list[np.ndarray]] = {weight: [] for weight in WEIGHTS}
     for batch in np.array_split(np.arange(len(holdout)), -(-len(holdout) // BATCH_USERS)):
-        histories = replace(holdout.histories.rows(batch), users=np.arange(len(batch)))
-        log_probabilities, standardised = mixture.parts(histories)
-        part = replace(holdout.rows(batch), histories=histories)
+        part = holdout.rows(batch)
+        log_probabilities, standardised = mixture.parts(part.histories)
         for weight in WEIGHTS:
-            scores = PrecomputedScores(log_probabilities + np.float32(weight) * standardised)
-            ranks[weight].append(target_ranks(scores, part, ["full"], progress=False)["full"])
+            ranks[weight].append(ranks_among_all(log_probabilities + np.float32(weight) * standardised, part))
     return {weight: metrics(np.concatenate(parts), [10])["ndcg@10"] for weight, parts in ranks.items()}
-
-
-class PrecomputedScores:
-    """Scores (U, V) that are known already, for histories whose users are numbered 0..U - 1."""
-
-    def __init__(self, scores: np.ndarray):
-        self.scores = scores
-
-    def score(self, histories: Sequences) -> np.ndarray:
-        return self.scores[histories.users]

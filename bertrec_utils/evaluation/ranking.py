@@ -32,8 +32,9 @@ class Scorer(Protocol):
     """Anything that can be evaluated: a network, a baseline, or your own model."""
 
     def score(self, histories: Sequences, /) -> np.ndarray:
-        """Scores (B, V) of every item as the next one after each history; column j is token
-        j + 1. -inf marks an item that must not be recommended; NaN is not allowed."""
+        """Scores (B, V), floats, of every item as the next one after each history; column j is token j + 1 (a model
+        with a column for padding, as SASRec and RecBole have it, must leave that out). -inf marks an item that must not
+        be recommended; NaN is not allowed."""
         ...
 
 
@@ -55,9 +56,12 @@ def target_ranks(
     `holdout` (targets included), the same for every model with the same `seed`. A tie counts half, so a constant score
     ranks in the middle, not first; but a target that scores -inf is not recommended: its rank is infinite. Try another
     number of `negatives`, and the mistake of candidates from the history (`rank_history`).
-    ValueError if a score is NaN, that of a target +inf, or there are no users; and as `draw_negatives` raises.
+    ValueError if a score is NaN, that of a target +inf, if scores are no (B, V) matrix, if there are no users or a
+    protocol is unknown; and as `draw_negatives` raises.
     """
     protocols = list(protocols)
+    if unknown := [name for name in protocols if name not in PROTOCOLS]:
+        raise ValueError(f"there is no protocol {unknown[0]!r}; give a list of {', '.join(PROTOCOLS)}")
     histories, targets = holdout.histories, holdout.targets
     if not len(targets):
         raise ValueError("there is no user to rank for; choose another split")
@@ -67,29 +71,45 @@ def target_ranks(
     sampling: dict[str, Any] = {"count": negatives, "rank_history": rank_history}
     for start in progress_bar(range(0, len(order), batch_size), desc="ranking", leave=False, show=progress):
         rows = order[start : start + batch_size]
-        batch = histories.rows(rows)
-        scores = scorer.score(batch)
-        target_columns = np.arange(len(rows)), targets[rows] - 1
-        target_scores = scores[target_columns][:, None]
+        batch = holdout.rows(rows)
+        scores = np.asarray(scorer.score(batch.histories))  # some give tensors
+        if scores.ndim != 2 or len(scores) != len(rows):
+            problem = f"gave scores of shape {scores.shape} for {len(rows)} histories"
+            raise ValueError(f"{type(scorer).__name__} {problem}; give one row for each, a column for each item")
+        target_scores = scores[np.arange(len(rows)), batch.targets - 1]
         if np.isnan(scores.min()) or (target_scores == np.inf).any():
             problem = "gave a score that is NaN, or a target the score inf"
             raise ValueError(f"{type(scorer).__name__} {problem}; give numbers, or -inf to items to leave out")
-        seen = batch.token_rows, batch.tokens - 1
         for protocol in protocols:
             if protocol == "full":
-                higher, tied = scores > target_scores, scores == target_scores
-                tied[target_columns] = False
-                if not (rank_history or holdout.seen_are_candidates):
-                    higher[seen] = tied[seen] = False
-            else:
-                if protocol not in drawn:  # only now is the number of items known
-                    weights = negative_weights(protocol, holdout, scores.shape[1])
-                    random = np.random.default_rng([seed, PROTOCOLS.index(protocol)])
-                    drawn[protocol] = draw_negatives(holdout, weights, random, **sampling)
-                candidates = np.take_along_axis(scores, drawn[protocol][rows] - 1, axis=1)
-                higher, tied = candidates > target_scores, candidates == target_scores
-            ranks[protocol][rows] = 1 + count_by_row(higher) + count_by_row(tied) / 2
-            ranks[protocol][rows[target_scores[:, 0] == -np.inf]] = np.inf
+                ranks[protocol][rows] = ranks_among_all(scores, batch, rank_history)
+                continue
+            if protocol not in drawn:  # only now is the number of items known
+                weights = negative_weights(protocol, holdout, scores.shape[1])
+                random = np.random.default_rng([seed, PROTOCOLS.index(protocol)])
+                drawn[protocol] = draw_negatives(holdout, weights, random, **sampling)
+            candidates = np.take_along_axis(scores, drawn[protocol][rows] - 1, axis=1)
+            ranks[protocol][rows] = ranks_among(candidates, target_scores)
+    return ranks
+
+
+def ranks_among_all(scores: np.ndarray, holdout: Holdout, rank_history: bool = False) -> np.ndarray:
+    """Ranks (B,) float64 of the targets of `holdout` by `scores` (B, V): the ranking *full* of `target_ranks`."""
+    rows, columns = np.arange(len(holdout)), holdout.targets - 1
+    target_scores, left_out = scores[rows, columns], [(rows, columns)]
+    if not (rank_history or holdout.seen_are_candidates):
+        left_out.append((holdout.histories.token_rows, holdout.histories.tokens - 1))
+    return ranks_among(scores, target_scores, left_out)
+
+
+def ranks_among(candidates: np.ndarray, target_scores: np.ndarray, left_out: Iterable[tuple] = ()) -> np.ndarray:
+    """Ranks (B,) float64 of targets with scores (B,) among candidates with scores (B, C), but for those at the (rows,
+    columns) that are `left_out`."""
+    higher, tied = candidates > target_scores[:, None], candidates == target_scores[:, None]
+    for those in left_out:
+        higher[those] = tied[those] = False
+    ranks = 1 + count_by_row(higher) + count_by_row(tied) / 2
+    ranks[target_scores == -np.inf] = np.inf
     return ranks
 
 
@@ -139,7 +159,9 @@ def draw_negatives(
             missing = excluded + count - len(taken)
             if len(left) < missing:
                 what = f"fewer than {count} {'other' if with_seen else 'unseen'} items"
-                raise TooFewItems(f"a user has {what}; use --protocols full, the full ranking")
+                raise TooFewItems(
+                    f"a user has {what}; use the full ranking alone: --protocols full, or protocols=['full']"
+                )
             waiting = random.standard_exponential(len(left)) / rates[left]
             taken.update(dict.fromkeys((left[waiting.argpartition(missing - 1)[:missing]] + 1).tolist()))
         negatives[user] = list(islice(taken, excluded, excluded + count))
@@ -158,7 +180,9 @@ def per_user_metrics(ranks: np.ndarray, cutoffs: Iterable[int] = CUTOFFS) -> dic
 
 
 def metrics(ranks: np.ndarray, cutoffs: Iterable[int] = CUTOFFS) -> dict[str, float]:
-    """The means of `per_user_metrics`."""
+    """The means of `per_user_metrics`. ValueError if a rank is NaN, as `run_ranks` has it for a user without a list."""
+    if np.isnan(ranks).any():
+        raise ValueError("some users have no list, and so no rank; leave them out: ranks[~np.isnan(ranks)]")
     return {name: float(values.mean()) for name, values in per_user_metrics(ranks, cutoffs).items()}
 
 

@@ -13,7 +13,7 @@ from ..common import progress_bar
 from ..data.sequences import Sequences, Vocabulary
 from ..evaluation.lists import best_columns
 from ..evaluation.ranking import Scorer
-from .titles import NewerTitle, RareTitle, TitleIndex, UnknownTitle, look_alikes, series_of
+from .titles import AmbiguousTitle, NewerTitle, RareTitle, TitleIndex, UnknownTitle, look_alikes, series_of
 
 ORDERS = 16  # random orders over which a history that is read as a set is averaged
 USERS_PER_PART = 4_096  # users in each table that `recommend_in_parts` yields
@@ -71,6 +71,26 @@ class Recommender:
                 unknown[title] = error
         return items, unknown
 
+    def look_up_all(
+        self, titles: Iterable[str], exact: bool = False
+    ) -> tuple[dict[str, list[Any]], dict[str, UnknownTitle]]:
+        """For each title all items that have it and that the model knows, and for each without one the error that says
+        why; `exact` as in `look_up`."""
+        found, unknown = {}, {}
+        for title in titles:
+            try:
+                items = [self.titles.find(title, self.vocabulary, exact)]
+            except AmbiguousTitle as error:
+                items = error.items
+            except UnknownTitle as error:
+                unknown[title] = error
+                continue
+            if known := [item for item in items if item in self.vocabulary]:
+                found[title] = known
+            else:
+                unknown[title] = RareTitle(title)
+        return found, unknown
+
     def suggest(self, typed: str, count: int = 8, misspelt: bool = True) -> list[Any]:
         """Up to `count` items that the model knows, those whose titles match best what has been typed."""
         known = (item for item in self.titles.suggest(typed, 20 * count, misspelt) if item in self.vocabulary)
@@ -86,13 +106,16 @@ class Recommender:
         for error in unknown.values():
             if not isinstance(error, NewerTitle):
                 raise error
+        if not options.get("allow_seen"):
+            items = list(dict.fromkeys(items))  # a film counts once, as in training
         return self.recommend_items(items, k, list(unknown), **options)
 
     def recommend_items(
         self, items: Sequence[Any], k: int = 10, unknown: Sequence[str] = (), **options: Unpack[ListOptions]
     ) -> pd.DataFrame:
-        """`recommend` for item ids; `unknown` titles are passed on in `.attrs`, and a warning is logged if one of them
-        may be a film of the list under another name. `options` are those of `recommend_in_parts`.
+        """`recommend` for item ids, each as often as it is given; `unknown` titles are passed on in `.attrs`, and a
+        warning is logged if one of them may be a film of the list under another name. `options` are those of
+        `recommend_in_parts`.
 
         The table is empty if nothing is left. ValueError for an empty history, KeyError for an item that the model does
         not know.
@@ -263,7 +286,10 @@ class Recommender:
         return vectors.detach().cpu().numpy()
 
     def similar_items(self, item: Any, k: int = 10) -> pd.DataFrame:
-        """The k items with the most similar `item_vectors`: item, title, genres, similarity (cosine)."""
+        """The k items with the most similar `item_vectors`: item, title, genres, similarity (cosine). KeyError for an
+        item that the model does not know, ValueError for k below 1."""
+        if k < 1:
+            raise ValueError(f"k is {k}; it must be at least 1")
         token = self.vocabulary.tokens([item])[0]
         vectors = self.item_vectors()
         unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)

@@ -22,13 +22,7 @@ BULLET = re.compile(r"^(?:\d+[.)]|[-*•])\s+")
 NETFLIX_EPISODE = re.compile(r": (?:(?:Season|Series|Volume|Book|Chapter) \d+|Limited Series|Miniseries):")
 
 
-def read_history(
-    path: str | Path,
-    in_order: bool = True,
-    may_be_empty: bool = False,
-    index: TitleIndex | None = None,
-    only_films: bool = True,
-) -> list[str]:
+def read_history(path: str | Path) -> list[str]:
     """Titles with their years, `Name (Year)`, oldest first and each once: what `Recommender.look_up` takes.
 
     Read are .csv and .tsv with a column Name or Title, and Year and a date if they are there (commas, semicolons or
@@ -37,37 +31,51 @@ def read_history(
     .json of films; a .zip that is Letterboxd's whole export: the films of its diary, watched and ratings, each on the
     first day that the diary has for it, else the others'; or Trakt's: the films of its history, else those watched; or
     that holds one .csv. Any other file is a list with one title a line; numbers and dashes before it and lines that
-    begin with `# ` are dropped, unless the whole line is a title of the `index`. Text is UTF-8 or Windows-1252.
-
-    Not `only_films`: nothing is taken for an episode, and a title that the `index` has without its year comes without.
+    begin with `# ` are dropped. Text is UTF-8 or Windows-1252.
 
     Whether 3/4/2020 is in March or in April is told by the whole column. A warning is logged if nothing tells it, or if
-    titles have no date: they come first, in the file's order; not of a list without order (`in_order` false), of which
-    the episodes are counted instead. FileNotFoundError, or ValueError if the file is damaged, other JSON, has other
-    columns or, unless it `may_be_empty`, no titles.
+    titles have no date: they come first, in the file's order. FileNotFoundError, or ValueError if the file is damaged,
+    other JSON, or has other columns or no titles.
     """
     path = Path(path)
-    data = path.read_bytes()  # once, for it may be a pipe
-    if may_be_empty and not data.strip(b"\xef\xbb\xbf \t\r\n"):
-        return []
-    watched = _from_archive(data, path) if path.suffix.lower() == ".zip" else _from_file(data, path, index)
-    if only_films:
-        episodes = int(watched.is_episode.sum())
-        if episodes and not in_order:
-            problem = "%s: titles that are taken for episodes of series (left out): %s"
-            logging.getLogger(__name__).warning(problem, path, f"{episodes:,}")
-        watched = watched[~watched.is_episode]
-    elif index:
-        is_title, is_bare = (watched[column].map(index.titled).astype(bool) for column in ("title", "name"))
-        watched = watched.assign(title=watched.title.where(is_title | ~is_bare, watched.name))
-    watched = watched.drop_duplicates("title").sort_values("date", kind="stable", na_position="first")
-    if watched.empty and not may_be_empty:
-        raise ValueError(f"{path} holds no titles")
-    undated = int(watched.date.isna().sum())
-    if undated and in_order:
+    watched = _read(path.read_bytes(), path)
+    watched = _oldest_first(watched[~watched.is_episode])
+    if watched.empty:
+        raise ValueError(f"{path} holds no titles; write one a line, oldest first")
+    if undated := int(watched.date.isna().sum()):
         some = "it has no dates" if undated == len(watched) else f"{undated:,} of {len(watched):,} titles have no date"
         logging.getLogger(__name__).warning("%s: %s; these are taken in the order of the file", path, some)
     return watched.title.tolist()
+
+
+def read_titles(path: str | Path, index: TitleIndex, only_films: bool = True) -> list[str]:
+    """The titles of a list without order, in the files that `read_history` reads; [] for an empty file.
+
+    A line that is a title of the `index` is taken whole. With `only_films`, episodes of series are left out, and a
+    warning with their number is logged; else nothing is taken for an episode, and a title that the `index` has without
+    its year comes without. Raises as `read_history` does.
+    """
+    path = Path(path)
+    data = path.read_bytes()
+    if not data.strip(b"\xef\xbb\xbf \t\r\n"):
+        return []
+    listed = _read(data, path, index)
+    if not only_films:
+        is_title, is_bare = (listed[column].map(index.titled).astype(bool) for column in ("title", "name"))
+        listed = listed.assign(title=listed.title.where(is_title | ~is_bare, listed.name))
+    elif episodes := int(listed.is_episode.sum()):
+        problem = "%s: titles that are taken for episodes of series (left out): %s"
+        logging.getLogger(__name__).warning(problem, path, f"{episodes:,}")
+        listed = listed[~listed.is_episode]
+    return _oldest_first(listed).title.tolist()
+
+
+def _read(data: bytes, path: Path, index: TitleIndex | None = None) -> pd.DataFrame:
+    return _from_archive(data, path) if path.suffix.lower() == ".zip" else _from_file(data, path, index)
+
+
+def _oldest_first(watched: pd.DataFrame) -> pd.DataFrame:
+    return watched.drop_duplicates("title").sort_values("date", kind="stable", na_position="first")
 
 
 def _from_archive(data: bytes, path: Path) -> pd.DataFrame:

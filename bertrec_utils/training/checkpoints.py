@@ -98,7 +98,7 @@ class Checkpoint:
         max_users = None if data.ratings_file else data.max_users
         keeps = data.repeats == "keep"
         histories, notes = histories_of(
-            interactions.ratings, self.vocabulary, max_users, repeats=keeps, own=interactions.own
+            interactions.ratings, self.vocabulary, max_users, keep_repeats=keeps, own=interactions.own
         )
         items = self._saved_items()
         if data.ratings_file and items is not None and items.ratings.sum() != len(interactions.ratings):

@@ -194,7 +194,7 @@ class Trainer:
         """The model as it is now, without the weight of the linear baseline."""
         history, dataset, settings = pd.DataFrame(self.history), self.dataset, self.settings
         if is_of_frame(dataset, settings):
-            settings = settings.change(release=None)
+            settings = settings.change(release=None, max_users=None)  # all of the log was read
         return Checkpoint(self.model, dataset.vocabulary, settings, self.seed, history, dataset.fingerprint)
 
     def save(self, path: Path) -> None:

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bertrec_utils.data.dataset import DataCounts, Dataset, build_sequences, leave_one_out, split_in_time
+from bertrec_utils.data.dataset import DataCounts, Dataset, build_sequences
 from bertrec_utils.data.releases import load_movielens
+from bertrec_utils.data.splits import leave_one_out, split_in_time
 from bertrec_utils.settings import parse_changes
 from conftest import rows
 
@@ -101,7 +102,7 @@ def test_baskets_in_another_order_keep_it():
     ratings = baskets().sample(frac=1, random_state=0).sort_values(["user", "timestamp"], kind="stable")
     vocabulary, sequences, _ = build_sequences(ratings, 1, own=True)
     assert (vocabulary.item_ids(sequences.tokens) == ratings.item).all()
-    few = baskets().head(15)  # too few to tell, and this user's rows are not all sorted by item
+    few = baskets().head(15)  # too few to tell
     vocabulary, sequences, _ = build_sequences(few, 1, own=True)
     assert (vocabulary.item_ids(sequences.tokens) == few.item).all()
 
@@ -111,6 +112,18 @@ def test_a_later_row_does_not_change_the_order_of_baskets_before_it():
     more = pd.concat([ratings, log((0, ratings.item[0], 9))])
     before, after = (build_sequences(each, 1, repeats="keep", own=True)[1] for each in (ratings, more))
     assert after[0].tolist()[:-1] == before[0].tolist() and after[1].tolist() == before[1].tolist()
+
+
+def test_a_later_row_does_not_change_the_order_of_rows_as_they_came():
+    """By chance the first rows of some users are by item, and the later row is not."""
+    random = np.random.default_rng(0)
+    drawn = np.array([random.permutation(100)[:4] for _ in range(500)])
+    first = log(*((user, item, 0) for user, items in enumerate(drawn) for item in items[:3]))
+    later = pd.concat([first, log(*((user, items[3], 1) for user, items in enumerate(drawn)))])
+    vocabulary, sequences, _ = build_sequences(later, 1, own=True)
+    assert vocabulary.item_ids(sequences.tokens).reshape(500, 4).tolist() == drawn.tolist()
+    vocabulary, sequences, _ = build_sequences(first, 1, own=True)
+    assert vocabulary.item_ids(sequences.tokens).reshape(500, 3).tolist() == drawn[:, :3].tolist()
 
 
 def test_rare_items_are_dropped_in_a_single_pass():

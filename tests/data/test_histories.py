@@ -37,7 +37,10 @@ def test_histories_by_hand():
         "rows with an item that the model does not know (skipped; items: 2): 3",
         "users without an item that the model knows (left out): 1",
     ]
-    assert as_lists(histories_of(log(), KNOWN, repeats=True)[0]) == {"a": [2], "b": [1, 3, 3, 2]}  # ties as in the file
+    assert as_lists(histories_of(log(), KNOWN, keep_repeats=True)[0]) == {
+        "a": [2],
+        "b": [1, 3, 3, 2],
+    }  # ties as in the file
     first, notes = histories_of(log(), KNOWN, max_users=1)
     assert as_lists(first) == {"a": [2]}
     assert notes == ["rows with an item that the model does not know (skipped; items: 1): 1"]
@@ -61,7 +64,7 @@ def test_ids_are_compared_as_they_are_written():
 def test_a_log_that_has_not_changed_gives_what_was_trained_on(bundled):
     """Its ties in time, too, which are shuffled; rare items and short users were dropped there."""
     vocabulary, sequences, counts = build_sequences(bundled.ratings, 5, 300)
-    histories, notes = histories_of(bundled.ratings, vocabulary, 300, own=False)
+    histories, notes = histories_of(bundled.ratings, vocabulary, 300)
     trained_on = histories.rows(np.flatnonzero(np.isin(histories.users, sequences.users)))
     for part in ("tokens", "offsets", "users"):
         np.testing.assert_array_equal(getattr(trained_on, part), getattr(sequences, part))
@@ -84,7 +87,7 @@ def test_rows_of_others_change_nobodys_history():
                 str(user): dataset.vocabulary.item_ids(part[row]).astype(str).tolist()
                 for row, user in enumerate(part.users)
             }
-            for part in (dataset.sequences, histories_of(ratings.ratings, dataset.vocabulary)[0])
+            for part in (dataset.sequences, histories_of(ratings.ratings, dataset.vocabulary, own=True)[0])
         ]
         assert named[0] == {user: named[1][user] for user in named[0]}
         return named[1]

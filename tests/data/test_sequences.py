@@ -64,6 +64,17 @@ def test_the_last_token_of_each_row_and_none_of_an_empty_one():
             rows(*histories).last()
 
 
+def test_no_prefix_is_longer_than_its_row():
+    """It would go on with the items of the next user."""
+    sequences = rows([1, 2], [3, 4, 5])
+    assert sequences.prefixes(np.array([1, 0]), np.array([3, 1])).tokens.tolist() == [3, 4, 5, 1]
+    for lengths in ([3], [-1]):
+        with pytest.raises(ValueError, match="a sequence is shorter than the prefix that is asked for"):
+            sequences.prefixes(np.array([0]), np.array(lengths))
+    with pytest.raises(ValueError, match="a sequence is shorter"):
+        sequences.without_last(3)
+
+
 def test_pairs_do_not_cross_from_one_row_to_the_next():
     earlier, later = rows([1, 2, 3, 4], [5], [6, 7, 8]).pairs(2)
     assert list(zip(earlier.tolist(), later.tolist(), strict=True)) == [(1, 3), (2, 4), (6, 8)]

@@ -148,6 +148,14 @@ def test_the_regression_refuses_a_decay_whose_series_has_no_sum(decay):
         LinearNextItem(rows([1, 2, 3]), 3, decays=(0.5, decay))
 
 
+@pytest.mark.parametrize("decay", [0, -1, 1.5, np.nan])
+@pytest.mark.parametrize("baseline", [EASE, ItemKNN])
+def test_a_decay_that_is_none_is_refused(baseline, decay):
+    train = rows([1, 2, 3], [2, 3, 1])
+    with pytest.raises(ValueError, match="it must be above 0 and at most 1"):
+        baseline(train, 3, decay=decay).score(train)
+
+
 def test_popularity_breaks_a_tie_of_large_counts():
     """500 steps from 1 to each of 2 and 3, and 3 is once more in the data, of which item 4 has very many."""
     train = rows(*[[1, 2]] * 500, *[[1, 3]] * 500, [3], [4] * 100_000)
@@ -158,7 +166,7 @@ def test_popularity_breaks_a_tie_of_large_counts():
 @pytest.mark.parametrize("baseline", [EASE, ItemKNN, LinearNextItem])
 def test_a_matrix_of_all_pairs_has_a_limit(baseline):
     """At once, before any memory is taken."""
-    with pytest.raises(ValueError, match=r"^10,001 items are too many for a matrix of all pairs; at most 10,000$"):
+    with pytest.raises(ValueError, match=r"^10,001 items are too many for a matrix of all pairs; at most 10,000. "):
         baseline(rows([1, 2, 3]), MAX_ITEMS + 1)
 
 

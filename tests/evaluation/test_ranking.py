@@ -1,10 +1,12 @@
 import itertools
 import json
 import math
+from types import SimpleNamespace
 
 import ir_measures
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -25,6 +27,7 @@ from bertrec_utils.evaluation.lists import (
     top_k,
     write_run,
 )
+from bertrec_utils.evaluation.mixture import fit_mixture
 from bertrec_utils.evaluation.ranking import (
     NEGATIVES,
     PROTOCOLS,
@@ -149,6 +152,42 @@ def test_ranks_are_those_of_a_loop_over_candidates(rank_history, dtype):
             above = sum(other > scores[target - 1] for other in others)
             level = sum(other == scores[target - 1] for other in others)
             assert rank == 1 + above + level / 2
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 256])
+def test_scores_may_be_tensors(batch_size):
+    """As of most models; a batch may be of a single user."""
+    table = np.random.default_rng(0).random((5, 30)).astype(np.float32)
+    holdout, arrays = Holdout(rows([1], [2], [3], [4], [5]), np.array([6, 7, 8, 9, 10])), ScoresOfUser(table)
+    tensors = SimpleNamespace(score=lambda histories: torch.from_numpy(arrays.score(histories)))
+    found, expected = (
+        target_ranks(scorer, holdout, ["full"], batch_size=batch_size, progress=False) for scorer in (tensors, arrays)
+    )
+    assert found["full"].tolist() == expected["full"].tolist()
+    mixtures = (fit_mixture(network, baseline, holdout) for network, baseline in ((tensors, tensors), (arrays, arrays)))
+    np.testing.assert_array_equal(*(mixture.score(holdout.histories) for mixture in mixtures))
+
+
+def test_scores_without_a_row_for_each_history_are_refused():
+    holdout = Holdout(rows([1], [2]), np.array([2, 1]))
+    for scores in (np.zeros(3), np.zeros((1, 3)), np.zeros((2, 3, 1))):
+        with pytest.raises(
+            ValueError, match=r"SimpleNamespace gave scores of shape .* for 2 histories; give one row for"
+        ):
+            target_ranks(SimpleNamespace(score=lambda _, scores=scores: scores), holdout, ["full"], progress=False)
+
+
+@pytest.mark.parametrize("protocols", ["full", ["all"]])
+def test_an_unknown_protocol_is_named(protocols):
+    with pytest.raises(
+        ValueError, match=r"there is no protocol '(f|all)'; give a list of full, uniform-100, popularity"
+    ):
+        target_ranks(FixedScores([1, 2]), Holdout(rows([1]), np.array([2])), protocols)
+
+
+def test_metrics_of_users_without_a_list_are_refused():
+    with pytest.raises(ValueError, match=r"some users have no list.*ranks\[~np.isnan\(ranks\)\]"):
+        metrics(np.array([1, np.nan]))
 
 
 def test_metrics_as_fractions():

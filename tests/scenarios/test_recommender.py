@@ -106,6 +106,14 @@ def test_of_two_films_with_one_title_the_one_that_the_model_knows_is_meant():
         raise unknown["M (1931)"]
 
 
+def test_a_film_that_is_named_twice_counts_once(small_model):
+    recommender = Recommender(small_model, Vocabulary(np.arange(1, 31)), thirty_films())
+    once = recommender.recommend(["Film 1", "Film 2"], k=5)
+    pd.testing.assert_frame_equal(recommender.recommend(["Film 1", "Film 2", "film 1 "], k=5), once)
+    again = recommender.recommend(["Film 1", "Film 2", "Film 1"], k=5, allow_seen=True)
+    assert (again.score != recommender.recommend(["Film 1", "Film 2"], k=5, allow_seen=True).score).any()
+
+
 def test_an_unknown_title_like_one_in_the_list_is_named(recommender, caplog):
     items, unknown = recommender.look_up(["Aeon Fluxx (2005)", "Spider Man 9 (2002)", "M"])
     recommender.recommend_items(items, 3, list(unknown))

@@ -7,7 +7,7 @@ import pytest
 
 from bertrec_utils.common import PROJECT
 from bertrec_utils.scenarios.titles import TitleIndex
-from bertrec_utils.scenarios.watch_history import read_history
+from bertrec_utils.scenarios.watch_history import read_history, read_titles
 
 CASES = Path(__file__).resolve().parents[1] / "cases"  # small inputs that people really had
 
@@ -33,6 +33,7 @@ NETFLIX = """Title,Date
 "Unorthodox: Limited Series: Part 3","12/30/19"
 "Heat","2/1/19"
 """
+NO_TITLES = TitleIndex(pd.DataFrame({"item": [], "title": []}))
 LATER, FIRST = "Later (2000)", "First (1999)"
 
 
@@ -89,15 +90,15 @@ def test_only_what_stands_before_a_title_is_taken_for_a_bullet(tmp_path):
 def test_a_line_that_is_a_title_of_the_index_is_taken_whole(tmp_path):
     index = TitleIndex(pd.DataFrame({"item": [1, 2, 3], "title": ["7. Sinn", "# 1 Dad mug", "Up (2009)"]}))
     path = write(tmp_path, "mine.txt", "# mine\n7. SINN\n# 1 Dad mug\n8. Sinn\n- Up\n")
-    assert read_history(path, index=index) == ["7. SINN", "# 1 Dad mug", "Sinn", "Up"]
+    assert read_titles(path, index) == ["7. SINN", "# 1 Dad mug", "Sinn", "Up"]
 
 
 def test_episodes_are_counted_where_a_list_has_no_order_and_kept_where_there_are_none(tmp_path, caplog):
     path = write(tmp_path, "netflix.csv", NETFLIX)
     films = read_history(path)
-    assert not caplog.messages and read_history(path, in_order=False) == films
+    assert not caplog.messages and read_titles(path, NO_TITLES) == films
     assert caplog.messages == [f"{path}: titles that are taken for episodes of series (left out): 2"]
-    assert len(read_history(path, in_order=False, only_films=False)) == len(films) + 2
+    assert len(read_titles(path, NO_TITLES, only_films=False)) == len(films) + 2
 
 
 CASE_TITLES = {
@@ -237,11 +238,11 @@ def test_a_table_of_ids_is_told_to_be_a_list(tmp_path):
     ("name", "text"),
     [("a.txt", ""), ("a.txt", "\ufeff\r\n"), ("a.txt", "# sold out today:\n"), ("a.csv", ""), ("a.csv", "Name,Year\n")],
 )
-def test_a_list_may_be_empty_where_that_is_said(tmp_path, name, text):
+def test_a_list_without_order_may_be_empty(tmp_path, name, text):
     path = write(tmp_path, name, text)
-    assert read_history(path, in_order=False, may_be_empty=True) == []
+    assert read_titles(path, NO_TITLES) == []
     with pytest.raises(ValueError, match=r"holds no titles|has no columns"):
-        read_history(path, in_order=False)
+        read_history(path)
 
 
 def test_an_archive_without_a_history_is_an_error(tmp_path):

@@ -492,7 +492,7 @@ def test_a_model_of_a_data_frame_is_of_no_release(tmp_path, monkeypatch, capsys)
         ValueError, match=r"have 20 users, and the settings max_users=19; settings.change\(max_users=None"
     ):
         fit(new_model(data, settings), data, settings.change(max_users=19))
-    fit(new_model(data, settings), data, settings, folder="books")
+    fit(new_model(data, settings), data, settings.change(max_users=30), folder="books")  # which are more than there are
     for command in (["evaluate", "books"], ["train", "books", "--continue"]):
         with pytest.raises(
             SystemExit, match="trained on a data frame, which is not kept; give its rows with --ratings FI"
