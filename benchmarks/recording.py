@@ -16,8 +16,8 @@ from bertrec_utils.common import PROJECT, replace_file
 from bertrec_utils.evaluation.baselines import MAX_ITEMS
 from bertrec_utils.evaluation.ranking import read_ranks, write_ranks
 from bertrec_utils.settings import DEFAULT_STARTS, GROUPS
-from bertrec_utils.training.checkpoints import update_settings
 from bertrec_utils.training.devices import best_device, multiplies_bfloat16
+from bertrec_utils.training.formats import update_settings
 
 RESULTS = PROJECT / "results"
 SEALED = ("movietweetings", "beauty")  # data on which no settings are chosen

@@ -1,12 +1,12 @@
-"""What ML-25M's size costs: start, warm start, training, ranking, each in a process of its own, with its peak memory.
+"""What ML-25M's size costs: reading, vectors from counts, training, ranking, each in its own process; with peak memory.
 
     python benchmarks/generate_release.py ml-25m FOLDER
-    BERTREC_DATA=FOLDER python benchmarks/scale.py ml-25m [--parts start warm-start ...] [--name NAME]
+    BERTREC_DATA=FOLDER python benchmarks/scale.py ml-25m [--parts start counts ...] [--name NAME]
 
 results/scale-RELEASE[-NAME].json. All items are kept, those with one rating too, so that the catalogue is as large as
 it can be. Where a part has a plain and a fast version they are measured in the same process, one after the other: the
-warm start from all pairs of items and from the strongest; steps of training on the same batches, the loss over a sample
-and over all items, and that with each batch as a whole in place of parts that fit into a processor's cache;
+vectors from the counts of all pairs of items and of the strongest; steps of training on the same batches, the loss over
+a sample and over all items, and that with each batch as a whole in place of parts that fit into a processor's cache;
 `two-processes` trains with a thread each. `learning` is a whole run of few epochs, and compares the model with two
 baselines. `growth` trains some steps with one setting changed at a time, `compiled` by what torch.compile makes of the
 network.
@@ -34,12 +34,12 @@ from bertrec_utils.data.releases import find_release
 from bertrec_utils.evaluation.ranking import draw_negatives, metrics, negative_weights, target_ranks
 from bertrec_utils.model import modern
 from bertrec_utils.settings import Settings, get_preset
-from bertrec_utils.training import warm_start
+from bertrec_utils.training import initial_weights
 from bertrec_utils.training.batches import epoch_batches, prefetch
 from bertrec_utils.training.devices import best_device, process_group, world_size
 from bertrec_utils.training.trainer import Trainer, fit, new_model
 
-PARTS = ("start", "warm-start", "training", "two-processes", "ranking", "learning", "growth", "compiled")
+PARTS = ("start", "counts", "training", "two-processes", "ranking", "learning", "growth", "compiled")
 GROWTH = (
     {},
     *({"max_length": length} for length in (50, 100)),
@@ -87,9 +87,9 @@ def vectors(settings: Settings, _):
     dataset = load_dataset(settings.data)
     train, before = dataset.split.train, peak()["peak GB"]
     rows = {}
-    for name, most in (("strongest pairs", warm_start.MAX_PAIRS), ("all pairs", 10**12)):
-        warm_start.MAX_PAIRS = most
-        _, seconds = timed(warm_start.item_vectors, train, len(dataset.vocabulary), settings.model.width)
+    for name, most in (("strongest pairs", initial_weights.MAX_PAIRS), ("all pairs", 10**12)):
+        initial_weights.MAX_PAIRS = most
+        _, seconds = timed(initial_weights.ppmi_vectors, train, len(dataset.vocabulary), settings.model.width)
         rows[name] = {"seconds": seconds} | peak()
     return rows | {"peak GB before": before}
 
@@ -174,7 +174,7 @@ def learning(settings: Settings, _):
     found = {
         "epochs": training.epochs,
         "negatives": training.negatives,
-        "warm start, seconds": start_seconds,
+        "start from counts, seconds": start_seconds,
         "seconds": seconds,
         "history": history.to_dict("records"),
         "peak GB of epochs": peaks,

@@ -152,7 +152,7 @@ def mean_and_seeds(values: list[float]) -> str:
 
 def scaling() -> Table:
     parts = read_result("scale-ml-25m")["parts"]
-    started, vectors, trained, ranked = (parts[name] for name in ("start", "warm-start", "training", "ranking"))
+    started, vectors, trained, ranked = (parts[name] for name in ("start", "counts", "training", "ranking"))
     learned = parts["learning"]
     drawn = " and ".join(f"{ranked[f'drawing {name}']['seconds']:.0f} s" for name in ("uniform-100", "popularity-100"))
 

@@ -20,8 +20,8 @@ from bertrec_utils.evaluation.mixture import ndcg_by_weight
 from bertrec_utils.evaluation.ranking import TooFewItems, metrics, target_ranks
 from bertrec_utils.settings import DataSettings, get_preset
 from bertrec_utils.training.checkpoints import load
+from bertrec_utils.training.initial_weights import cooccurrence
 from bertrec_utils.training.trainer import fit, new_model
-from bertrec_utils.training.warm_start import cooccurrence
 from conftest import rows
 
 WIKI = Path(__file__).parent / "cases" / "repeats" / "wiki-head.csv"

@@ -1,2 +1,2 @@
-"""Notebook 03: batches of a process (batches), the training loop (trainer), its start from counts (warm_start), saved
-models (checkpoints), devices and processes (devices)."""
+"""Notebook 03: batches of a process (batches), the training loop (trainer), its start from counts (initial_weights),
+saved models (checkpoints), devices and processes (devices)."""

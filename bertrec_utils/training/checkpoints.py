@@ -28,10 +28,9 @@ from ..model.layers import Network
 from ..model.modern import build_network
 from ..settings import GROUPS, OwnLog, Settings, get_preset
 from .devices import find_device
+from .formats import FORMAT, NewerFormat, migrate
 
 MODEL, ITEMS = "model.safetensors", "items.csv"
-FORMAT = 3  # of the description in a file; raise it with any renamed or restructured part, and extend `_migrate`
-LATEST_2K, LATEST_2K_USERS = "ml-latest-2k", 2_148  # once a release, now the first users of ml-5k: the same sequences
 CHECKSUM_PLACEHOLDER = "0" * 64  # stands in for the checksum of the file while that is computed
 
 
@@ -199,7 +198,7 @@ def load(folder: str | Path, device: str | torch.device | None = None) -> Checkp
         description, digest = json.loads(metadata["bertrec"]), metadata["sha256"]
         if hashlib.sha256(content.replace(digest.encode(), CHECKSUM_PLACEHOLDER.encode(), 1)).hexdigest() != digest:
             raise ValueError("its checksum is wrong")
-        description, weights = _migrate(description, safetensors.torch.load(content))
+        description, weights = migrate(description, safetensors.torch.load(content))
         parts = {name: kind(**description["settings"][name]) for name, kind in GROUPS.items()}
         settings = Settings(description["settings"]["preset"], description["settings"]["recipe"], **parts)
         items = description["items"]
@@ -219,60 +218,6 @@ def load(folder: str | Path, device: str | torch.device | None = None) -> Checkp
         what = "%s is not finished: this is its best epoch of %d so far; the command that started it resumes it"
         logging.getLogger(__name__).warning(what, display_path(folder), len(checkpoint.history))
     return checkpoint
-
-
-RENAMED = {  # settings of format 1, which had no format number, and what they are called now
-    "history_length": "max_length",
-    "near": "conv_size",
-    "next_only": "p_causal",
-    "cloze_only": "p_cloze",
-    "last_only": "p_mask_last",
-    "warmup_share": "warmup_fraction",
-}
-
-
-class NewerFormat(ValueError):
-    """A file of a format that this version of the package does not know."""
-
-
-def _migrate(description: dict[str, Any], weights: dict[str, torch.Tensor]) -> tuple[dict[str, Any], dict]:
-    """Description and weights of a file in an older format as those of `FORMAT`; NewerFormat for a newer one."""
-    version = description.get("format", 1)
-    if version > FORMAT:
-        raise NewerFormat(f"is of format {version}, written by a newer version of this package; update yours")
-    if version == 1:
-        settings = migrate_settings(description["preset"])
-        description = description | {"settings": settings, "linear_weight": description["counting_weight"]}
-        weights = {name.replace(".near.", ".conv."): value for name, value in weights.items()}
-    settings = description["settings"]
-    if version < 3 and settings["model"]["network"] == "bert4rec":
-        raise ValueError("the network of bert4rec has changed since")
-    return description | {"settings": update_settings(settings)}, weights
-
-
-def update_settings(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings in their groups, as an older version wrote them, without those that no longer exist."""
-    training = {name: value for name, value in settings["training"].items() if name != "patience"}
-    return settings | {"data": rename_release(settings["data"]), "training": training}
-
-
-def rename_release(data: dict[str, Any]) -> dict[str, Any]:
-    """Settings of data that name ml-latest-2k, as those that give the same sequences now."""
-    if data["release"] != LATEST_2K:
-        return data
-    users = data["max_users"] if data["ratings_file"] else min(data["max_users"] or LATEST_2K_USERS, LATEST_2K_USERS)
-    return data | {"release": "ml-5k", "max_users": users}
-
-
-def migrate_settings(old: dict[str, Any]) -> dict[str, Any]:
-    """The settings of format 1, all in one dictionary, in the groups of format 2."""
-    flat = {RENAMED.get(name, name): value for name, value in old.items()}
-    objective = "next" if flat["p_causal"] == 1 else "cloze" if flat["p_cloze"] == 1 else "both"
-    recipe = "bert4rec" if flat.pop("paper", False) else f"modern-{objective}"
-    flat["network"] = recipe.partition("-")[0]
-    flat["start"] = "counts" if flat.pop("warm_start") else "random"
-    flat.pop("patience")
-    return asdict(Settings(flat.pop("name"), recipe).change(**flat))
 
 
 def load_trained(settings: Settings, device: str | torch.device | None = None) -> Checkpoint:

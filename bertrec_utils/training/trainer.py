@@ -27,6 +27,7 @@ from ..settings import Settings, TrainingSettings, get_preset
 from . import devices
 from .batches import Batch, epoch_batches, prefetch
 from .checkpoints import Checkpoint, save, save_items, set_aside
+from .initial_weights import carry_over, start_from_counts
 from .unfinished import (
     THOSE_BEFORE,
     UNFINISHED,
@@ -39,7 +40,6 @@ from .unfinished import (
     write_state,
     writing_to,
 )
-from .warm_start import carry_over, warm_start
 
 MAX_GRADIENT_NORM = 5.0
 CONTINUED_RATE = 0.5  # of the learning rate, where a training goes on
@@ -58,7 +58,7 @@ def new_model(
     torch.manual_seed(seed)
     model = build(len(dataset.vocabulary), settings.model)
     if settings.training.start == "counts" and is_main_process():
-        warm_start(model, dataset.split.train, seed)
+        start_from_counts(model, dataset.split.train, seed)
     return model.to(device or devices.best_device())
 
 

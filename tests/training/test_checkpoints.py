@@ -20,16 +20,15 @@ from bertrec_utils.evaluation.mixture import fit_mixture
 from bertrec_utils.settings import GROUPS, get_preset
 from bertrec_utils.training import checkpoints
 from bertrec_utils.training.checkpoints import (
-    FORMAT,
     ITEMS,
     MODEL,
     Checkpoint,
     load,
     load_trained,
-    migrate_settings,
     save,
     set_aside,
 )
+from bertrec_utils.training.formats import FORMAT, settings_of_format_1
 from bertrec_utils.training.trainer import fit, new_model
 
 TINY = get_preset("tiny").change(epochs=1)
@@ -204,9 +203,9 @@ def test_a_file_of_format_1_that_is_saved_again_is_of_the_newest(tmp_path):
 )
 def test_renamed_settings_are_migrated(old, new):
     before = description_of(OLD / "ours")["preset"]
-    changed = migrate_settings(before | old)
+    changed = settings_of_format_1(before | old)
     flat = {name: value for group in GROUPS for name, value in changed[group].items()}
-    expected = {name: value for group in GROUPS for name, value in migrate_settings(before)[group].items()} | new
+    expected = {name: value for group in GROUPS for name, value in settings_of_format_1(before)[group].items()} | new
     assert flat == expected and set(old) <= set(before)
 
 

@@ -14,9 +14,9 @@ from bertrec_utils.data.dataset import load_dataset
 from bertrec_utils.model.modern import build_network
 from bertrec_utils.settings import get_preset
 from bertrec_utils.training.checkpoints import MODEL, load, put_back, set_aside
+from bertrec_utils.training.initial_weights import carry_over
 from bertrec_utils.training.trainer import continued_model, continued_settings, fit, new_model
 from bertrec_utils.training.unfinished import UNFINISHED
-from bertrec_utils.training.warm_start import carry_over
 from conftest import model_settings, rows
 
 NETWORKS = pytest.mark.parametrize("network", ["modern", "bert4rec"])

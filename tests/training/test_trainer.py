@@ -21,7 +21,8 @@ from bertrec_utils.evaluation.ranking import evaluate
 from bertrec_utils.model.masking import training_batches
 from bertrec_utils.settings import PRESETS, RECIPES, get_preset
 from bertrec_utils.training import devices
-from bertrec_utils.training.checkpoints import FORMAT, load
+from bertrec_utils.training.checkpoints import load
+from bertrec_utils.training.formats import FORMAT
 from bertrec_utils.training.trainer import (
     Trainer,
     fit,
@@ -254,7 +255,8 @@ def test_interrupted_run_goes_on_as_if_nothing_had_happened(dataset, tmp_path, w
 
 
 def test_new_models_know_nothing_of_the_held_out_films(dataset):
-    """Another validation and test film for everybody leaves the warm start as it was; without it nothing is counted."""
+    """Another validation and test film for everybody leaves the start from counts as it was; without it nothing
+    is counted."""
     tokens = dataset.sequences.tokens.copy()
     ends = dataset.sequences.offsets[1:]
     tokens[ends - 1], tokens[ends - 2] = tokens[ends - 2], tokens[ends - 1]

@@ -3,13 +3,13 @@ import pytest
 import torch
 
 from bertrec_utils.model.modern import ModernTransformer
-from bertrec_utils.training.warm_start import (
+from bertrec_utils.training.initial_weights import (
     STANDARD_DEVIATION,
     cooccurrence,
-    item_vectors,
     positive_pmi,
+    ppmi_vectors,
+    start_from_counts,
     strongest,
-    warm_start,
 )
 from conftest import model_settings, rows
 
@@ -67,7 +67,7 @@ def test_vectors_by_a_whole_decomposition():
     with np.errstate(divide="ignore"):
         pmi = np.log(counts / np.outer(totals, context)).clip(min=0)
     left, strength, _ = np.linalg.svd(pmi)
-    vectors = item_vectors(rows(*histories), 14, width=14)
+    vectors = ppmi_vectors(rows(*histories), 14, width=14)
     expected = left * strength @ left.T  # the product of U sqrt(S) with itself, whatever the signs of its columns
     found = (vectors @ vectors.T).astype(float)
     np.testing.assert_allclose(found / found.trace(), expected / expected.trace(), atol=1e-5)
@@ -76,7 +76,7 @@ def test_vectors_by_a_whole_decomposition():
 def test_vectors_put_items_of_the_same_taste_together():
     random = np.random.default_rng(0)
     histories = [(random.permutation(10) + 1 + 10 * (user % 2)).tolist() for user in range(60)]
-    vectors = item_vectors(rows(*histories), 20, width=8)
+    vectors = ppmi_vectors(rows(*histories), 20, width=8)
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     likeness = unit @ unit.T
     assert likeness[:10, :10].min() > likeness[:10, 10:].max()
@@ -85,14 +85,14 @@ def test_vectors_put_items_of_the_same_taste_together():
 
 def test_nothing_to_count_is_an_error():
     with pytest.raises(ValueError, match="train with --start random"):
-        item_vectors(rows([1], [2], [3]), 3, width=2)
+        ppmi_vectors(rows([1], [2], [3]), 3, width=2)
 
 
-def test_warm_start_sets_items_and_bias_only():
+def test_a_start_from_counts_sets_items_and_bias_only():
     torch.manual_seed(0)
     model = ModernTransformer(4, model_settings(width=4, heads=1))
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    warm_start(model, rows([1, 2, 3], [1, 2], [1, 4]))
+    start_from_counts(model, rows([1, 2, 3], [1, 2], [1, 4]))
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert changed == {"item_embedding.weight", "item_bias"}
     weight = model.item_embedding.weight
@@ -102,6 +102,6 @@ def test_warm_start_sets_items_and_bias_only():
 
 def test_the_bias_is_the_log_of_the_popularity_less_its_mean():
     model = ModernTransformer(4, model_settings(width=4, heads=1))
-    warm_start(model, rows([1, 2, 3], [1, 2], [1, 4]))
+    start_from_counts(model, rows([1, 2, 3], [1, 2], [1, 4]))
     logs = np.log([4, 3, 2, 2])  # 3, 2, 1 and 1 times in the data, each counted once more
     np.testing.assert_allclose(model.item_bias.detach(), logs - logs.mean(), rtol=1e-5)

@@ -58,7 +58,7 @@ def positive_pmi(
     return sparse.coo_array((pmi[positive], (row[positive], column[positive])), shape=counts.shape).tocsr()
 
 
-def item_vectors(sequences: Sequences, item_count: int, width: int, seed: int = 0) -> np.ndarray:
+def ppmi_vectors(sequences: Sequences, item_count: int, width: int, seed: int = 0) -> np.ndarray:
     """(V, width) float32 rows of a truncated SVD, U sqrt(S), of the positive PMI, scaled to a small deviation.
     ValueError if no two items occur near each other."""
     half = unordered_pairs(sequences, item_count)
@@ -74,10 +74,10 @@ def item_vectors(sequences: Sequences, item_count: int, width: int, seed: int = 
 
 
 @torch.no_grad()
-def warm_start(model: Network, sequences: Sequences, seed: int = 0) -> None:
+def start_from_counts(model: Network, sequences: Sequences, seed: int = 0) -> None:
     """Set `model`'s item embeddings and output bias, in place, from the training `sequences`."""
     item_count, width = model.item_count, model.settings.width
-    model.item_vectors[:] = torch.from_numpy(item_vectors(sequences, item_count, width, seed))
+    model.item_vectors[:] = torch.from_numpy(ppmi_vectors(sequences, item_count, width, seed))
     popularity = np.log(sequences.counts(item_count) + 1)
     model.item_bias.copy_(torch.from_numpy(popularity - popularity.mean()))
 
