@@ -163,8 +163,7 @@ def histories_of(
     if max_users is not None:
         order, users = order[user_codes[order] < max_users], users[:max_users]
     user_codes, item_codes = user_codes[order], item_codes[order]
-    token_of_id = {str(item): token for token, item in enumerate(vocabulary.items.tolist(), start=1)}
-    tokens = np.array([token_of_id.get(str(item), 0) for item in items.tolist()], np.int32)[item_codes]
+    tokens = vocabulary.tokens_as_written(items.tolist())[item_codes]
     is_known = tokens > 0
     if not is_known.any():
         example = f"its items are such as {vocabulary.items[:1].tolist()[0]!r}, those of the log such as {items[0]!r}"

@@ -43,6 +43,12 @@ class Vocabulary:
             raise KeyError(problem) from None
         return np.array(tokens, dtype=np.int32).reshape(array.shape)
 
+    def tokens_as_written(self, items: Iterable[Any]) -> np.ndarray:
+        """Tokens (N,) int32 of ids that may be numbers or texts, compared as they are written; 0 for one that is not in
+        the vocabulary."""
+        written = {str(item): token for item, token in self._tokens.items()}
+        return np.fromiter((written.get(str(item), 0) for item in items), np.int32)
+
     def item_ids(self, tokens: Any) -> np.ndarray:
         """Item ids of tokens 1..V; IndexError for PAD, [MASK] or anything else that is no item."""
         tokens = np.asarray(tokens)

@@ -104,14 +104,13 @@ def run_ranks(
     """
     histories, count = holdout.histories, len(holdout)
     known_users = {str(user): row for row, user in enumerate(histories.users.tolist())}
-    known_items = {str(item): token for token, item in enumerate(vocabulary.items.tolist(), 1)}
     rows = np.array([known_users.get(str(user), -1) for user in users], dtype=int)
-    tokens = np.array([known_items.get(str(item), 0) for item in items], dtype=int)
+    tokens = vocabulary.tokens_as_written(items).astype(int)
     is_test = rows >= 0
     notes = {"lines of users who are not in the test (left out)": (~is_test).sum()}
     rows, tokens, scores = rows[is_test], tokens[is_test], np.asarray(scores)[is_test]
     if not tokens.any():
-        example = f"user {next(iter(known_users))}, item {next(iter(known_items))}"
+        example = f"user {next(iter(known_users))}, item {vocabulary.items[:1].tolist()[0]}"
         raise ValueError(f"the lists have no item for a test user; give the ids of the log, such as {example}")
     pairs = rows * (len(vocabulary) + 1) + tokens
     if np.isnan(scores).any() or (np.diff(np.sort(pairs[tokens > 0])) == 0).any():

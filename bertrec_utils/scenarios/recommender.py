@@ -51,22 +51,24 @@ class Recommender:
         # random sort keys for every item in each order: a history with and without a film has the same orders
         self.sort_keys = np.random.default_rng(0).random((ORDERS, len(vocabulary) + 1), dtype=np.float32)
 
-    def look_up(self, history: Iterable[str], exact: bool = False) -> tuple[list[Any], dict[str, UnknownTitle]]:
+    def look_up(self, history: Iterable[str]) -> tuple[list[Any], dict[str, UnknownTitle]]:
         """The items of a history (titles, or ids written `id:2707`; see `TitleIndex`), and for each title the model
-        does not know the error that says why. Of items with one title, the one that the model knows is meant. With
-        `exact`, titles are found by nothing but the title, its case aside. TypeError if the history is one string, or
-        something in it is none."""
+        does not know the error that says why. Of items with one title, the one that the model knows is meant. TypeError
+        if the history is one string, or something in it is none."""
         if isinstance(history, str):
             raise TypeError("a history is a list of titles, not one string")
-        items, unknown = [], {}
+        items, unknown = list[Any](), dict[str, UnknownTitle]()
         for title in progress_bar(history, desc="titles", delay=1, leave=False):
             if not isinstance(title, str):
                 raise TypeError(f"{title!r} is no title; name an item by its id as 'id:{title}', or to recommend_items")
             try:
-                item = self.titles.find(title, self.vocabulary, exact)
+                item = self.titles.find(title, self.vocabulary)
                 if item not in self.vocabulary:
                     raise RareTitle(title)
                 items.append(item)
+            except AmbiguousTitle as error:
+                are_known = error.items[0] in self.vocabulary  # all of them, or none
+                unknown[title] = error if are_known else RareTitle(title)
             except UnknownTitle as error:
                 unknown[title] = error
         return items, unknown
@@ -75,8 +77,8 @@ class Recommender:
         self, titles: Iterable[str], exact: bool = False
     ) -> tuple[dict[str, list[Any]], dict[str, UnknownTitle]]:
         """For each title all items that have it and that the model knows, and for each without one the error that says
-        why; `exact` as in `look_up`."""
-        found, unknown = {}, {}
+        why. With `exact`, titles are found by nothing but the title, its case aside."""
+        found, unknown = dict[str, list[Any]](), dict[str, UnknownTitle]()
         for title in titles:
             try:
                 items = [self.titles.find(title, self.vocabulary, exact)]

@@ -67,9 +67,7 @@ def continued_model(
 ) -> Network:
     """A trained model as it goes on with the items of `dataset`, its log with new rows: those it knows keep their
     weights (`carry_over`). It is on `device`, else on that of the checkpoint. ValueError if it knows no item."""
-    before, now = (map(str, each.vocabulary.items.tolist()) for each in (checkpoint, dataset))  # ids may become texts
-    known = {item: token for token, item in enumerate(before, 1)}
-    tokens = np.array([known.get(item, 0) for item in now])
+    tokens = checkpoint.vocabulary.tokens_as_written(dataset.vocabulary.items.tolist())  # ids may have become texts
     if not tokens.any():
         raise ValueError("the model knows no item of this log; give the log it was trained on, or train a new model")
     torch.manual_seed(seed)
@@ -98,9 +96,11 @@ class Trainer:
         continued: bool = False,
     ):
         if model.item_count != len(dataset.vocabulary):
-            raise ValueError(f"the model has {model.item_count:,} items, the data {len(dataset.vocabulary):,}")
+            problem = f"the model has {model.item_count:,} items, the data {len(dataset.vocabulary):,}"
+            raise ValueError(f"{problem}; make it with new_model(dataset, settings)")
         if model.settings != settings.model:
-            raise ValueError(f"the model was built with {model.settings}, and the settings have {settings.model}")
+            problem = f"the model was built with {model.settings}, and the settings have {settings.model}"
+            raise ValueError(f"{problem}; make it with new_model(dataset, settings)")
         if dataset.repeats != settings.data.repeats:
             problem = f"the data have repeats={dataset.repeats}, and the settings repeats={settings.data.repeats}"
             raise ValueError(f"{problem}; settings.change(repeats={dataset.repeats!r}) makes them agree")

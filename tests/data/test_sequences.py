@@ -32,6 +32,11 @@ def test_tokens_of_any_iterable_and_of_ids_of_another_kind():
         texts.tokens([5])
 
 
+def test_ids_are_found_as_they_are_written():
+    assert Vocabulary(np.array([5, 55])).tokens_as_written(["55", 5, "055", 7]).tolist() == [2, 1, 0, 0]
+    assert Vocabulary(np.array(["5", "x"], object)).tokens_as_written(iter([5, "x", "X"])).tolist() == [1, 2, 0]
+
+
 def test_rows_picks_in_order():
     sequences = rows([1], [2, 3], [4, 5, 6])
     picked = sequences.rows(np.array([2, 0]))

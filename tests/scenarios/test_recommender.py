@@ -104,6 +104,8 @@ def test_of_two_films_with_one_title_the_one_that_the_model_knows_is_meant():
     assert found == [3] and list(unknown) == ["M (1931)"]  # without the year: the one with more ratings, or the first
     with pytest.raises(AmbiguousTitle, match=r"id:3 M \(1931\) \| id:19 M \(1931\)"):
         raise unknown["M (1931)"]
+    _, unknown = Recommender(CountingUp(), Vocabulary(np.array([4, 5, 6])), items).look_up(["M (1931)"])
+    assert "too few ratings" in str(unknown["M (1931)"])  # an id would help no more than the title
 
 
 def test_a_film_that_is_named_twice_counts_once(small_model):
