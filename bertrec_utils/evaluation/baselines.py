@@ -67,7 +67,8 @@ class SmoothedMarkovChain:
     """A chain over the last few items: the weighted mean of P(next | item n positions back), smoothed by popularity.
 
     `pseudo_counts` distributed as popularity are added to the counts of an item's followers: an item that was rarely
-    followed says little, one that was never followed says nothing. Scores are logs of probabilities.
+    followed says little, one that was never followed says nothing. In a history shorter than `weights`, the weights
+    that are left go to popularity. Scores are logs of probabilities.
     """
 
     def __init__(

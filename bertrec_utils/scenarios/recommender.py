@@ -35,11 +35,15 @@ class Recommender:
     """What to watch next, for any history of titles: `model` scores the vocabulary's items.
 
     `items` names them: item, title, genres, ratings, as `Dataset.items`, `Checkpoint.load_items` and
-    `Interactions.item_table` return. `noun` is what one of them is called on screen. ValueError if one has no name.
+    `Interactions.item_table` return. `noun` is what one of them is called on screen. ValueError if a column is missing
+    or an item of the vocabulary.
     """
 
     def __init__(self, model: Scorer, vocabulary: Vocabulary, items: pd.DataFrame, noun: str = "film"):
         self.model, self.vocabulary, self.noun = model, vocabulary, noun
+        if missing := [name for name in ("item", "title", "genres", "ratings") if name not in items]:
+            problem = f"the table of items has no column {missing[0]}"
+            raise ValueError(f"{problem}; take that of Dataset.items, Checkpoint.load_items or Interactions.item_table")
         unnamed = ~pd.Index(vocabulary.items).isin(items.item)  # hashed: np.isin takes quadratic time for texts
         if unnamed.any():
             problem = f"{unnamed.sum():,} of the model's items have no title in this data"

@@ -159,6 +159,11 @@ def test_no_film_of_a_letterboxd_export_is_recommended_back(bundled, name):
         assert words not in titles
 
 
+def test_a_table_of_items_without_ratings_is_refused():
+    with pytest.raises(ValueError, match="the table of items has no column ratings; take"):
+        Recommender(CountingUp(), Vocabulary(np.arange(1, 21)), ITEMS.drop(columns="ratings"))
+
+
 def test_items_without_those_of_the_model_are_refused(recommender):
     with pytest.raises(ValueError, match=r"15 of the model's items have no title in this data; use the data it was"):
         Recommender(recommender.model, recommender.vocabulary, ITEMS[:5])
