@@ -8,6 +8,7 @@ import tomllib
 from dataclasses import asdict
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import table
 import tables
@@ -165,6 +166,40 @@ def test_intervals_in_the_prose_are_of_the_table():
     number = r"([+-]\.\d{4})"
     quoted = {each for text in texts for each in re.findall(rf"{number}\s*\[{number}, {number}\]", text)}
     assert len(quoted) > 10 and quoted - known == set()
+
+
+def numbers_in(content):
+    if isinstance(content, float):
+        return [content]
+    content = content.values() if isinstance(content, dict) else content if isinstance(content, list) else []
+    return [number for part in content for number in numbers_in(part)]
+
+
+BEFORE = {".1752", ".1278", ".1498", ".0674", ".0722"}  # a trial, and baselines with fewer settings, as the prose says
+SPREADS = {".0040", ".0075"}  # a deviation over seeds, half an interval
+
+
+@pytest.mark.parametrize("page", ["results.md", "bert4rec.md"])
+def test_scores_in_the_prose_are_recorded(page):
+    """Each score with four digits is that of a model, of a told difference, or of a study of the same page."""
+    content, known = results("table"), []
+    for preset in table.PRESETS:
+        for row in content[preset]["models"].values():
+            found = [row[protocol][metric] for protocol in PROTOCOLS for metric in ("hit@10", "ndcg@10")]
+            known += [row["validation"], *(each["mean"] for each in found), *found[1]["seeds"]]
+    known += [number for row in content["told"] for number in (row["mean"], row["hit@10"]["mean"])]
+    known += numbers_in([row["scores"] for row in results("published")["rows"]])
+    known += numbers_in([results("ties-small")["models"], results("mixture-weights-beauty")["rows"]])
+    tried = pd.DataFrame(results("tuning/small-bert4rec")["tried"])
+    tried["best"] = [max(row["ndcg@10"] for row in history) for history in tried.history]
+    known += [*tried.groupby("title").best.mean()]
+    known += [row["ndcg@10"] for row in results("ml-1m-bert4rec-seed0")["history"]]
+    known = {f"{abs(number):.4f}".removeprefix("0") for number in known}
+    assert len(known) < 2000  # of ten thousand
+    prose = "\n".join(line for line in (ROOT / "docs" / page).read_text().splitlines() if not line.startswith("|"))
+    prose = re.sub(r"[+-]\.\d{4}\s*\[[^]]*\]", "", prose)  # intervals have a test of their own
+    quoted = set(re.findall(r"(?<![\d.])\.\d{4}(?!\d)", prose))
+    assert len(quoted) > 5 and quoted - known - BEFORE - SPREADS == set()
 
 
 def test_what_is_told_is_of_the_table():
