@@ -20,7 +20,7 @@ from .commands.page import add_page
 from .commands.recommend import add_recommend
 from .commands.train import add_train, train_command
 from .common import raise_quietly
-from .data.releases import RELEASES, download
+from .data.releases import BUNDLED, BY_HAND, RELEASES, download
 
 
 def parser() -> argparse.ArgumentParser:
@@ -29,7 +29,9 @@ def parser() -> argparse.ArgumentParser:
     for add in (add_train, add_evaluate, add_compare, add_recommend, add_export, add_page):
         add(commands)
     fetch = commands.add_parser("download", help="fetch, verify and unpack a MovieLens release")
-    fetch.add_argument("name", metavar="NAME", help=", ".join(RELEASES))
+    fetch.add_argument(
+        "name", metavar="NAME", help=", ".join(name for name in RELEASES if name not in (*BUNDLED, *BY_HAND))
+    )
     fetch.set_defaults(run=lambda arguments: print(download(arguments.name)))
     return main
 

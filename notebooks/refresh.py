@@ -1,6 +1,6 @@
 """Run the notebooks in order and keep their outputs, without progress bars: what is committed.
 
-python notebooks/refresh.py                  all five, with the preset in BERTREC_PRESET, else small
+python notebooks/refresh.py                  all of them, with the preset in BERTREC_PRESET, else small
 python notebooks/refresh.py 04_evaluate      only that one
 """
 

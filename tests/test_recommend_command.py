@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import sys
 from collections import defaultdict
@@ -317,6 +318,17 @@ def test_lists_do_not_overwrite_what_they_are_made_from(home):
     message = error_of("recommend", "model", "--all", "--without", "stock.csv", "--out", "stock.csv")
     assert message == "error: --out stock.csv is the file of --without; name another file"
     assert {path: path.read_bytes() for path in home.rglob("*") if path.is_file()} == before
+
+
+def test_the_code_of_the_documentation_makes_lists_for_everybody(home):
+    text = (PROJECT / "docs" / "every_day.md").read_text(encoding="utf-8").replace("runs/log-small", "model")
+    code = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
+    names: dict = {"frame": pd.read_csv("log.csv")}
+    exec(code, names)
+    lists = names["table"]
+    assert lists.user.nunique() == len(names["histories"]) > 10 and lists["rank"].max() == 10
+    main(["recommend", "model", "--all", "--out", "lists.csv"])
+    assert pd.read_csv("lists.csv")[["user", "item"]].equals(lists[["user", "item"]])
 
 
 def test_a_model_of_a_frame_needs_a_log(tmp_path, monkeypatch, capsys):

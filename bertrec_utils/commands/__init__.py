@@ -31,7 +31,9 @@ def model_arguments() -> argparse.ArgumentParser:
     """The shared arguments that choose a trained model and how it answers."""
     trained = argparse.ArgumentParser(add_help=False, parents=[log_arguments()])
     trained.add_argument("folder", type=Path, metavar="DIR", help="folder of a trained model")
-    trained.add_argument("--with-linear", action="store_true", help="mix in the linear baseline; takes some seconds")
+    trained.add_argument(
+        "--with-linear", action="store_true", help="mix in the linear baseline, fitted anew: seconds to two minutes"
+    )
     trained.add_argument("--json", action="store_true", help="print the answer as JSON")
     return trained
 

@@ -30,7 +30,7 @@ def add_compare(commands: "argparse._SubParsersAction") -> None:
     comparison.add_argument("model", metavar="MODEL", help=kinds)
     comparison.add_argument("others", nargs="*", metavar="OTHER", help="what it is compared with")
     comparison.add_argument("--against", type=Path, metavar="DIR", help="with all that is recorded there: results/")
-    baselines = "and with baselines that need no training, fitted to the same data at their default settings"
+    baselines = "also simple baselines, fitted to the same training data at their default settings"
     comparison.add_argument("--baselines", action="store_true", help=baselines)
     data = "which data the run files and baselines are for: a preset, or the folder of a trained model"
     comparison.add_argument("--data", "--preset", metavar="NAME", help=data)

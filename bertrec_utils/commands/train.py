@@ -29,13 +29,18 @@ def add_train(commands: "argparse._SubParsersAction") -> None:
     train.add_argument("--continue", dest="go_on", action="store_true", help=go_on)
     train.add_argument("--preset", choices=PRESETS, help="default: BERTREC_PRESET, else small")
     train.add_argument("--recipe", choices=RECIPES, help=f"default: {DEFAULT_RECIPE}")
-    train.add_argument("--start", choices=STARTS, help="of the item embeddings; default: random for bert4rec")
-    repeats = "of an item by a user: keep them all, or the first alone; default: keep where many of the rows are such"
+    start = "of the item embeddings; default: random for bert4rec, counts for the other recipes"
+    train.add_argument("--start", choices=STARTS, help=start)
+    repeats = (
+        "later rows of a user with the same item: keep them, or only the first; default: keep if a tenth of all rows"
+    )
     train.add_argument("--repeats", choices=REPEATS, help=repeats)
     others = "other settings: width=64 epochs=3; time_split=0.9 tests on what comes after that quantile of time"
     train.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help=others)
     train.add_argument("--seed", type=seed_number, help="default: 0")
-    train.add_argument("--out", type=Path, metavar="DIR", help="default: runs/PRESET[-RECIPE], LOG-PRESET for a log")
+    train.add_argument(
+        "--out", type=Path, metavar="DIR", help="default: runs/PRESET[-RECIPE][-START], for a log runs/LOG-PRESET..."
+    )
     train.set_defaults(run=train_command)
 
 
