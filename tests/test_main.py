@@ -180,7 +180,8 @@ def test_log_with_few_items_is_evaluated_by_the_full_ranking(tmp_path, monkeypat
     main(["evaluate", "runs/log-tiny", "--json"])
     assert list(json.loads(capsys.readouterr().out)["protocols"]) == ["full"]
     message = error_of("evaluate", "runs/log-tiny", "--protocols", "full", "uniform-100")
-    assert message == "error: a user has fewer than 100 unseen items; use --protocols full, the full ranking"
+    advice = "use the full ranking alone: --protocols full, or protocols=['full']"
+    assert message == f"error: a user has fewer than 100 unseen items; {advice}"
 
 
 def test_a_split_in_time_trains_on_what_came_before(tmp_path, monkeypatch, capsys):
