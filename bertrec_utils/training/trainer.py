@@ -194,7 +194,8 @@ class Trainer:
         """The model as it is now, without the weight of the linear baseline."""
         history, dataset, settings = pd.DataFrame(self.history), self.dataset, self.settings
         if is_of_frame(dataset, settings):
-            settings = settings.change(release=None, max_users=None)  # all of the log was read
+            is_part = dataset.counts and dataset.counts.rows_of_later_users
+            settings = settings.change(release=None, max_users=settings.data.max_users if is_part else None)
         return Checkpoint(self.model, dataset.vocabulary, settings, self.seed, history, dataset.fingerprint)
 
     def save(self, path: Path) -> None:

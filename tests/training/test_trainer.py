@@ -495,6 +495,9 @@ def test_a_model_of_a_data_frame_is_of_no_release(tmp_path, monkeypatch, capsys)
     ):
         fit(new_model(data, settings), data, settings.change(max_users=19))
     fit(new_model(data, settings), data, settings.change(max_users=30), folder="books")  # which are more than there are
+    of_ten = build_dataset(from_frame(frame, noun="book"), 1, max_users=10)
+    fit(new_model(of_ten, settings), of_ten, settings.change(max_users=10), folder="ten", verbose=False)
+    assert [load(folder).settings.data.max_users for folder in ("books", "ten")] == [None, 10]
     for command in (["evaluate", "books"], ["train", "books", "--continue"]):
         with pytest.raises(
             SystemExit, match="trained on a data frame, which is not kept; give its rows with --ratings FI"
