@@ -248,6 +248,18 @@ def test_the_readme_says_what_mixtures_gain():
     assert "({}, {}, {} and {} %)".format(*of_counts, of_counts_there) in readme
 
 
+def test_the_example_of_compare_is_of_the_table():
+    number = r"(0\.\d{4})"
+    row = re.compile(rf"^([\w-]+) +(\d+)  {number} \[{number}, {number}\]  {number} ", re.MULTILINE)
+    rows = row.findall((ROOT / "docs" / "compare.md").read_text())
+    assert len(rows) >= 4
+    for name, seeds, *shown in rows:
+        found = results("table")["ml-1m"]["models"][name]["full"]
+        ndcg, hit = found["ndcg@10"], found["hit@10"]
+        expected = [f"{value:.4f}" for value in (ndcg["mean"], ndcg["low"], ndcg["high"], hit["mean"])]
+        assert (shown, int(seeds)) == (expected, len(ndcg["seeds"]))
+
+
 def test_the_short_table_of_the_readme_is_a_part_of_the_long_one():
     made = tables.models("ml-1m").rows
     row = re.compile(
