@@ -51,6 +51,7 @@ QUEUE = [
     "variants.py cloze-to-next small",
     "variants.py cloze-to-next ml-1m",
     "variants.py mistakes small --seeds 0 1",
+    "variants.py mistakes ml-1m --only none",
     *(f"variants.py tuning small --only {recipe}" for recipe in RECIPES),
     "variants.py grid small --seeds 0 1",
     "variants.py starting-notebook ml-1m",
