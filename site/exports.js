@@ -18,7 +18,7 @@ export async function readHistory(path, buffer) {
   const once = new Map();
   for (const film of films) if (!once.has(film.title)) once.set(film.title, film);
   const watched = byDate([...once.values()], -Infinity);
-  if (!watched.length) throw new Error(`${path} holds no titles`);
+  if (!watched.length) throw new Error(`${path} holds no titles; write one a line, oldest first`);
   const undated = watched.filter((film) => film.date === null).length;
   if (undated) {
     const some = undated === watched.length ? "it has no dates" : `${undated} of ${watched.length} titles have no date`;
