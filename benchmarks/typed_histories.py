@@ -89,9 +89,8 @@ def main():
             ways |= {f"as a set, with {weight} {each}": (network + weight * scores, as_typed) for weight in WEIGHTS}
             ways[f"as a set, {each} alone"] = scores, as_typed
         for way, (scores, read) in ways.items():
-            model = SimpleNamespace(
-                score=lambda histories, scores=scores: scores[histories.users]
-            )  # numbered by `newest`
+            # users are numbered, by `newest`
+            model = SimpleNamespace(score=lambda histories, scores=scores: scores[histories.users])
             ranks = ranks_among_all(scores, Holdout(read, targets))
             row, ndcg[title, way] = metrics(ranks, [10]), per_user_metrics(ranks, [10])["ndcg@10"]
             row["novelty (bits)"] = novelty(top_k(model, read), counts, len(everybody))

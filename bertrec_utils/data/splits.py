@@ -10,7 +10,9 @@ from .sequences import Holdout, Sequences, Split, Vocabulary
 def leave_one_out(sequences: Sequences, seen_are_candidates: bool = False) -> Split:
     """Each user's last item for the test, the one before for validation, the rest for training (section 4.2 of the
     paper). `seen_are_candidates` of sequences with repeats. ValueError below three items."""
-    if sequences.lengths.min(initial=MIN_HISTORY) < MIN_HISTORY or not len(sequences):
+    if not len(sequences):
+        raise ValueError("there is no sequence to split")
+    if sequences.lengths.min() < MIN_HISTORY:
         raise ValueError("leave-one-out needs at least three items in every sequence; drop the shorter ones first")
     known = sequences.without_last(1)
     train = sequences.without_last(2)

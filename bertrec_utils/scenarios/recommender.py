@@ -61,21 +61,14 @@ class Recommender:
         if the history is one string, or something in it is none."""
         if isinstance(history, str):
             raise TypeError("a history is a list of titles, not one string")
-        items, unknown = list[Any](), dict[str, UnknownTitle]()
-        for title in progress_bar(history, desc="titles", delay=1, leave=False):
+        history = list(history)
+        for title in history:
             if not isinstance(title, str):
                 raise TypeError(f"{title!r} is no title; name an item by its id as 'id:{title}', or to recommend_items")
-            try:
-                item = self.titles.find(title, self.vocabulary)
-                if item not in self.vocabulary:
-                    raise RareTitle(title)
-                items.append(item)
-            except AmbiguousTitle as error:
-                are_known = error.items[0] in self.vocabulary  # all of them, or none
-                unknown[title] = error if are_known else RareTitle(title)
-            except UnknownTitle as error:
-                unknown[title] = error
-        return items, unknown
+        found, unknown = self.look_up_all(progress_bar(history, desc="titles", delay=1, leave=False))
+        several = {title: items for title, items in found.items() if len(items) > 1}
+        unknown |= {title: AmbiguousTitle(title, items, self.titles.titles) for title, items in several.items()}
+        return [found[title][0] for title in history if title not in unknown], unknown
 
     def look_up_all(
         self, titles: Iterable[str], exact: bool = False

@@ -279,6 +279,8 @@ def test_leave_one_out_by_hand():
 def test_leave_one_out_needs_three_items():
     with pytest.raises(ValueError, match="three items"):
         leave_one_out(rows([1, 2, 3], [1, 2]))
+    with pytest.raises(ValueError, match="there is no sequence to split"):
+        leave_one_out(rows())
 
 
 def test_no_target_is_in_its_history(dataset):
@@ -369,6 +371,12 @@ def test_split_in_time_knows_nothing_of_the_time_after_the_cut(bundled):
         assert target not in history and times[user, target] >= cut
         assert max(times[user, film] for film in history) <= times[user, target]
     assert len(split.test.targets) == len(set(successive.histories.users)) > 100
+
+
+@pytest.mark.parametrize("quantile", [0, 1, 1.5])
+def test_a_cut_outside_of_the_log_is_refused(bundled, quantile):
+    with pytest.raises(ValueError, match=f"the quantile is {quantile}; it must be above 0 and below 1"):
+        split_in_time(bundled.ratings, quantile)
 
 
 def test_split_in_time_needs_somebody_after_the_cut():
